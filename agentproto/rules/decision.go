@@ -87,3 +87,13 @@ type Facts struct {
 	Failed          bool // the last try to install it failed
 	Files           Files
 }
+
+// A Step is one rule or setting that speaks about an update, for the page
+// that says why. Exactly one step of an explanation decided.
+type Step struct {
+	Ref     *Ref    `json:"ref,omitempty"`     // the line; nil for a setting
+	Setting string  `json:"setting,omitempty"` // "allowed_severities", "default_allow", "install_delay", "include_potentially_superseded_updates"
+	Verdict Verdict `json:"verdict"`           // what it alone would say
+	Decided bool    `json:"decided"`
+	Text    string  `json:"text"` // one sentence
+}

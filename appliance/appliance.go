@@ -1,0 +1,4 @@
+package appliance
+
+// Appliance is one node.
+type Appliance struct{}

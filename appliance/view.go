@@ -1,0 +1,410 @@
+package appliance
+
+import (
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+)
+
+// What the pages and the API show. Every list carries how many there are in
+// all and how many match, and pages by a cursor that survives changes.
+
+// A Page bounds a list. After is the Next of the page before.
+type Page struct {
+	Limit int // 1 to 500; 0 is 50
+	After string
+}
+
+// An UpdateQuery selects updates; values of one field are alternatives, fields
+// narrow each other. It is the query string of /updates and of the API.
+type UpdateQuery struct {
+	Text           string // words of the title, a KB, the beginning of an UpdateID, a CVE
+	KB, CVE        string
+	Severity       []rules.Severity
+	Product        []rules.CategoryID
+	Classification []rules.CategoryID
+	State          []rules.State // at least one host has it in this state
+	Download       []DownloadState
+	Verdict        []rules.Verdict // on at least one host; see UpdateRow.Verdict
+	Host           agentproto.HostID
+	Sort           string // "severity" (default), "title", "published", "hosts", "downloaded"; "-" before it reverses
+	Page
+}
+
+// An UpdateList is one page of updates. Facet counts ignore the facet's own
+// selection and respect all others.
+type UpdateList struct {
+	Total    int         `json:"total"`
+	Matching int         `json:"matching"`
+	Updates  []UpdateRow `json:"updates"`
+	Next     string      `json:"next,omitempty"`
+	Facets   Facets      `json:"facets"`
+}
+
+// Facets are the left pane's counts.
+type Facets struct {
+	Severity       []FacetCount `json:"severity"`
+	Product        []FacetCount `json:"product"`
+	Classification []FacetCount `json:"classification"`
+	Download       []FacetCount `json:"download"`
+	Verdict        []FacetCount `json:"verdict"`
+	State          []FacetCount `json:"state"`
+}
+
+// A FacetCount is one choice of a facet.
+type FacetCount struct {
+	Value string `json:"value"`
+	Label string `json:"label"`
+	Count int    `json:"count"`
+}
+
+// A DownloadState is how far the files of an update have come on this mesh.
+type DownloadState string
+
+// The download states.
+const (
+	NotDownloaded DownloadState = "no"      // no host may install it, or nobody asked yet
+	Queued        DownloadState = "queued"  //
+	Downloading   DownloadState = "running" //
+	Failed        DownloadState = "failed"  // last try failed; Download says why and when next
+	Downloaded    DownloadState = "yes"     //
+)
+
+// StateCounts are numbers of hosts by state.
+type StateCounts struct {
+	OK        int `json:"ok"`
+	Missing   int `json:"missing"`
+	Pending   int `json:"pending"`
+	Discarded int `json:"discarded"`
+}
+
+// An UpdateRow is one update as lists show it.
+type UpdateRow struct {
+	ID             rules.UpdateID        `json:"id"`
+	Revision       int                   `json:"revision"`
+	Title          string                `json:"title"` // empty until a host described it
+	KBs            []string              `json:"kbs"`
+	Severity       rules.Severity        `json:"severity"`
+	Classification agentproto.Category   `json:"classification"`
+	Products       []agentproto.Category `json:"products"`
+	CVEs           []string              `json:"cves,omitempty"`
+	Published      time.Time             `json:"published"`
+	Restart        string                `json:"restart,omitempty"`
+	Size           int64                 `json:"size"`     // bytes of all its files; 0 unknown
+	Siblings       int                   `json:"siblings"` // UpdateIDs of its KB, itself included
+	Hosts          StateCounts           `json:"hosts"`
+	Download       DownloadState         `json:"download"`
+	DownloadedOn   time.Time             `json:"downloaded_on,omitzero"` // when the last of its files was complete
+	DownloadNote   string                `json:"download_note,omitempty"`
+	Progress       int                   `json:"progress,omitempty"` // per cent, while Downloading
+	// Verdict is what the rules say on the hosts that need it: the most
+	// restrictive one, and By the package or setting behind it.
+	Verdict rules.Verdict `json:"verdict,omitempty"`
+	By      string        `json:"by,omitempty"`
+}
+
+// An UpdateDetail is one update with its files and hosts.
+type UpdateDetail struct {
+	UpdateRow
+	Description  string       `json:"description,omitempty"`
+	SupportURL   string       `json:"support_url,omitempty"`
+	Bulletins    []string     `json:"bulletins,omitempty"`
+	Supersedes   []UpdateName `json:"supersedes,omitempty"`
+	SupersededBy []UpdateName `json:"superseded_by,omitempty"`
+	KBSiblings   []UpdateName `json:"kb_siblings,omitempty"` // the other UpdateIDs of its KB
+	Files        []FileRow    `json:"files"`
+	OnHosts      []HostUpdate `json:"on_hosts"`           // at most 500, worst first
+	Lines        []rules.Ref  `json:"lines"`              // of all packages, that match it
+	Problems     []string     `json:"problems,omitempty"` // hosts that describe it differently, refused URLs
+}
+
+// An UpdateName is an update by its names.
+type UpdateName struct {
+	ID    rules.UpdateID `json:"id"`
+	KB    string         `json:"kb,omitempty"`
+	Title string         `json:"title,omitempty"` // empty when nobody described it
+}
+
+// A FileRow is one file of an update, and where it is.
+type FileRow struct {
+	Name         string        `json:"name"`
+	URL          string        `json:"url"`
+	Size         int64         `json:"size"`
+	SHA1         string        `json:"sha1,omitempty"`
+	SHA256       string        `json:"sha256,omitempty"`
+	State        DownloadState `json:"state"`
+	DownloadedOn time.Time     `json:"downloaded_on,omitzero"`
+	Note         string        `json:"note,omitempty"`
+}
+
+// A HostQuery selects hosts.
+type HostQuery struct {
+	Text  string // name, FQDN, address, HostID
+	Group string
+	State []rules.State // at least one update in this state
+	OS    []string
+	Seen  string // "online", "away" (not heard of for a day), "never scanned", "waiting" (for approval)
+	Sort  string // "name" (default), "os", "scan", "seen", "missing", "pending"; "-" reverses
+	Page
+}
+
+// A HostList is one page of hosts.
+type HostList struct {
+	Total    int          `json:"total"`
+	Matching int          `json:"matching"`
+	Hosts    []HostRow    `json:"hosts"`
+	Next     string       `json:"next,omitempty"`
+	OS       []FacetCount `json:"os"`
+	State    []FacetCount `json:"state"`
+	Groups   []FacetCount `json:"groups"`
+}
+
+// A HostRow is one host as lists show it.
+type HostRow struct {
+	ID       agentproto.HostID `json:"id"`
+	Name     string            `json:"name"`
+	FQDN     string            `json:"fqdn,omitempty"`
+	OS       string            `json:"os"`
+	Build    string            `json:"build"`
+	Groups   []string          `json:"groups"`
+	Waiting  bool              `json:"waiting,omitempty"` // for an admin's approval
+	Online   bool              `json:"online"`            // its event stream is open, or it checked in when due
+	Seen     time.Time         `json:"seen,omitzero"`     // last contact
+	Scanned  time.Time         `json:"scanned,omitzero"`  // last good scan
+	Restart  bool              `json:"restart,omitempty"`
+	Doing    string            `json:"doing,omitempty"`
+	Counts   StateCounts       `json:"counts"`
+	Accepts  []rules.Maturity  `json:"accepts"`
+	Agent    string            `json:"agent,omitempty"`
+	Problems []string          `json:"problems,omitempty"`
+}
+
+// A HostDetail is one host with everything that decides about it.
+type HostDetail struct {
+	HostRow
+	Facts      agentproto.Facts   `json:"facts"`
+	Scan       *agentproto.Scan   `json:"scan,omitempty"`
+	Settings   []EffectiveSetting `json:"settings"`
+	Packages   []PackageRow       `json:"packages"` // assigned, accepted or not
+	Commands   []CommandRow       `json:"commands"` // newest first, at most 50
+	Warnings   []string           `json:"warnings,omitempty"`
+	Enrolled   time.Time          `json:"enrolled"`
+	EnrolledBy string             `json:"enrolled_by"`
+}
+
+// An EffectiveSetting is one option of [waptwua] and where it comes from.
+type EffectiveSetting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Source string `json:"source"` // "wapt-get.ini", "default", "group NAME"
+}
+
+// A HostUpdate is one update on one host.
+type HostUpdate struct {
+	Host     agentproto.HostID `json:"host"`
+	HostName string            `json:"host_name"`
+	Update   UpdateName        `json:"update"`
+	Revision int               `json:"revision"`
+	Severity rules.Severity    `json:"severity"`
+	Size     int64             `json:"size"`
+	State    rules.State       `json:"state"`
+	Reason   rules.Reason      `json:"reason"`
+	Why      string            `json:"why"` // one or two sentences
+	Decision rules.Decision    `json:"decision"`
+	HResult  string            `json:"hresult,omitempty"` // "0x800F0922" of the last try
+}
+
+// A Why is the chain from need to restart, for one host and one update.
+type Why struct {
+	HostUpdate
+	Steps []WhyStep    `json:"steps"`
+	Rules []rules.Step `json:"rules"` // every rule that matches, and which decided
+}
+
+// A WhyStep is one link of the chain.
+type WhyStep struct {
+	Name string `json:"name"` // Needed, Allowed, On the mesh, On the host, Install, Restart
+	Text string `json:"text"`
+	Mark string `json:"mark"` // "done", "now", "todo", "never"
+}
+
+// A CommandRow is one command and what became of it.
+type CommandRow struct {
+	agentproto.Command
+	State   string    `json:"state"` // "waiting", "sent", "running", "done", "failed"
+	Detail  string    `json:"detail,omitempty"`
+	Changed time.Time `json:"changed"`
+}
+
+// A PackageRow is one rule package as lists show it.
+type PackageRow struct {
+	Name        string              `json:"name"`
+	Description string              `json:"description,omitempty"`
+	Maturity    rules.Maturity      `json:"maturity"`
+	Allows      int                 `json:"allows"`
+	Forbids     int                 `json:"forbids"`
+	Groups      []string            `json:"groups"`
+	Hosts       []agentproto.HostID `json:"hosts"` // assigned one by one
+	Reach       int                 `json:"reach"` // hosts it is assigned to and that accept its maturity
+	Edited      time.Time           `json:"edited"`
+	EditedBy    string              `json:"edited_by"`
+}
+
+// A PackageDetail is one rule package with its lines.
+type PackageDetail struct {
+	PackageRow
+	Lines []LineRow `json:"lines"`
+}
+
+// A LineRow is one line with what it stands for.
+type LineRow struct {
+	rules.Line
+	Label   string       `json:"label"`             // "Windows 11", "KB5091157", a title
+	Updates []UpdateName `json:"updates,omitempty"` // of a KB or an UpdateID: which they are
+	Hits    int          `json:"hits"`              // updates it matches among those hosts report
+	By      string       `json:"by"`
+	At      time.Time    `json:"at"`
+}
+
+// A PackageEdit is the whole of a package as a form or PUT sends it.
+type PackageEdit struct {
+	Description string              `json:"description"`
+	Maturity    rules.Maturity      `json:"maturity"`
+	Lines       []rules.Line        `json:"lines"`
+	Groups      []string            `json:"groups"`
+	Hosts       []agentproto.HostID `json:"hosts"`
+}
+
+// A GroupRow is a group of hosts. Accepts and Settings hold for its members.
+type GroupRow struct {
+	Name        string              `json:"name"`
+	Description string              `json:"description,omitempty"`
+	Accepts     []rules.Maturity    `json:"accepts,omitempty"` // maturities its members accept; none: PROD only
+	Members     []agentproto.HostID `json:"members"`           // of the built-in group "all" every host
+	Packages    []string            `json:"packages"`
+}
+
+// A GroupEdit is the whole of a group as a form or PUT sends it.
+type GroupEdit struct {
+	Description string              `json:"description"`
+	Accepts     []rules.Maturity    `json:"accepts"`
+	Members     []agentproto.HostID `json:"members"`
+}
+
+// A Task is one download, running, waiting or done: the rows of "Show
+// download tasks".
+type Task struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"` // "scan" or "update"
+	File     string    `json:"file"`
+	Title    string    `json:"title,omitempty"` // of the update it belongs to
+	Status   string    `json:"status"`          // "queued", "running", "done", "unchanged", "failed"
+	By       string    `json:"by"`              // "schedule", "host NAME", an admin's name
+	Size     int64     `json:"size"`            // bytes; 0 unknown
+	Done     int64     `json:"done"`            // bytes on disk
+	Fetched  int64     `json:"fetched"`         // bytes moved from Microsoft, all attempts
+	Rate     int64     `json:"rate,omitempty"`  // bytes per second, while running
+	Attempts int       `json:"attempts"`
+	Error    string    `json:"error,omitempty"` // what went wrong the last time, for people
+	Hint     string    `json:"hint,omitempty"`
+	Queued   time.Time `json:"queued"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+	NextTry  time.Time `json:"next_try,omitzero"`
+}
+
+// A CabView is the scan cab in the folder.
+type CabView struct {
+	Held     bool      `json:"held"`
+	Size     int64     `json:"size"`
+	SHA256   string    `json:"sha256,omitempty"`
+	Date     time.Time `json:"date,omitzero"`    // Last-Modified at Microsoft
+	Checked  time.Time `json:"checked,omitzero"` // last time Microsoft was asked
+	Fetched  time.Time `json:"fetched,omitzero"`
+	Note     string    `json:"note"` // "unchanged", "Microsoft answered 503, next try at 12:30"
+	NextTry  time.Time `json:"next_try,omitzero"`
+	Running  bool      `json:"running"`
+	Progress int       `json:"progress"` // per cent, while Running
+}
+
+// A CleanPlan is what cleaning would delete, or deleted.
+type CleanPlan struct {
+	Files []FileRow `json:"files"`
+	Bytes int64     `json:"bytes"`
+}
+
+// A Status is the overview.
+type Status struct {
+	Node         string       `json:"node"`
+	Version      string       `json:"version"`
+	Started      time.Time    `json:"started"`
+	Cab          CabView      `json:"cab"`
+	Hosts        int          `json:"hosts"`
+	Online       int          `json:"online"`
+	Waiting      int          `json:"waiting"`   // for approval
+	Compliant    int          `json:"compliant"` // scanned within 7 days, no allowed Critical or Important waits
+	Pairs        StateCounts  `json:"pairs"`     // host × update
+	Updates      int          `json:"updates"`
+	Packages     int          `json:"packages"`
+	Files        int          `json:"files"`
+	FolderBytes  int64        `json:"folder_bytes"`
+	FreeBytes    int64        `json:"free_bytes"`
+	FromUpstream int64        `json:"from_upstream"` // bytes moved from Microsoft since start
+	ToAgents     int64        `json:"to_agents"`     // bytes of files sent to agents since start
+	Unused       CleanPlan    `json:"unused"`
+	Attention    []Attention  `json:"attention"` // at most 8, gravest first
+	Running      []Task       `json:"running"`
+	Recent       []AuditEntry `json:"recent"` // newest first, at most 8
+}
+
+// An Attention is something an admin should look at.
+type Attention struct {
+	Fact  string `json:"fact"`  // with names and numbers
+	Cause string `json:"cause"` //
+	Label string `json:"label"` // of the button
+	URL   string `json:"url"`   // where it leads
+}
+
+// An AuditEntry is one line of the audit log.
+type AuditEntry struct {
+	ID      string    `json:"id"`
+	At      time.Time `json:"at"`
+	Actor   string    `json:"actor"`
+	Address string    `json:"address,omitempty"`
+	Node    string    `json:"node"`
+	Action  string    `json:"action"` // "edit rule package", "forbid", "trigger scan"
+	Object  string    `json:"object"`
+	Before  string    `json:"before,omitempty"`
+	After   string    `json:"after,omitempty"`
+}
+
+// A TokenRow is one API or enrolment token; its secret is shown once.
+type TokenRow struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Use     TokenUse  `json:"use"`
+	Role    Role      `json:"role,omitempty"` // of an API token
+	Left    int       `json:"left,omitempty"` // enrolments left
+	Created time.Time `json:"created"`
+	By      string    `json:"by"`
+	Expires time.Time `json:"expires"`
+	Used    time.Time `json:"used,omitzero"`
+}
+
+// A TokenUse is what a token is for.
+type TokenUse string
+
+// The uses.
+const (
+	ForAPI    TokenUse = "api"
+	ForEnroll TokenUse = "enroll"
+)
+
+// An AdminRow is one admin.
+type AdminRow struct {
+	Name    string    `json:"name"`
+	Role    Role      `json:"role"`
+	Created time.Time `json:"created"`
+	Seen    time.Time `json:"seen,omitzero"`
+}
