@@ -1,0 +1,313 @@
+package replicate
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// A job is one change set on its way to the committer.
+type job struct {
+	ctx   context.Context
+	fn    func(*Tx) error
+	done  chan struct{}
+	err   error
+	panic any // what fn panicked with, for its caller
+	// remote is a change set of another node instead of fn.
+	remote *ChangeSet
+	// What it changed, in key order.
+	changes []change
+	local   map[string]write
+}
+
+const (
+	// maxBatch change sets share one fsync. More would only make the first
+	// of them wait longer.
+	maxBatch = 256
+	// reserve is the free space below which nothing is written: Badger writes
+	// through memory maps, and a full disk under one kills the process.
+	reserve = 32 << 20
+)
+
+// Update makes one change set of what fn writes. It is durable when Update
+// returns nil; when fn returns an error or panics, nothing of it happened. fn
+// runs exactly once, alone, and sees all earlier change sets; it must not call
+// Update. Concurrent updates share an fsync.
+func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	return db.submit(&job{ctx: ctx, fn: fn, done: make(chan struct{})})
+}
+
+func (db *DB) submit(j *job) error {
+	select {
+	case db.jobs <- j:
+	case <-db.closing:
+		return ErrClosed
+	case <-j.ctx.Done():
+		return j.ctx.Err()
+	}
+	<-j.done
+	if j.panic != nil {
+		panic(j.panic)
+	}
+	return j.err
+}
+
+// commitAll is the committer: it alone writes to the store.
+func (db *DB) commitAll() {
+	defer close(db.ended)
+	for {
+		select {
+		case <-db.closing:
+			return
+		case j := <-db.jobs:
+			db.commitBatch(j)
+		}
+	}
+}
+
+// commitBatch runs first and whoever else waits, and commits them together.
+func (db *DB) commitBatch(first *job) {
+	b := db.newBatch()
+	defer func() { b.end() }()
+	for j, n := first, 1; ; n++ {
+		if b = b.add(j); n == maxBatch {
+			return
+		}
+		select {
+		case j = <-db.jobs:
+		default:
+			return
+		}
+	}
+}
+
+// A batch is one Badger transaction of several change sets.
+type batch struct {
+	db      *DB
+	txn     *badger.Txn
+	jobs    []*job
+	entries int64
+	bytes   int64
+	vector  map[string]uint64 // entries that the batch moves
+}
+
+func (db *DB) newBatch() *batch {
+	return &batch{db: db, txn: db.kv.NewTransaction(true), vector: map[string]uint64{}}
+}
+
+// add runs j and takes its writes into the batch; it returns the batch to go
+// on with, a new one when j did not fit any more.
+func (b *batch) add(j *job) *batch {
+	if err := j.ctx.Err(); err != nil {
+		j.fail(err)
+		return b
+	}
+	tx := &Tx{txn: b.txn, job: j, version: b.db.tick(), writes: map[string]write{}, local: map[string]write{}}
+	if j.remote == nil && !j.run(tx) {
+		return b
+	}
+	entries, size := j.weigh(tx)
+	if entries >= b.db.kv.MaxBatchCount() || size >= b.db.kv.MaxBatchSize() {
+		j.fail(fmt.Errorf("change set of %d records and %d bytes: %w for one transaction", entries, size, ErrTooLarge))
+		return b
+	}
+	if b.entries+entries >= b.db.kv.MaxBatchCount() || b.bytes+size >= b.db.kv.MaxBatchSize() {
+		b.end()
+		b = b.db.newBatch()
+	}
+	b.entries, b.bytes = b.entries+entries, b.bytes+size
+	if err := b.take(j, tx); err != nil {
+		// Part of j may be in the transaction: none of the batch is committed.
+		b.txn.Discard()
+		for _, k := range append(b.jobs, j) {
+			k.fail(err)
+		}
+		b.jobs = nil
+		return b.db.newBatch()
+	}
+	b.jobs = append(b.jobs, j)
+	return b
+}
+
+func (j *job) fail(err error) {
+	j.err = err
+	close(j.done)
+}
+
+// run calls the job's function and says whether it is to be committed.
+func (j *job) run(tx *Tx) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			j.panic = p
+			close(j.done)
+			ok = false
+		}
+		tx.done = true
+	}()
+	if err := j.fn(tx); err != nil {
+		j.fail(err)
+		return false
+	}
+	return true
+}
+
+// weigh bounds what the job adds to a Badger transaction: every record is an
+// entry of its own, one of the log, and one dropped from the log.
+func (j *job) weigh(tx *Tx) (entries, size int64) {
+	add := func(key string, value int) {
+		entries += 3
+		size += int64(3*(len(key)+96) + min(value, 64<<10))
+	}
+	if j.remote != nil {
+		for _, c := range j.remote.Changes {
+			add(c.Key, len(c.Value))
+		}
+	}
+	for k, w := range tx.writes {
+		add(k, len(w.value))
+	}
+	for k, w := range tx.local {
+		add(k, len(w.value))
+	}
+	return entries + 3, size + 512
+}
+
+// take writes the job's change set into the transaction.
+func (b *batch) take(j *job, tx *Tx) error {
+	if j.remote != nil {
+		return b.takeRemote(j)
+	}
+	for k, w := range tx.local {
+		if err := w.to(b.txn, localPrefix+k); err != nil {
+			return err
+		}
+	}
+	keys := slices.Sorted(maps.Keys(tx.writes))
+	end := b.db.seq + uint64(len(keys))
+	for i, k := range keys {
+		w := tx.writes[k]
+		c := change{Record{Key: k, Value: w.value, Deleted: w.deleted, Version: tx.version}, b.db.seq + uint64(i) + 1}
+		if err := b.put(c, end); err != nil {
+			return err
+		}
+		j.changes = append(j.changes, c)
+	}
+	if len(keys) > 0 {
+		b.db.seq = end
+		b.vector[b.db.writer] = end
+	}
+	return nil
+}
+
+// put stores a record and its log entry, and takes the entry of the version
+// before out of the log: a log is as long as what is live of it.
+func (b *batch) put(c change, end uint64) error {
+	key := []byte(recordPrefix + c.Key)
+	item, err := b.txn.Get(key)
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+	case err != nil:
+		return fmt.Errorf("read %s: %w", c.Key, err)
+	default:
+		old, err := item.ValueCopy(nil)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", c.Key, err)
+		}
+		was, err := decodeChange(c.Key, old)
+		if err != nil {
+			return err
+		}
+		if err := b.txn.Delete(logKey(was.Version.Writer, was.seq)); err != nil {
+			return fmt.Errorf("write %s: %w", c.Key, err)
+		}
+	}
+	if err := b.txn.Set(key, c.encode()); err != nil {
+		return fmt.Errorf("write %s: %w", c.Key, err)
+	}
+	entry := append(binary.BigEndian.AppendUint64(nil, end), c.Key...)
+	if err := b.txn.Set(logKey(c.Version.Writer, c.seq), entry); err != nil {
+		return fmt.Errorf("write %s: %w", c.Key, err)
+	}
+	return nil
+}
+
+// end commits the batch, tells followers, and lets every Update of it return.
+func (b *batch) end() {
+	if len(b.jobs) == 0 {
+		b.txn.Discard()
+		return
+	}
+	b.db.following.Lock()
+	err := b.commit()
+	if err == nil {
+		b.db.moveVector(b.vector)
+		b.db.tell(b.jobs)
+	}
+	b.db.following.Unlock()
+	for _, j := range b.jobs {
+		j.err = err
+		close(j.done)
+	}
+}
+
+func (b *batch) commit() error {
+	if free, err := freeBytes(b.db.dir); err == nil && free < reserve {
+		b.txn.Discard()
+		return fmt.Errorf("write to %s, %d MB free: %w", b.db.dir, free>>20, ErrFull)
+	}
+	for w, n := range b.vector {
+		if err := b.txn.Set([]byte(vectorPrefix+w), binary.BigEndian.AppendUint64(nil, n)); err != nil {
+			b.txn.Discard()
+			return fmt.Errorf("write the vector: %w", err)
+		}
+	}
+	if err := b.txn.Set([]byte(clockKey), binary.BigEndian.AppendUint64(nil, uint64(b.db.clock))); err != nil {
+		b.txn.Discard()
+		return fmt.Errorf("write the clock: %w", err)
+	}
+	err := b.txn.Commit()
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("write to %s: %w: %w", b.db.dir, ErrFull, err)
+	}
+	if err != nil {
+		return fmt.Errorf("write to %s: %w", b.db.dir, err)
+	}
+	return nil
+}
+
+func (db *DB) tell(jobs []*job) {
+	for _, j := range jobs {
+		if len(j.changes) == 0 {
+			continue
+		}
+		list := make([]Record, len(j.changes))
+		for i, c := range j.changes {
+			list[i] = c.Record
+		}
+		for _, fn := range db.followers {
+			fn(list)
+		}
+	}
+}
+
+// tick stamps the next change set: never backwards, whatever the wall clock
+// does.
+func (db *DB) tick() Version {
+	db.clock = max(db.clock+1, clockAt(time.Now()))
+	return Version{db.clock, db.writer}
+}
+
+func freeBytes(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}

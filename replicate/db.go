@@ -1,0 +1,320 @@
+package replicate
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// Options say where a store is.
+type Options struct {
+	Dir string // made if missing, for its owner alone
+	Log *slog.Logger
+}
+
+// What opening and writing may meet.
+var (
+	ErrInUse = errors.New("another process holds the store")
+	ErrNewer = errors.New("the store was written by a newer version of wuamesh")
+	ErrFull  = errors.New("the disk is full")
+	// ErrClosed is what Update returns once the store is closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// schema is raised when a store written by this version cannot be read by
+// the one before.
+const schema = 1
+
+// Prefixes inside Badger; DESIGN.md has the layout.
+const (
+	recordPrefix = "r/"
+	logPrefix    = "o/"
+	vectorPrefix = "w/"
+	localPrefix  = "l/"
+	schemaKey    = "m/schema"
+	nodeKey      = "m/node"
+	clockKey     = "m/clock"
+)
+
+// DB is the store of one node. All methods may be called from any goroutine.
+type DB struct {
+	dir    string
+	kv     *badger.DB
+	log    *slog.Logger
+	node   string
+	writer string // node and epoch
+
+	jobs    chan *job
+	closing chan struct{}
+	ended   chan struct{}
+	closed  sync.Once
+	closeEr error
+
+	// Of the committer alone.
+	clock  Clock
+	seq    uint64
+	vector map[string]uint64
+
+	// following is held over each commit and what followers do with it, so
+	// that a follower misses nothing and hears nothing twice.
+	following sync.Mutex
+	followers []func([]Record)
+	vectorMu  sync.RWMutex
+}
+
+// Open opens the store in o.Dir and starts its committer. Close it in the end.
+func Open(o Options) (*DB, error) {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the store's directory: %w", err)
+	}
+	log := o.Log.With("part", "replicate")
+	kv, err := badger.Open(badgerOptions(o.Dir, log))
+	if err != nil {
+		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+			return nil, fmt.Errorf("open the store in %s: %w; is another wuamesh running?", o.Dir, ErrInUse)
+		}
+		return nil, fmt.Errorf("open the store in %s: %w; if the disk is sound, restore a backup into an empty directory", o.Dir, err)
+	}
+	db := &DB{
+		dir: o.Dir, kv: kv, log: log,
+		jobs: make(chan *job), closing: make(chan struct{}), ended: make(chan struct{}),
+		vector: map[string]uint64{},
+	}
+	if err := db.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", o.Dir, err), kv.Close())
+	}
+	go db.commitAll()
+	return db, nil
+}
+
+// badgerOptions keep an idle store small: defaults allocate 88 MB of heap.
+// One committer writes, so conflicts cannot be and are not looked for.
+func badgerOptions(dir string, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithLogger(badgerLog{log}).
+		WithSyncWrites(true).
+		WithDetectConflicts(false).
+		WithNumVersionsToKeep(1).
+		WithMemTableSize(8 << 20).
+		WithNumMemtables(2).
+		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTablesStall(6).
+		WithNumCompactors(2).
+		WithBaseTableSize(2 << 20).
+		WithValueThreshold(64 << 10).
+		WithValueLogFileSize(32 << 20).
+		WithBlockCacheSize(4 << 20).
+		WithIndexCacheSize(4 << 20).
+		WithCompression(options.Snappy).
+		WithMetricsEnabled(false)
+}
+
+// prepare reads who this node is and begins a new epoch. No sequence number
+// of an earlier epoch is ever used again, so a restored backup or a clone
+// cannot write two different changes under one number.
+func (db *DB) prepare() error {
+	return db.kv.Update(func(txn *badger.Txn) error {
+		if err := checkSchema(txn); err != nil {
+			return err
+		}
+		node, err := ensureNode(txn)
+		if err != nil {
+			return err
+		}
+		db.node = node
+		if db.clock, err = readClock(txn); err != nil {
+			return err
+		}
+		if err := db.readVector(txn); err != nil {
+			return err
+		}
+		var epoch [8]byte
+		rand.Read(epoch[:])
+		db.writer = node + "." + hex.EncodeToString(epoch[:])
+		return txn.Set([]byte(vectorPrefix+db.writer), make([]byte, 8))
+	})
+}
+
+// readVector reads how much of each writer's log is here. An epoch that
+// wrote nothing is forgotten.
+func (db *DB) readVector(txn *badger.Txn) error {
+	var empty [][]byte
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(vectorPrefix), PrefetchValues: true})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		n, err := number(it.Item())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			empty = append(empty, it.Item().KeyCopy(nil))
+			continue
+		}
+		db.vector[strings.TrimPrefix(string(it.Item().Key()), vectorPrefix)] = n
+	}
+	for _, key := range empty {
+		if err := txn.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkSchema(txn *badger.Txn) error {
+	item, err := txn.Get([]byte(schemaKey))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return txn.Set([]byte(schemaKey), binary.BigEndian.AppendUint64(nil, schema))
+	}
+	if err != nil {
+		return err
+	}
+	n, err := number(item)
+	if err == nil && n > schema {
+		return fmt.Errorf("%w (its schema is %d, this one knows %d); install that version again", ErrNewer, n, schema)
+	}
+	return err
+}
+
+func ensureNode(txn *badger.Txn) (string, error) {
+	item, err := txn.Get([]byte(nodeKey))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		var id [16]byte
+		rand.Read(id[:])
+		node := hex.EncodeToString(id[:])
+		return node, txn.Set([]byte(nodeKey), []byte(node))
+	}
+	if err != nil {
+		return "", err
+	}
+	b, err := item.ValueCopy(nil)
+	return string(b), err
+}
+
+func readClock(txn *badger.Txn) (Clock, error) {
+	item, err := txn.Get([]byte(clockKey))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := number(item)
+	return Clock(n), err
+}
+
+func number(item *badger.Item) (n uint64, err error) {
+	err = item.Value(func(b []byte) error {
+		if len(b) != 8 {
+			return fmt.Errorf("%s holds %d bytes, not a number", item.Key(), len(b))
+		}
+		n = binary.BigEndian.Uint64(b)
+		return nil
+	})
+	return n, err
+}
+
+// NodeID is the identity of this node: 128 random bits, hexadecimal, made at
+// the first Open.
+func (db *DB) NodeID() string { return db.node }
+
+// Size is what the store takes on disk, in bytes.
+func (db *DB) Size() int64 {
+	lsm, vlog := db.kv.Size()
+	return lsm + vlog
+}
+
+// Run gives space of old values back until ctx ends.
+func (db *DB) Run(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-db.ended:
+			return ErrClosed
+		case <-tick.C:
+		}
+		for ctx.Err() == nil {
+			if err := db.kv.RunValueLogGC(0.5); err != nil {
+				if !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
+					db.log.WarnContext(ctx, "space of old values not given back, trying again later", "err", err)
+				}
+				break
+			}
+		}
+	}
+}
+
+// Close ends the committer and closes the store. Updates that wait get
+// ErrClosed; those whose commit began are finished. It may be called twice.
+func (db *DB) Close() error {
+	db.closed.Do(func() {
+		close(db.closing)
+		<-db.ended
+		if err := db.kv.Close(); err != nil {
+			db.closeEr = fmt.Errorf("close the store in %s: %w", db.dir, err)
+		}
+	})
+	return db.closeEr
+}
+
+// View calls fn with the store as it is now, whatever is written meanwhile.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return db.kv.View(func(txn *badger.Txn) error { return fn(&Tx{txn: txn, version: Version{Clock: clockAt(time.Now())}}) })
+}
+
+// Follow calls fn with every live record, in several calls, and from then on
+// with what each change set changed, deletions too, in the order of commits
+// and before the Update that made it returns. fn must not call Update.
+func (db *DB) Follow(fn func([]Record)) error {
+	db.following.Lock()
+	defer db.following.Unlock()
+	err := db.View(context.Background(), func(tx *Tx) error {
+		var batch []Record
+		for r, err := range tx.Scan("") {
+			if err != nil {
+				return err
+			}
+			if batch = append(batch, r); len(batch) == 1000 {
+				fn(batch)
+				batch = nil
+			}
+		}
+		if len(batch) > 0 {
+			fn(batch)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read every record: %w", err)
+	}
+	db.followers = append(db.followers, fn)
+	return nil
+}
+
+// badgerLog hands Badger's warnings to our log; the rest is chatter.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, a ...any)   { l.say(slog.LevelError, f, a) }
+func (l badgerLog) Warningf(f string, a ...any) { l.say(slog.LevelWarn, f, a) }
+func (l badgerLog) Infof(string, ...any)        {}
+func (l badgerLog) Debugf(string, ...any)       {}
+
+func (l badgerLog) say(level slog.Level, format string, args []any) {
+	l.log.Log(context.Background(), level, "badger says", "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
+}

@@ -1,0 +1,205 @@
+package replicate
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// A ChangeSet is what one Update changed, or what is still live of it, for
+// another node. End is the last sequence number of the set.
+type ChangeSet struct {
+	Writer  string
+	End     uint64
+	Changes []Change
+}
+
+// A Change is one record and its number in its writer's log.
+type Change struct {
+	Record
+	Seq uint64
+}
+
+// maxAhead is how far another node's clock may be ahead of ours before its
+// changes are refused: they would win every merge until time gets there.
+const maxAhead = 10 * time.Minute
+
+// ErrAhead is what Apply returns for a change from the future.
+var ErrAhead = errors.New("the other node's clock is ahead")
+
+// Vector says how much of each writer's log this store has: everything up to
+// and including that number.
+func (db *DB) Vector() map[string]uint64 {
+	db.vectorMu.RLock()
+	defer db.vectorMu.RUnlock()
+	return maps.Clone(db.vector)
+}
+
+func (db *DB) moveVector(to map[string]uint64) {
+	db.vectorMu.Lock()
+	defer db.vectorMu.Unlock()
+	maps.Copy(db.vector, to)
+}
+
+// Since yields what a node with that vector lacks, writer by writer, each in
+// sequence order and cut only at the ends of change sets. What later changes
+// replaced is not in it; the last set of a writer may be empty and only move
+// the vector.
+func (db *DB) Since(have map[string]uint64) iter.Seq2[ChangeSet, error] {
+	return func(yield func(ChangeSet, error) bool) {
+		err := db.View(context.Background(), func(tx *Tx) error {
+			for writer, last := range db.Vector() {
+				if have[writer] >= last {
+					continue
+				}
+				more, err := tx.since(writer, have[writer], last, func(cs ChangeSet) bool { return yield(cs, nil) })
+				if err != nil || !more {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			yield(ChangeSet{}, fmt.Errorf("read the log: %w", err))
+		}
+	}
+}
+
+// since hands one writer's sets over, and says whether more is wanted.
+func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) bool) (bool, error) {
+	prefix := []byte(logPrefix + writer + "/")
+	it := tx.txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
+	defer it.Close()
+	cs := ChangeSet{Writer: writer}
+	for it.Seek(logKey(writer, after+1)); it.Valid(); it.Next() {
+		entry, err := it.Item().ValueCopy(nil)
+		if err != nil || len(entry) < 8 {
+			return false, fmt.Errorf("log entry %q: %w", it.Item().Key(), errors.Join(err, errCut))
+		}
+		end, key := binary.BigEndian.Uint64(entry), string(entry[8:])
+		if end > last {
+			break // came after the vector was read
+		}
+		b, err := tx.raw(recordPrefix+key, key)
+		if err != nil {
+			return false, err
+		}
+		c, err := decodeChange(key, b)
+		if err != nil {
+			return false, err
+		}
+		if len(cs.Changes) > 0 && end != cs.End {
+			if !yield(cs) {
+				return false, nil
+			}
+			cs = ChangeSet{Writer: writer}
+		}
+		cs.End = end
+		cs.Changes = append(cs.Changes, Change{c.Record, c.seq})
+	}
+	if len(cs.Changes) > 0 {
+		if !yield(cs) {
+			return false, nil
+		}
+	}
+	if cs.End < last {
+		return yield(ChangeSet{Writer: writer, End: last}), nil
+	}
+	return true, nil
+}
+
+var errCut = errors.New("cut short")
+
+func logKey(writer string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(logPrefix+writer+"/"), seq)
+}
+
+// Apply merges a change set of another node, as one transaction. Sets of one
+// writer come in order and without gaps, as Since yields them; one that is
+// known already changes nothing. A record that is older than ours is left
+// out. Keys of kinds nobody here knows are kept like all others.
+func (db *DB) Apply(ctx context.Context, cs ChangeSet) error {
+	if err := cs.check(); err != nil {
+		return err
+	}
+	return db.submit(&job{ctx: ctx, remote: &cs, done: make(chan struct{})})
+}
+
+// check refuses what no Since yields.
+func (cs ChangeSet) check() error {
+	node, epoch, ok := strings.Cut(cs.Writer, ".")
+	if !ok || len(node) != 32 || len(epoch) != 16 {
+		return fmt.Errorf("change set of writer %.80q: not a writer", cs.Writer)
+	}
+	limit, before := clockAt(time.Now().Add(maxAhead)), uint64(0)
+	for _, c := range cs.Changes {
+		if err := checkKey(c.Key); err != nil {
+			return fmt.Errorf("change set %s/%d: %w", cs.Writer, cs.End, err)
+		}
+		switch {
+		case len(c.Value) > MaxValue || c.Deleted && len(c.Value) > 0:
+			return fmt.Errorf("change set %s/%d: value of %s: %w", cs.Writer, cs.End, c.Key, ErrTooLarge)
+		case c.Version.Writer != cs.Writer || c.Seq <= before || c.Seq > cs.End:
+			return fmt.Errorf("change set %s/%d: %s is not its own", cs.Writer, cs.End, c.Key)
+		case c.Version.Clock > limit:
+			return fmt.Errorf("change set %s/%d of %s: %w", cs.Writer, cs.End, c.Version.Clock.Time().UTC().Format(time.RFC3339), ErrAhead)
+		}
+		before = c.Seq
+	}
+	return nil
+}
+
+// takeRemote merges another node's change set into the batch.
+func (b *batch) takeRemote(j *job) error {
+	cs := j.remote
+	have, moved := b.vector[cs.Writer]
+	if !moved {
+		have = b.db.vector[cs.Writer]
+	}
+	if cs.End <= have {
+		return nil
+	}
+	for _, c := range cs.Changes {
+		if c.Seq <= have {
+			continue
+		}
+		ours, err := b.current(c.Key)
+		if err != nil {
+			return err
+		}
+		if ours.Key != "" && !newer(c.Record, ours.Record) {
+			continue
+		}
+		ch := change{c.Record, c.Seq}
+		if err := b.put(ch, cs.End); err != nil {
+			return err
+		}
+		j.changes = append(j.changes, ch)
+		b.db.clock = max(b.db.clock, c.Version.Clock)
+	}
+	b.vector[cs.Writer] = cs.End
+	return nil
+}
+
+// current returns what the batch holds under key; its Key is empty for none.
+func (b *batch) current(key string) (change, error) {
+	item, err := b.txn.Get([]byte(recordPrefix + key))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return change{}, nil
+	}
+	if err != nil {
+		return change{}, fmt.Errorf("read %s: %w", key, err)
+	}
+	raw, err := item.ValueCopy(nil)
+	if err != nil {
+		return change{}, fmt.Errorf("read %s: %w", key, err)
+	}
+	return decodeChange(key, raw)
+}
