@@ -1,0 +1,31 @@
+# list what you can do here
+default:
+    @just --list
+
+# one node here, with its data in ./wuamesh-data; it prints where to look
+dev:
+    go run . serve --dev
+
+# a node, a stand-in for Microsoft and forty hosts in one process
+demo *flags:
+    go run . demo {{ flags }}
+
+# regenerate what is generated
+generate:
+    go tool -modfile=packaging/tools.mod templ generate -path ui
+
+# everything CI runs
+check:
+    ./packaging/check
+
+# what is quick of it
+quick:
+    ./packaging/check quick
+
+# fuzz one target: just fuzz FuzzCheckCab ./appliance/microsoft
+fuzz target pkg time="60s":
+    go test -run='^$' -fuzz='^{{ target }}$' -fuzztime={{ time }} {{ pkg }}
+
+# the figures of README's performance table
+bench:
+    go test -run='^$' -bench=. -benchtime=2s ./replicate ./agentproto/rules ./appliance ./appliance/microsoft
