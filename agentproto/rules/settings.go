@@ -1,6 +1,10 @@
 package rules
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Settings are the options of section [waptwua] of wapt-get.ini, with WAPT's
 // names and meanings. The zero value is WAPT's default except for the
@@ -37,4 +41,30 @@ type Settings struct {
 // profile says otherwise: a scan a day, nothing installed by schedule.
 func DefaultSettings() Settings {
 	return Settings{DownloadScheduling: 24 * time.Hour}
+}
+
+// maxDuration bounds every duration of the settings.
+const maxDuration = 10 * 365 * 24 * time.Hour
+
+// Validate says which setting is out of bounds.
+func (s Settings) Validate() error {
+	for name, d := range map[string]time.Duration{
+		"download_scheduling": s.DownloadScheduling, "install_scheduling": s.InstallScheduling, "install_delay": s.InstallDelay,
+	} {
+		if d < 0 || d > maxDuration {
+			return fmt.Errorf("%s: %s is not between 0 and ten years", name, d)
+		}
+	}
+	for _, v := range s.AllowedSeverities {
+		if !slices.Contains(Severities[:], v) {
+			return fmt.Errorf("allowed_severities: %q is no severity", clip(string(v)))
+		}
+	}
+	if len(s.AllowedSeverities) > len(Severities) {
+		return fmt.Errorf("allowed_severities: %d severities, there are %d", len(s.AllowedSeverities), len(Severities))
+	}
+	if len(s.Filter) > 1000 {
+		return fmt.Errorf("filter: %d characters, at most 1000", len(s.Filter))
+	}
+	return nil
 }
