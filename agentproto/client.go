@@ -1,0 +1,282 @@
+package agentproto
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ClientOptions say which nodes to ask and how to be recognised.
+type ClientOptions struct {
+	Nodes       []string         // base URLs, https://host[:port], nearest first
+	Certificate *tls.Certificate // nil until enrolled
+	Authority   *x509.CertPool   // who signs nodes; nil until enrolled
+	Pin         string           // fingerprint of the authority, for Enroll
+	Log         *slog.Logger
+}
+
+// A Client is the agent's side of the HTTP. A node that cannot be reached or
+// answers 5xx is passed over for the next one; what a node refuses is final.
+type Client struct {
+	http *http.Client
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	nodes []string
+}
+
+// heartbeat is how long a stream of events may be silent: nodes send a
+// comment every 30 seconds.
+const heartbeat = 90 * time.Second
+
+// NewClient checks the options; it does not call yet.
+func NewClient(o ClientOptions) (*Client, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: o.Authority, ServerName: AgentServerName}
+	if o.Certificate != nil {
+		conf.Certificates = []tls.Certificate{*o.Certificate}
+	}
+	if o.Authority == nil {
+		// The authority is not known yet, but its fingerprint is.
+		conf.ServerName, conf.InsecureSkipVerify = EnrollServerName, true
+		conf.VerifyConnection = func(cs tls.ConnectionState) error { return VerifyPin(cs, o.Pin) }
+	}
+	c := &Client{log: o.Log, http: &http.Client{Transport: &http.Transport{
+		TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: nil,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   15 * time.Second,
+		ResponseHeaderTimeout: 60 * time.Second,
+		IdleConnTimeout:       5 * time.Minute,
+		MaxIdleConnsPerHost:   4,
+	}}}
+	return c, c.SetNodes(o.Nodes)
+}
+
+// VerifyPin accepts a connection whose chain ends in the authority of that
+// fingerprint, which the peer sends along, and whose leaf has the name asked
+// for.
+func VerifyPin(cs tls.ConnectionState, pin string) error {
+	roots := x509.NewCertPool()
+	found := false
+	for _, cert := range cs.PeerCertificates {
+		if cert.IsCA && Pin(cert) == pin {
+			roots.AddCert(cert)
+			found = true
+		}
+	}
+	if !found {
+		return errors.New("the node shows another authority than the token names; is this the right node?")
+	}
+	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: cs.ServerName, Roots: roots})
+	return err
+}
+
+// SetNodes replaces the nodes to ask.
+func (c *Client) SetNodes(nodes []string) error {
+	if len(nodes) == 0 {
+		return errors.New("no node to ask: set repo_url or nodes in wapt-get.ini")
+	}
+	for _, n := range nodes {
+		if u, err := url.Parse(n); err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("node %q: want https://host or https://host:port", n)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes = slices.Clone(nodes)
+	return nil
+}
+
+// Nodes are the nodes asked, the first one first.
+func (c *Client) Nodes() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.nodes)
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Enroll asks for a certificate.
+func (c *Client) Enroll(ctx context.Context, r EnrollRequest) (resp EnrollResponse, err error) {
+	return resp, c.post(ctx, PathEnroll, r, &resp)
+}
+
+// Checkin says what the agent has and returns what is new.
+func (c *Client) Checkin(ctx context.Context, k Checkin) (resp CheckinResponse, err error) {
+	return resp, c.post(ctx, PathCheckin, k, &resp)
+}
+
+// Report sends the outcome of a scan, or descriptions the node lacks.
+func (c *Client) Report(ctx context.Context, r Report) (resp ReportResponse, err error) {
+	return resp, c.post(ctx, PathReport, r, &resp)
+}
+
+// Results sends what became of commands and installs.
+func (c *Client) Results(ctx context.Context, r Results) error {
+	return c.post(ctx, PathResults, r, nil)
+}
+
+// post sends a message, compressed, to the first node that takes it.
+func (c *Client) post(ctx context.Context, path string, send Message, answer Message) error {
+	if err := send.Validate(); err != nil {
+		return fmt.Errorf("send %s: %w", path, err)
+	}
+	b, err := json.Marshal(send)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	z := compress(b)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	resp, err := c.ask(ctx, func(base string) (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, bytes.NewReader(z))
+		if err == nil {
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Content-Encoding", "gzip")
+		}
+		return req, err
+	})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if answer == nil {
+		return nil
+	}
+	if err := Decode(resp.Body, MaxReportBytes, answer); err != nil {
+		return fmt.Errorf("answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// ask sends what request makes to one node after the other, until one answers
+// with anything but a server error. The answer's body is the caller's to
+// close; answers of 400 and more become a *[Problem].
+func (c *Client) ask(ctx context.Context, request func(base string) (*http.Request, error)) (*http.Response, error) {
+	var last error
+	for _, node := range c.Nodes() {
+		req, err := request(strings.TrimSuffix(node, "/"))
+		if err != nil {
+			return nil, err
+		}
+		resp, err := c.http.Do(req)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			last = fmt.Errorf("ask %s: %w", node, err)
+			continue
+		}
+		if resp.StatusCode < 400 {
+			return resp, nil
+		}
+		last = ReadProblem(resp)
+		resp.Body.Close()
+		if p := last.(*Problem); resp.StatusCode == http.StatusServiceUnavailable {
+			last = &AwayError{Problem: p, After: retryAfter(resp.Header)}
+		} else if resp.StatusCode < 500 {
+			return nil, last
+		}
+	}
+	return nil, last
+}
+
+// An AwayError is a node that cannot answer now and says when to come back.
+type AwayError struct {
+	*Problem
+	After time.Duration
+}
+
+func (e *AwayError) Unwrap() error { return e.Problem }
+
+func retryAfter(h http.Header) time.Duration {
+	n, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil || n < 0 || n > 24*3600 {
+		return time.Minute
+	}
+	return time.Duration(n) * time.Second
+}
+
+// A Content is a file on its way from a node. Offset is where Body begins,
+// zero when the node did not resume; Size is of the whole file.
+type Content struct {
+	Body   io.ReadCloser
+	Offset int64
+	Size   int64
+	ETag   string
+}
+
+// Fetch asks for a file of the folder from offset on. etag is that of the
+// bytes the caller has: when the node's file is another one, it begins anew.
+func (c *Client) Fetch(ctx context.Context, name string, offset int64, etag string) (Content, error) {
+	resp, err := c.ask(ctx, func(base string) (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+PathFolder+url.PathEscape(name), nil)
+		if err == nil && offset > 0 && etag != "" {
+			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+			req.Header.Set("If-Range", etag)
+		}
+		return req, err
+	})
+	if err != nil {
+		return Content{}, err
+	}
+	f := Content{Body: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag")}
+	if resp.StatusCode == http.StatusPartialContent {
+		f.Offset = offset
+		f.Size += offset
+	}
+	return f, nil
+}
+
+// Events calls fn with every event until ctx ends or the stream breaks.
+func (c *Client) Events(ctx context.Context, fn func(Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.ask(ctx, func(base string) (*http.Request, error) {
+		return http.NewRequestWithContext(ctx, http.MethodGet, base+PathEvents, nil)
+	})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	silent := time.AfterFunc(heartbeat, cancel)
+	defer silent.Stop()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 256<<10)
+	var e Event
+	for lines.Scan() {
+		silent.Reset(heartbeat)
+		field, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case lines.Text() == "" && e.Name != "":
+			if err := fn(e); err != nil {
+				return err
+			}
+			e = Event{}
+		case field == "event":
+			e.Name = value
+		case field == "data":
+			e.Data = append(e.Data, value...)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("stream of events: %w", err)
+	}
+	return fmt.Errorf("stream of events: %w", io.ErrUnexpectedEOF)
+}
