@@ -1,4 +1,209 @@
+// Package appliance is the node: everything the product knows and decides.
+//
+// [Open] takes hold of the store, the folder and the listeners; Run does the
+// work until its context ends; Close gives everything back. What agents report
+// and what admins edit are records in the store (tables.go); the catalogue
+// (catalogue.go) holds them decoded in memory and answers every question of
+// the pages and the API (view.go). The folder (folder.go) holds the files and
+// fetches what hosts need.
 package appliance
 
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate"
+)
+
+// Version is the product's; the build sets it.
+var Version = "0.1.0"
+
 // Appliance is one node.
-type Appliance struct{}
+type Appliance struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+
+	db      *replicate.DB
+	source  *microsoft.Source
+	auth    *authority
+	cat     *catalogue
+	folder  *folder
+	members *replicate.Members // nil outside of any mesh
+	watch   *watchers
+	streams *streams
+	logins  throttle
+	setup   string // secret of the setup link; empty once an admin exists
+	console string // secret of the command line on this machine
+	https   net.Listener
+	http    net.Listener
+}
+
+// Open takes hold of the node's store, folder and addresses. It starts
+// nothing that works by itself, so a caller may look before it runs, and must
+// Close in the end. What an admin can mend is a [Problem].
+func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("name of this machine: %w", err)
+		}
+		cfg.Name, _, _ = strings.Cut(name, ".")
+	}
+	a := &Appliance{cfg: cfg, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if a.source, err = microsoft.NewSource(microsoft.Options{Upstream: cfg.Upstream, Hosts: cfg.Sources, Proxy: cfg.Proxy, NoProxy: cfg.NoProxy, Log: log}); err != nil {
+		return a, &Problem{Kind: Invalid, Msg: "The configuration does not hold: " + err.Error() + "."}
+	}
+	if a.db, err = openStore(cfg.Data, log); err != nil {
+		return a, err
+	}
+	if a.auth, err = openAuthority(a.db, cfg); err != nil {
+		return a, err
+	}
+	if a.folder, err = openFolder(a); err != nil {
+		return a, err
+	}
+	if a.cat, err = newCatalogue(a); err != nil {
+		return a, err
+	}
+	if err = a.prepareSetup(); err != nil {
+		return a, err
+	}
+	if a.https, a.http, err = listen(cfg); err != nil {
+		return a, err
+	}
+	a.members, err = a.openMembers()
+	return a, err
+}
+
+func openStore(dir string, log *slog.Logger) (*replicate.DB, error) {
+	db, err := replicate.Open(replicate.Options{Dir: filepath.Join(dir, "store"), Log: log})
+	switch {
+	case errors.Is(err, replicate.ErrInUse):
+		return nil, &Problem{Kind: Conflict, Msg: "Another wuamesh runs with the data in " + dir + ".", Hint: "Stop it first, or give this one another directory with --data.", Err: err}
+	case errors.Is(err, replicate.ErrNewer):
+		return nil, &Problem{Kind: Conflict, Msg: "The data in " + dir + " was written by a newer version of wuamesh.", Hint: "Install that version again; nothing was changed.", Err: err}
+	case errors.Is(err, os.ErrPermission):
+		return nil, &Problem{Kind: Invalid, Msg: "The data directory " + dir + " cannot be written.", Hint: fmt.Sprintf("Give it to the user this runs as: chown -R %d %s.", os.Getuid(), dir), Err: err}
+	}
+	return db, err
+}
+
+// URL is where the node's pages are, as reachable from this machine.
+func (a *Appliance) URL() string { return "https://" + reachable(a.https.Addr()) }
+
+// FolderURL is where the folder is served without TLS.
+func (a *Appliance) FolderURL() string { return "http://" + reachable(a.http.Addr()) + "/waptwua/" }
+
+// reachable turns "any address" into one that can be dialled here.
+func reachable(addr net.Addr) string {
+	tcp := addr.(*net.TCPAddr)
+	if tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("localhost:%d", tcp.Port)
+	}
+	return tcp.String()
+}
+
+// NodeName is what the node is called.
+func (a *Appliance) NodeName() string { return a.cfg.Name }
+
+// Pin is the fingerprint of the node's authority: SHA-256 of its
+// SubjectPublicKeyInfo, hexadecimal.
+func (a *Appliance) Pin() string { return a.auth.pin }
+
+// Run does the node's work, and serves pages, until ctx ends or a part of it
+// cannot go on. Every goroutine of the node starts here and has ended when
+// Run returns.
+func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
+	if err := a.writeConsole(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(name string, run func(context.Context) error) {
+		g.Go(func() error {
+			err := run(ctx)
+			if ctx.Err() != nil {
+				return nil // asked to stop
+			}
+			return fmt.Errorf("%s stopped: %w", name, cmp.Or(err, errEnded))
+		})
+	}
+	part("store", a.db.Run)
+	part("watchers", a.watch.run)
+	part("downloads", a.folder.run)
+	part("scan cab", a.keepCab)
+	part("missing files", a.keepFiles)
+	part("cleaning", a.cleanNightly)
+	part("housekeeping", a.keepHouse)
+	part("folder check", a.folder.verify)
+	part("web", func(ctx context.Context) error { return a.serve(ctx, pages) })
+	part("supervision", a.superviseBySystemd)
+	if a.members != nil {
+		part("members", a.members.Run)
+	}
+	if link := a.SetupLink(); link != "" {
+		a.log.InfoContext(ctx, "no admin yet: open this link once to make the first", "url", link)
+	}
+	return g.Wait()
+}
+
+// Close releases what Open took, the listeners first so that callers notice.
+func (a *Appliance) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{a.https, a.http} {
+		if l != nil {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if a.members != nil {
+		errs = append(errs, a.members.Close())
+	}
+	if a.folder != nil {
+		errs = append(errs, a.folder.root.Close())
+	}
+	if a.db != nil {
+		errs = append(errs, os.RemoveAll(filepath.Join(a.cfg.Data, ConsoleFile)), a.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+var errEnded = errors.New("ended by itself")
+
+// every calls fn now and then once per d until ctx ends. An error costs one
+// turn, never the node.
+func every(ctx context.Context, log *slog.Logger, d time.Duration, fn func(context.Context) error) error {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		if err := fn(ctx); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "turn failed, trying again later", "wait", d, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

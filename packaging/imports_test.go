@@ -14,18 +14,20 @@ const module = "wuamesh"
 // Change it in review, not in passing; the reason for each library is in the
 // package's DESIGN.md.
 var mayImport = map[string][]string{
-	"":                                   {"ui", "ui/cli", "appliance", "appliance/demo"},
-	"/ui":                                {"appliance", "agentproto/rules", "github.com/a-h/templ"},
-	"/ui/cli":                            {"appliance", "agentproto", "agentproto/rules"},
+	"":                                   {"ui", "ui/cli", "appliance", "appliance/api", "appliance/demo"},
+	"/ui":                                {"appliance", "agentproto", "agentproto/rules", "github.com/a-h/templ"},
+	"/ui/cli":                            {"appliance", "appliance/api", "agentproto", "agentproto/rules"},
 	"/appliance":                         {"appliance/microsoft", "replicate", "agentproto", "agentproto/rules", "github.com/coreos/go-systemd", "github.com/pelletier/go-toml", "golang.org/x/crypto"},
-	"/appliance/demo":                    {"ui", "appliance", "appliance/microsoft/microsofttest", "agentproto", "agentproto/rules", "agentproto/agent", "agentproto/agent/wua"},
+	"/appliance/api":                     {"appliance", "agentproto", "agentproto/rules"},
+	"/appliance/demo":                    {"ui", "appliance", "appliance/api", "appliance/microsoft/microsofttest", "agentproto", "agentproto/rules", "agentproto/agent", "agentproto/agent/wua"},
 	"/appliance/microsoft":               {"golang.org/x/net"},
 	"/appliance/microsoft/microsofttest": {},
 	"/replicate":                         {"github.com/dgraph-io/badger", "github.com/hashicorp/memberlist"},
 	"/agentproto":                        {"agentproto/rules"},
 	"/agentproto/rules":                  {},
-	"/agentproto/agent":                  {"agentproto", "agentproto/rules"},
-	"/agentproto/agent/wua":              {"agentproto/agent", "agentproto", "agentproto/rules"},
+	"/agentproto/agent":                  {"agentproto", "agentproto/rules", "golang.org/x/sys/windows"},
+	"/agentproto/agent/agenttest":        {"agentproto", "agentproto/rules", "agentproto/agent"},
+	"/agentproto/agent/wua":              {"agentproto", "agentproto/rules", "agentproto/agent"},
 	"/packaging":                         {},
 }
 

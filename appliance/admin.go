@@ -1,0 +1,317 @@
+package appliance
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/argon2"
+
+	"wuamesh/agentproto/rules"
+	"wuamesh/replicate"
+)
+
+// Sessions end after half a day without a request, and after a week.
+const (
+	sessionIdle = 12 * time.Hour
+	sessionLife = 7 * 24 * time.Hour
+)
+
+// prepareSetup makes the setup link's secret while there is no admin.
+func (a *Appliance) prepareSetup() error {
+	if !a.cat.hasAdmin() {
+		a.setup = rand.Text()
+	}
+	return nil
+}
+
+// NeedsSetup says that no admin exists yet.
+func (a *Appliance) NeedsSetup() bool { return !a.cat.hasAdmin() }
+
+// SetupLink is the one-time link of the setup page, good until used, at most
+// a day from the start; empty once an admin exists.
+func (a *Appliance) SetupLink() string {
+	if !a.NeedsSetup() {
+		return ""
+	}
+	return a.URL() + "/setup?secret=" + a.setup
+}
+
+// SetUp makes the first admin; secret is the one of the setup link.
+func (a *Appliance) SetUp(ctx context.Context, secret, name, password string) error {
+	gone := &Problem{Kind: Denied, Msg: "This setup link is not good any more.", Hint: "The node's journal has the link of its last start: journalctl -u wuamesh. Restart the node for a fresh one."}
+	if !a.NeedsSetup() || time.Since(a.started) > 24*time.Hour || subtle.ConstantTimeCompare([]byte(secret), []byte(a.setup)) != 1 {
+		return gone
+	}
+	rec, err := newAdmin(name, password, Owner)
+	if err != nil {
+		return err
+	}
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		for range admins.all(tx, "") {
+			return gone // someone was quicker
+		}
+		rec.Created = tx.Now()
+		if err := admins.put(tx, name, rec); err != nil {
+			return err
+		}
+		return a.audit(tx, Actor{Name: name, Role: Owner}, "make first admin", "admin "+name, "", string(Owner))
+	})
+}
+
+func newAdmin(name, password string, role Role) (adminRecord, error) {
+	if err := rules.CheckName(name); err != nil {
+		return adminRecord{}, &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
+	}
+	if n := utf8.RuneCountInString(password); n < 12 || len(password) > 1000 {
+		return adminRecord{}, invalid("password", "The password has %d characters; it needs at least 12.", n)
+	}
+	if rank[role] == 0 {
+		return adminRecord{}, invalid("role", "%q is no role: viewer, operator or owner.", role)
+	}
+	return adminRecord{Role: role, Password: hashPassword(password)}, nil
+}
+
+func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+// Passwords are hashed with argon2id, 19 MiB, two passes, one lane: the first
+// of OWASP's recommended settings (Password Storage Cheat Sheet, 2023).
+const (
+	argonMemory = 19 << 10
+	argonPasses = 2
+)
+
+func hashPassword(password string) string {
+	salt := make([]byte, 16)
+	rand.Read(salt)
+	key := argon2.IDKey([]byte(password), salt, argonPasses, argonMemory, 1, 32)
+	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=1$%s$%s", argonMemory, argonPasses, base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+}
+
+func checkPassword(encoded, password string) bool {
+	parts := strings.Split(encoded, "$")
+	var memory, passes uint32
+	if len(parts) != 6 {
+		return false
+	}
+	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=1", &memory, &passes); err != nil {
+		return false
+	}
+	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
+	want, err2 := base64.RawStdEncoding.DecodeString(parts[5])
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	return subtle.ConstantTimeCompare(argon2.IDKey([]byte(password), salt, passes, memory, 1, uint32(len(want))), want) == 1
+}
+
+// nobody's hash keeps a login of an unknown name as slow as any other.
+var nobody = sync.OnceValue(func() string { return hashPassword("nobody has this password") })
+
+// Login checks name and password and returns the secret of a new session. A
+// wrong pair is a [Problem] of kind NoLogin that does not say which part was
+// wrong; too many tries one of kind TooMany that says how long to wait.
+func (a *Appliance) Login(ctx context.Context, name, password, address string) (session string, err error) {
+	if wait := a.logins.wait(name, address); wait > 0 {
+		return "", &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)}
+	}
+	rec, ok := a.cat.admin(name)
+	hash := rec.Password
+	if !ok {
+		hash = nobody()
+	}
+	if !checkPassword(hash, password) || !ok {
+		a.logins.failed(name, address)
+		a.log.WarnContext(ctx, "login refused", "address", address)
+		return "", &Problem{Kind: NoLogin, Msg: "Name or password is wrong.", Hint: "Capitals count in both."}
+	}
+	a.logins.worked(name, address)
+	secret := rand.Text()
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+		now := tx.Now()
+		return sessions.put(tx, hashSecret(secret), sessionRecord{Admin: name, Created: now, Seen: now})
+	})
+	if err != nil {
+		return "", fmt.Errorf("begin a session of %s: %w", name, err)
+	}
+	a.log.InfoContext(ctx, "admin logged in", "by", name, "address", address)
+	return secret, nil
+}
+
+func hashSecret(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+// Session returns who the session belongs to, and the token that its forms
+// must carry.
+func (a *Appliance) Session(ctx context.Context, session, address string) (who Actor, csrf string, err error) {
+	id, now := hashSecret(session), time.Now()
+	var rec sessionRecord
+	var ok bool
+	err = a.db.View(ctx, func(tx *replicate.Tx) error {
+		rec, ok, err = sessions.find(tx, id)
+		return err
+	})
+	if err != nil {
+		return Actor{}, "", fmt.Errorf("look up a session: %w", err)
+	}
+	admin, known := a.cat.admin(rec.Admin)
+	if !ok || !known || now.Sub(rec.Seen) > sessionIdle || now.Sub(rec.Created) > sessionLife {
+		return Actor{}, "", &Problem{Kind: NoLogin, Msg: "Your session has ended.", Hint: "Log in again."}
+	}
+	if now.Sub(rec.Seen) > 5*time.Minute {
+		rec.Seen = now
+		if err := a.db.Update(ctx, func(tx *replicate.Tx) error { return sessions.put(tx, id, rec) }); err != nil {
+			return Actor{}, "", fmt.Errorf("keep a session: %w", err)
+		}
+	}
+	mac := hmac.New(sha256.New, []byte(session))
+	mac.Write([]byte("csrf"))
+	return Actor{Name: rec.Admin, Role: admin.Role, Address: address}, hex.EncodeToString(mac.Sum(nil)), nil
+}
+
+// Logout ends a session.
+func (a *Appliance) Logout(ctx context.Context, session string) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return sessions.del(tx, hashSecret(session)) })
+}
+
+// Admins lists the admins by name.
+func (a *Appliance) Admins(context.Context) ([]AdminRow, error) { return a.cat.adminRows(), nil }
+
+// PutAdmin makes an admin, or changes role and password of one; an empty
+// password leaves it.
+func (a *Appliance) PutAdmin(ctx context.Context, by Actor, name string, role Role, password string) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	old, exists := a.cat.admin(name)
+	given := password
+	if exists && password == "" {
+		given = "unchanged password"
+	}
+	rec, err := newAdmin(name, given, role)
+	if err != nil {
+		return err
+	}
+	if exists && role != Owner && a.cat.lastOwner(name) {
+		return &Problem{Kind: Conflict, Msg: name + " is the only owner.", Hint: "Make another owner first."}
+	}
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		rec.Created = tx.Now()
+		if exists {
+			rec.Created = old.Created
+			if password == "" {
+				rec.Password = old.Password
+			}
+		}
+		if err := admins.put(tx, name, rec); err != nil {
+			return err
+		}
+		return a.audit(tx, by, "edit admin", "admin "+name, string(old.Role), string(role))
+	})
+}
+
+// DeleteAdmin removes an admin; their sessions end with it.
+func (a *Appliance) DeleteAdmin(ctx context.Context, by Actor, name string) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	if _, ok := a.cat.admin(name); !ok {
+		return notFound("There is no admin %s.", name)
+	}
+	if a.cat.lastOwner(name) {
+		return &Problem{Kind: Conflict, Msg: name + " is the only owner.", Hint: "Make another owner first."}
+	}
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if err := admins.del(tx, name); err != nil {
+			return err
+		}
+		return a.audit(tx, by, "delete admin", "admin "+name, "", "")
+	})
+}
+
+// A throttle slows guessing down: after five wrong tries of one name or from
+// one address, each more doubles the wait, up to an hour. The zero value is
+// ready.
+type throttle struct {
+	mu    sync.Mutex
+	tries map[string]tries
+}
+
+type tries struct {
+	wrong int
+	until time.Time
+}
+
+func (t *throttle) wait(name, address string) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(time.Until(t.tries["name "+name].until), time.Until(t.tries["address "+address].until), 0)
+}
+
+func (t *throttle) failed(name, address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tries == nil || len(t.tries) > 10000 { // bounded: a flood of names forgets, the addresses return at once
+		t.tries = map[string]tries{}
+	}
+	for _, key := range []string{"name " + name, "address " + address} {
+		e := t.tries[key]
+		if e.wrong++; e.wrong >= 5 {
+			e.until = time.Now().Add(min(time.Second<<min(e.wrong-2, 12), time.Hour))
+		}
+		t.tries[key] = e
+	}
+}
+
+func (t *throttle) worked(name, address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.tries, "name "+name)
+	delete(t.tries, "address "+address)
+}
+
+// keepHouse forgets ended sessions and expired tokens, once an hour.
+func (a *Appliance) keepHouse(ctx context.Context) error {
+	return every(ctx, a.log, time.Hour, func(ctx context.Context) error {
+		return a.db.Update(ctx, func(tx *replicate.Tx) error {
+			for s, err := range sessions.all(tx) {
+				if err != nil {
+					return err
+				}
+				if tx.Now().Sub(s.value.Seen) > sessionIdle || tx.Now().Sub(s.value.Created) > sessionLife {
+					if err := sessions.del(tx, s.id); err != nil {
+						return err
+					}
+				}
+			}
+			for t, err := range tokens.all(tx, "") {
+				if err != nil {
+					return err
+				}
+				if tx.Now().Sub(t.value.Expires) > 30*24*time.Hour {
+					if err := tokens.del(tx, t.id); err != nil {
+						return err
+					}
+				}
+			}
+			return a.expireCommands(tx)
+		})
+	})
+}
+
+func sortedBy[T any](list []T, key func(T) string) []T {
+	slices.SortFunc(list, func(x, y T) int { return strings.Compare(key(x), key(y)) })
+	return list
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/appliance"
+)
+
+// maxAnswer bounds what the client reads: 500 rows of the largest kind are a
+// few megabytes.
+const maxAnswer = 64 << 20
+
+// ClientOptions say where a node is and who asks.
+type ClientOptions struct {
+	URL   string // https://host[:port]
+	Token string // wmt_…
+	// Pin is the SHA-256 of the SubjectPublicKeyInfo of the mesh's authority,
+	// hexadecimal. Empty: the system's authorities are trusted instead.
+	Pin string
+}
+
+// A Client calls the API of one node.
+type Client struct {
+	base  *url.URL
+	token string
+	http  *http.Client
+}
+
+// NewClient checks the options; it does not call yet.
+func NewClient(o ClientOptions) (*Client, error) {
+	base, err := url.Parse(o.URL)
+	if err != nil || base.Scheme != "https" || base.Host == "" {
+		return nil, fmt.Errorf("node address %q: want https://host or https://host:port", o.URL)
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13}
+	if o.Pin != "" {
+		// The chain is checked against the pin below. The name makes the node
+		// show its own certificate, also where browsers get another.
+		conf.InsecureSkipVerify, conf.ServerName = true, appliance.ConsoleServerName
+		conf.VerifyConnection = func(cs tls.ConnectionState) error { return agentproto.VerifyPin(cs, o.Pin) }
+	}
+	return &Client{base: base, token: o.Token, http: &http.Client{
+		Timeout:   2 * time.Minute,
+		Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: nil},
+	}}, nil
+}
+
+// Get reads path, which is relative to [Prefix], into answer.
+func (c *Client) Get(ctx context.Context, path string, query url.Values, answer any) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.Do(ctx, http.MethodGet, path, nil, answer)
+}
+
+// Do sends body as JSON, nil for none, and reads the answer, nil to drop it.
+// An error the node explains is an *[agentproto.Problem].
+func (c *Client) Do(ctx context.Context, method, path string, body, answer any) error {
+	var send io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode %s %s: %w", method, path, err)
+		}
+		send = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base.String(), "/")+Prefix+path, send)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", c.base.Host, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		return agentproto.ReadProblem(resp)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(answer); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", c.base.Host, err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+var pageParams = []param{
+	{name: "limit", doc: "rows of this page, 1 to 500; 50 when absent"},
+	{name: "after", doc: "the next of the page before"},
+}
+
+func pageOf(q url.Values) (appliance.Page, error) {
+	p := appliance.Page{After: q.Get("after")}
+	if s := q.Get("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > 500 {
+			return p, &appliance.Problem{Kind: appliance.Invalid, Field: "limit", Msg: fmt.Sprintf("limit=%s: want a number from 1 to 500.", s)}
+		}
+		p.Limit = n
+	}
+	return p, nil
+}
+
+var updateParams = append([]param{
+	{name: "q", doc: "words of the title, a KB, the beginning of an UpdateID, or a CVE"},
+	{name: "kb", doc: "one article number"},
+	{name: "cve", doc: "one CVE"},
+	{name: "severity", doc: "Critical, Important, Moderate, Low, Unspecified", many: true},
+	{name: "product", doc: "a product's GUID", many: true},
+	{name: "classification", doc: "a classification's GUID", many: true},
+	{name: "state", doc: "OK, MISSING, PENDING, DISCARDED: at least one host has it in this state", many: true},
+	{name: "downloaded", doc: "yes, running, queued, failed, no", many: true},
+	{name: "verdict", doc: "allowed, delayed, forbidden, no rule, superseded: on at least one host", many: true},
+	{name: "host", doc: "only updates this host reports"},
+	{name: "sort", doc: "severity (when absent), title, published, hosts, downloaded; - before it reverses"},
+}, pageParams...)
+
+// ParseUpdateQuery reads the filter of a list of updates; the pages use the
+// same keys.
+func ParseUpdateQuery(q url.Values) (u appliance.UpdateQuery, err error) {
+	u.Text, u.KB, u.CVE, u.Sort, u.Host = q.Get("q"), q.Get("kb"), q.Get("cve"), q.Get("sort"), agentproto.HostID(q.Get("host"))
+	if u.Page, err = pageOf(q); err != nil {
+		return u, err
+	}
+	if u.Severity, err = each(q["severity"], "severity", rules.ParseSeverity); err != nil {
+		return u, err
+	}
+	if u.Product, err = each(q["product"], "product", rules.ParseCategoryID); err != nil {
+		return u, err
+	}
+	if u.Classification, err = each(q["classification"], "classification", rules.ParseCategoryID); err != nil {
+		return u, err
+	}
+	if u.State, err = each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded)); err != nil {
+		return u, err
+	}
+	if u.Download, err = each(q["downloaded"], "downloaded", oneOf(appliance.NotDownloaded, appliance.Queued,
+		appliance.Downloading, appliance.Failed, appliance.Downloaded)); err != nil {
+		return u, err
+	}
+	u.Verdict, err = each(q["verdict"], "verdict", oneOf(rules.Allowed, rules.Delayed, rules.Forbidden, rules.NoRule, rules.Hidden))
+	return u, err
+}
+
+var hostParams = append([]param{
+	{name: "q", doc: "a host's name, FQDN, address or id"},
+	{name: "group", doc: "members of this group"},
+	{name: "state", doc: "OK, MISSING, PENDING, DISCARDED: at least one update in this state", many: true},
+	{name: "os", doc: "an operating system's name", many: true},
+	{name: "seen", doc: "online, away, never scanned, waiting"},
+	{name: "sort", doc: "name (when absent), os, scan, seen, missing, pending; - before it reverses"},
+}, pageParams...)
+
+func parseHostQuery(q url.Values) (h appliance.HostQuery, err error) {
+	h.Text, h.Group, h.OS, h.Seen, h.Sort = q.Get("q"), q.Get("group"), q["os"], q.Get("seen"), q.Get("sort")
+	if h.Page, err = pageOf(q); err != nil {
+		return h, err
+	}
+	h.State, err = each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded))
+	return h, err
+}
+
+// each parses every value of one key and names the key in what it refuses.
+func each[T any](values []string, key string, parse func(string) (T, error)) ([]T, error) {
+	var list []T
+	for _, s := range values {
+		v, err := parse(s)
+		if err != nil {
+			return nil, &appliance.Problem{Kind: appliance.Invalid, Field: key, Msg: key + ": " + err.Error() + ".", Err: err}
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+func oneOf[T ~string](choices ...T) func(string) (T, error) {
+	return func(s string) (T, error) {
+		for _, c := range choices {
+			if string(c) == s {
+				return c, nil
+			}
+		}
+		return "", fmt.Errorf("%q is none of %q", s, choices)
+	}
+}

@@ -1,0 +1,268 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+// List answers carry their rows under one name, and the cursor of the next
+// page while there is one.
+type (
+	// HostUpdates answers GET hosts/{id}/updates.
+	HostUpdates struct {
+		Total   int                    `json:"total"`
+		Updates []appliance.HostUpdate `json:"updates"`
+		Next    string                 `json:"next,omitempty"`
+	}
+	// Downloads answers GET downloads.
+	Downloads struct {
+		Downloads []appliance.Task `json:"downloads"`
+		Next      string           `json:"next,omitempty"`
+	}
+	// Audit answers GET audit.
+	Audit struct {
+		Entries []appliance.AuditEntry `json:"entries"`
+		Next    string                 `json:"next,omitempty"`
+	}
+	// Trigger is the body of POST hosts/actions.
+	Trigger struct {
+		Hosts  []agentproto.HostID `json:"hosts,omitempty"`
+		Group  string              `json:"group,omitempty"`
+		Action agentproto.Action   `json:"action"`
+	}
+	// Queued answers what starts work that goes on by itself.
+	Queued struct {
+		Queued int `json:"queued"`
+	}
+	// Lines is the body of POST and DELETE rules/{name}/lines.
+	Lines struct {
+		Lines []rules.Line `json:"lines"`
+	}
+	// NewToken is the body of POST tokens.
+	NewToken struct {
+		Name    string             `json:"name"`
+		Use     appliance.TokenUse `json:"use"`
+		Role    appliance.Role     `json:"role,omitempty"`
+		Uses    int                `json:"uses,omitempty"`
+		Seconds int64              `json:"seconds"` // until it expires
+	}
+	// MadeToken answers it; Token is shown this once.
+	MadeToken struct {
+		appliance.TokenRow
+		Token string `json:"token"`
+	}
+)
+
+// routes is the whole interface, in the order of the description.
+func routes() []route {
+	return append(append(facts(), intent()...), folder()...)
+}
+
+// facts are the routes that only look.
+func facts() []route {
+	return []route{
+		{method: "GET", path: "status", summary: "The overview", role: appliance.Viewer, answer: appliance.Status{},
+			do: func(c call) (any, error) { return c.node.Status(c.Context()) }},
+		{method: "GET", path: "updates", summary: "Updates that hosts need or have", role: appliance.Viewer, query: updateParams, answer: appliance.UpdateList{},
+			do: func(c call) (any, error) {
+				q, err := ParseUpdateQuery(c.URL.Query())
+				if err != nil {
+					return nil, err
+				}
+				return c.node.Updates(c.Context(), q)
+			}},
+		{method: "GET", path: "updates/{id}", summary: "One update with its files and hosts", role: appliance.Viewer, answer: appliance.UpdateDetail{},
+			do: func(c call) (any, error) {
+				id, err := c.updateID()
+				if err != nil {
+					return nil, err
+				}
+				return c.node.UpdateByID(c.Context(), id)
+			}},
+		{method: "GET", path: "hosts", summary: "Hosts", role: appliance.Viewer, query: hostParams, answer: appliance.HostList{},
+			do: func(c call) (any, error) {
+				q, err := parseHostQuery(c.URL.Query())
+				if err != nil {
+					return nil, err
+				}
+				return c.node.Hosts(c.Context(), q)
+			}},
+		{method: "GET", path: "hosts/{host}", summary: "One host", role: appliance.Viewer, answer: appliance.HostDetail{},
+			do: func(c call) (any, error) { return c.node.Host(c.Context(), c.host()) }},
+		{method: "GET", path: "hosts/{host}/updates", summary: "The updates of one host, with state and reason", role: appliance.Viewer,
+			query:  append([]param{{name: "q", doc: "words of the title, a KB, an UpdateID"}, {name: "state", doc: "OK, MISSING, PENDING, DISCARDED", many: true}}, pageParams...),
+			answer: HostUpdates{}, do: hostUpdates},
+		{method: "GET", path: "hosts/{host}/updates/{id}/why", summary: "Why an update is in its state on a host, down to the rule line", role: appliance.Viewer, answer: appliance.Why{},
+			do: func(c call) (any, error) {
+				id, err := c.updateID()
+				if err != nil {
+					return nil, err
+				}
+				return c.node.Why(c.Context(), c.host(), id)
+			}},
+		{method: "GET", path: "downloads", summary: "Download tasks, running ones first", role: appliance.Viewer, answer: Downloads{},
+			query: append([]param{{name: "status", doc: "queued, running, done, unchanged, failed"}}, pageParams...),
+			do: func(c call) (any, error) {
+				p, err := pageOf(c.URL.Query())
+				if err != nil {
+					return nil, err
+				}
+				list, next, err := c.node.Tasks(c.Context(), c.FormValue("status"), p)
+				return Downloads{list, next}, err
+			}},
+		{method: "GET", path: "audit", summary: "The audit log, newest first", role: appliance.Viewer, answer: Audit{},
+			query: append([]param{{name: "object", doc: "only entries about this object"}}, pageParams...),
+			do: func(c call) (any, error) {
+				p, err := pageOf(c.URL.Query())
+				if err != nil {
+					return nil, err
+				}
+				list, next, err := c.node.Audit(c.Context(), c.FormValue("object"), p)
+				return Audit{list, next}, err
+			}},
+	}
+}
+
+// intent are the routes that change what should become true.
+func intent() []route {
+	return []route{
+		{method: "POST", path: "hosts/actions", summary: "Trigger scan, download or install on hosts", role: appliance.Operator, body: Trigger{}, answer: Queued{}, status: http.StatusAccepted,
+			do: func(c call) (any, error) {
+				var t Trigger
+				if err := c.decode(&t); err != nil {
+					return nil, err
+				}
+				n, err := c.node.Trigger(c.Context(), c.actor, t.Action, t.Hosts, t.Group)
+				return Queued{n}, err
+			}},
+		{method: "POST", path: "hosts/{host}/approve", summary: "Let a waiting host in", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.ApproveHost(c.Context(), c.actor, c.host()) }},
+		{method: "DELETE", path: "hosts/{host}", summary: "Remove a host; its certificate is refused from now on", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.RemoveHost(c.Context(), c.actor, c.host()) }},
+		{method: "GET", path: "rules", summary: "Rule packages", role: appliance.Viewer, answer: []appliance.PackageRow{},
+			do: func(c call) (any, error) { return c.node.Packages(c.Context()) }},
+		{method: "GET", path: "rules/{name}", summary: "One rule package with its lines", role: appliance.Viewer, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) { return c.node.Package(c.Context(), c.PathValue("name")) }},
+		{method: "PUT", path: "rules/{name}", summary: "Make or replace a rule package", role: appliance.Owner, body: appliance.PackageEdit{}, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) {
+				var e appliance.PackageEdit
+				if err := c.decode(&e); err != nil {
+					return nil, err
+				}
+				if _, err := c.node.PutPackage(c.Context(), c.actor, c.PathValue("name"), e); err != nil {
+					return nil, err
+				}
+				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
+		{method: "POST", path: "rules/{name}/lines", summary: "Add lines; one with the other verb for the same thing is taken out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) { return editLines(c, c.node.AddLines) }},
+		{method: "DELETE", path: "rules/{name}/lines", summary: "Take lines out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) { return editLines(c, c.node.RemoveLines) }},
+		{method: "DELETE", path: "rules/{name}", summary: "Delete a rule package", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.DeletePackage(c.Context(), c.actor, c.PathValue("name")) }},
+		{method: "GET", path: "groups", summary: "Groups of hosts", role: appliance.Viewer, answer: []appliance.GroupRow{},
+			do: func(c call) (any, error) { return c.node.Groups(c.Context()) }},
+		{method: "GET", path: "groups/{name}", summary: "One group", role: appliance.Viewer, answer: appliance.GroupRow{},
+			do: func(c call) (any, error) { return c.node.Group(c.Context(), c.PathValue("name")) }},
+		{method: "PUT", path: "groups/{name}", summary: "Make or replace a group", role: appliance.Owner, body: appliance.GroupEdit{}, answer: appliance.GroupRow{},
+			do: func(c call) (any, error) {
+				var e appliance.GroupEdit
+				if err := c.decode(&e); err != nil {
+					return nil, err
+				}
+				if _, err := c.node.PutGroup(c.Context(), c.actor, c.PathValue("name"), e); err != nil {
+					return nil, err
+				}
+				return c.node.Group(c.Context(), c.PathValue("name"))
+			}},
+		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},
+		{method: "GET", path: "tokens", summary: "API and enrolment tokens, without their secrets", role: appliance.Owner, answer: []appliance.TokenRow{},
+			do: func(c call) (any, error) { return c.node.Tokens(c.Context()) }},
+		{method: "POST", path: "tokens", summary: "Make a token; its text is in the answer and nowhere else", role: appliance.Owner, body: NewToken{}, answer: MadeToken{}, status: http.StatusCreated,
+			do: func(c call) (any, error) {
+				var t NewToken
+				if err := c.decode(&t); err != nil {
+					return nil, err
+				}
+				row, text, err := c.node.MakeToken(c.Context(), c.actor, appliance.TokenOptions{
+					Name: t.Name, Use: t.Use, Role: t.Role, Uses: t.Uses, Expires: time.Duration(min(t.Seconds, 1<<32)) * time.Second,
+				})
+				return MadeToken{row, text}, err
+			}},
+		{method: "DELETE", path: "tokens/{id}", summary: "Revoke a token", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.RevokeToken(c.Context(), c.actor, c.PathValue("id")) }},
+	}
+}
+
+// folder are the routes that fetch and delete files.
+func folder() []route {
+	return []route{
+		{method: "POST", path: "index/download", summary: "Download WSUSScan cab from Microsoft Web Site", role: appliance.Operator, status: http.StatusAccepted, answer: Queued{},
+			do: func(c call) (any, error) { return Queued{1}, c.node.DownloadCab(c.Context(), c.actor) }},
+		{method: "POST", path: "index/missing", summary: "Download index and missing cabs from Microsoft Web Site", role: appliance.Operator, status: http.StatusAccepted, answer: Queued{},
+			do: func(c call) (any, error) {
+				n, err := c.node.DownloadMissing(c.Context(), c.actor)
+				return Queued{n}, err
+			}},
+		{method: "POST", path: "updates/{id}/download", summary: "Download the files of one update", role: appliance.Operator, status: http.StatusAccepted, answer: Queued{},
+			do: func(c call) (any, error) {
+				id, err := c.updateID()
+				if err != nil {
+					return nil, err
+				}
+				n, err := c.node.DownloadUpdates(c.Context(), c.actor, []rules.UpdateID{id})
+				return Queued{n}, err
+			}},
+		{method: "GET", path: "folder/unused", summary: "Files that cleaning would delete", role: appliance.Viewer, answer: appliance.CleanPlan{},
+			do: func(c call) (any, error) { return c.node.Unused(c.Context()) }},
+		{method: "POST", path: "folder/clean", summary: "Delete Unused KB", role: appliance.Operator, answer: appliance.CleanPlan{},
+			do: func(c call) (any, error) { return c.node.Clean(c.Context(), c.actor) }},
+		{method: "DELETE", path: "folder/{name}", summary: "Delete one file; it returns only when an agent asks for it", role: appliance.Operator,
+			do: func(c call) (any, error) { return nil, c.node.DeleteFile(c.Context(), c.actor, c.PathValue("name")) }},
+	}
+}
+
+func (c call) host() agentproto.HostID { return agentproto.HostID(c.PathValue("host")) }
+
+func (c call) updateID() (rules.UpdateID, error) {
+	id, err := rules.ParseUpdateID(c.PathValue("id"))
+	if err != nil {
+		return "", &appliance.Problem{
+			Kind: appliance.Invalid, Field: "id", Msg: err.Error() + ".",
+			Hint: "Updates are named by UpdateID; find it with GET " + Prefix + "updates?kb=NUMBER.", Err: err,
+		}
+	}
+	return id, nil
+}
+
+func hostUpdates(c call) (any, error) {
+	q := c.URL.Query()
+	p, err := pageOf(q)
+	if err != nil {
+		return nil, err
+	}
+	states, err := each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded))
+	if err != nil {
+		return nil, err
+	}
+	list, total, next, err := c.node.HostUpdates(c.Context(), c.host(), q.Get("q"), states, p)
+	return HostUpdates{total, list, next}, err
+}
+
+func editLines(c call, edit func(context.Context, appliance.Actor, string, []rules.Line) error) (any, error) {
+	var l Lines
+	if err := c.decode(&l); err != nil {
+		return nil, err
+	}
+	name := c.PathValue("name")
+	if err := edit(c.Context(), c.actor, name, l.Lines); err != nil {
+		return nil, err
+	}
+	return c.node.Package(c.Context(), name)
+}

@@ -1,0 +1,359 @@
+package appliance
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/replicate"
+)
+
+// A catalogue holds the replicated records decoded in memory and answers
+// questions about them. It is filled by following the store: at the start and
+// after every commit by the same code, so what an Update changed is here when
+// it returns.
+type catalogue struct {
+	log    *slog.Logger
+	folder *folder
+
+	mu       sync.RWMutex
+	hosts    map[agentproto.HostID]*host
+	updates  map[rules.UpdateID]*update
+	packages map[string]*pkg
+	groups   map[string]*group
+	commands map[agentproto.HostID]map[string]commandRecord
+	admins   map[string]adminRecord
+	tokens   map[string]tokenRecord
+	// policies is the policy of each host, and decisions what it says; both
+	// are built when asked for and dropped when an edit could change them.
+	policies map[agentproto.HostID]*policy
+	compiled map[string]*policy
+	table    *countTable // counts, see matrix.go; nil when something changed
+}
+
+// A host is one managed machine in memory.
+type host struct {
+	hostRecord
+	status statusRecord
+	seen   time.Time // last contact; kept in memory alone
+	doing  string
+	due    time.Time // when its next check-in should come
+}
+
+// An update is all known revisions of one UpdateID.
+type update struct {
+	revisions map[int]updateRecord
+	newest    int
+}
+
+// A pkg is a rule package with its lines and assignments.
+type pkg struct {
+	packageRecord
+	exists bool // its header is there, not only lines of it
+	lines  map[rules.Line]editRecord
+	groups map[string]editRecord
+	hosts  map[agentproto.HostID]editRecord
+}
+
+type group struct {
+	groupRecord
+	exists  bool
+	members map[agentproto.HostID]editRecord
+}
+
+// everyone is the built-in group of all hosts.
+const everyone = "all"
+
+func newCatalogue(a *Appliance) (*catalogue, error) {
+	c := &catalogue{
+		log: a.log, folder: a.folder,
+		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
+		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
+		admins: map[string]adminRecord{}, tokens: map[string]tokenRecord{},
+		policies: map[agentproto.HostID]*policy{}, compiled: map[string]*policy{},
+	}
+	if err := a.db.Follow(c.follow); err != nil {
+		return nil, fmt.Errorf("read the catalogue: %w", err)
+	}
+	return c, a.db.Follow(func(list []replicate.Record) {
+		a.watch.follow(list)
+		a.folder.follow(list)
+	})
+}
+
+// follow takes changed records in. A record that does not decode is kept in
+// the store, logged, and left out here.
+func (c *catalogue) follow(list []replicate.Record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range list {
+		kind, id, _ := strings.Cut(r.Key, "/")
+		if err := c.take(kind, id, r); err != nil {
+			c.log.Error("record not understood; it is kept and left out of the pages", "key", r.Key, "err", err)
+		}
+	}
+}
+
+func (c *catalogue) take(kind, id string, r replicate.Record) error {
+	switch kind {
+	case "host":
+		return c.takeHost(agentproto.HostID(id), r)
+	case "status":
+		return c.takeStatus(agentproto.HostID(id), r)
+	case "update":
+		return c.takeUpdate(id, r)
+	case "package", "line", "assign":
+		return c.takePackage(kind, id, r)
+	case "group", "member":
+		return c.takeGroup(kind, id, r)
+	case "command":
+		return c.takeCommand(id, r)
+	case "file":
+		c.table = nil
+	case "admin":
+		return set(c.admins, id, r)
+	case "token":
+		return set(c.tokens, id, r)
+	}
+	return nil
+}
+
+// set keeps or drops one decoded record.
+func set[K comparable, V any](m map[K]V, key K, r replicate.Record) error {
+	if r.Deleted {
+		delete(m, key)
+		return nil
+	}
+	var v V
+	if err := decode(r.Key, r.Value, &v); err != nil {
+		return err
+	}
+	m[key] = v
+	return nil
+}
+
+func (c *catalogue) takeHost(id agentproto.HostID, r replicate.Record) error {
+	c.table = nil
+	delete(c.policies, id)
+	if r.Deleted {
+		delete(c.hosts, id)
+		return nil
+	}
+	h := c.host(id)
+	h.hostRecord = hostRecord{}
+	return decode(r.Key, r.Value, &h.hostRecord)
+}
+
+func (c *catalogue) host(id agentproto.HostID) *host {
+	h := c.hosts[id]
+	if h == nil {
+		h = &host{}
+		c.hosts[id] = h
+	}
+	return h
+}
+
+func (c *catalogue) takeStatus(id agentproto.HostID, r replicate.Record) error {
+	c.table = nil
+	if r.Deleted {
+		if h := c.hosts[id]; h != nil {
+			h.status = statusRecord{}
+		}
+		return nil
+	}
+	h := c.host(id)
+	h.status = statusRecord{}
+	return decode(r.Key, r.Value, &h.status)
+}
+
+func (c *catalogue) takeUpdate(id string, r replicate.Record) error {
+	c.table = nil
+	clear(c.compiled) // its decisions may rest on what the update is
+	clear(c.policies)
+	name, rev, _ := strings.Cut(id, "/")
+	revision, err := strconv.Atoi(rev)
+	if err != nil {
+		return fmt.Errorf("revision of %s: %w", r.Key, err)
+	}
+	u := c.updates[rules.UpdateID(name)]
+	if u == nil {
+		u = &update{revisions: map[int]updateRecord{}}
+		c.updates[rules.UpdateID(name)] = u
+	}
+	if err := set(u.revisions, revision, r); err != nil {
+		return err
+	}
+	if len(u.revisions) == 0 {
+		delete(c.updates, rules.UpdateID(name))
+		return nil
+	}
+	u.newest = slices.Max(slices.Collect(maps.Keys(u.revisions)))
+	return nil
+}
+
+func (c *catalogue) takePackage(kind, id string, r replicate.Record) error {
+	c.table = nil
+	clear(c.policies)
+	name, rest, _ := strings.Cut(id, "/")
+	p := c.packages[name]
+	if p == nil {
+		p = &pkg{lines: map[rules.Line]editRecord{}, groups: map[string]editRecord{}, hosts: map[agentproto.HostID]editRecord{}}
+		c.packages[name] = p
+	}
+	defer func() {
+		if !p.exists && len(p.lines)+len(p.groups)+len(p.hosts) == 0 {
+			delete(c.packages, name)
+		}
+	}()
+	switch {
+	case kind == "package":
+		p.exists, p.packageRecord = !r.Deleted, packageRecord{}
+		if r.Deleted {
+			return nil
+		}
+		return decode(r.Key, r.Value, &p.packageRecord)
+	case kind == "line":
+		parts := strings.Split(rest, "/")
+		if len(parts) != 3 {
+			return fmt.Errorf("%s is no line", r.Key)
+		}
+		return set(p.lines, rules.Line{Verb: rules.Verb(parts[2]), Kind: rules.Kind(parts[0]), Value: parts[1]}, r)
+	}
+	to, target, _ := strings.Cut(rest, "/")
+	if to == "group" {
+		return set(p.groups, target, r)
+	}
+	return set(p.hosts, agentproto.HostID(target), r)
+}
+
+func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
+	c.table = nil
+	clear(c.policies)
+	name, hostID, _ := strings.Cut(id, "/")
+	g := c.groups[name]
+	if g == nil {
+		g = &group{members: map[agentproto.HostID]editRecord{}}
+		c.groups[name] = g
+	}
+	if g.members == nil {
+		g.members = map[agentproto.HostID]editRecord{}
+	}
+	if kind == "member" {
+		return set(g.members, agentproto.HostID(hostID), r)
+	}
+	if g.exists, g.groupRecord = !r.Deleted, (groupRecord{}); r.Deleted {
+		if len(g.members) == 0 {
+			delete(c.groups, name)
+		}
+		return nil
+	}
+	return decode(r.Key, r.Value, &g.groupRecord)
+}
+
+func (c *catalogue) takeCommand(id string, r replicate.Record) error {
+	name, cmd, _ := strings.Cut(id, "/")
+	h := agentproto.HostID(name)
+	if c.commands[h] == nil {
+		c.commands[h] = map[string]commandRecord{}
+	}
+	return set(c.commands[h], cmd, r)
+}
+
+func (c *catalogue) hasAdmin() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.admins) > 0
+}
+
+func (c *catalogue) admin(name string) (adminRecord, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	r, ok := c.admins[name]
+	return r, ok
+}
+
+// lastOwner says that name is an owner and nobody else is.
+func (c *catalogue) lastOwner(name string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for n, r := range c.admins {
+		if n != name && r.Role == Owner {
+			return false
+		}
+	}
+	return c.admins[name].Role == Owner
+}
+
+func (c *catalogue) adminRows() []AdminRow {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	list := []AdminRow{}
+	for n, r := range c.admins {
+		list = append(list, AdminRow{Name: n, Role: r.Role, Created: r.Created, Seen: r.Seen})
+	}
+	return sortedBy(list, func(r AdminRow) string { return r.Name })
+}
+
+func (c *catalogue) token(id string) (tokenRecord, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	r, ok := c.tokens[id]
+	return r, ok
+}
+
+func (c *catalogue) tokenRows() []TokenRow {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	list := []TokenRow{}
+	for _, r := range c.tokens {
+		list = append(list, r.TokenRow)
+	}
+	return sortedBy(list, func(r TokenRow) string { return r.Name + r.ID })
+}
+
+// categoryTitles are the English names of Microsoft's commonest categories:
+// hosts report them in their own language.
+var categoryTitles = map[rules.CategoryID]string{
+	"0fa1201d-4330-4fa8-8ae9-b877473b6441": "Security Updates", "e6cf1350-c01b-414d-a61f-263d14d133b4": "Critical Updates",
+	"28bc880e-0592-4cbf-8f95-c79b17911d5f": "Update Rollups", "cd5ffd1e-e932-4e3a-bf74-18bf0b1bbd83": "Updates",
+	"68c5b0a3-d1a6-4553-ae49-01d3a7827828": "Service Packs", "b54e7d24-7add-428f-8b75-90a396fa584f": "Feature Packs",
+	"e0789628-ce08-4437-be74-2495b842f43b": "Definition Updates", "b4832bd8-e735-4761-8daf-37f882276dab": "Tools",
+	"3689bdc8-b205-4af4-8d4a-a63924c5e9d5": "Upgrades", "72e7624a-5b00-45d2-b92f-e561c0a6a160": "Windows 11",
+	"b3c75dc1-155f-4be4-b015-3f1a91758e52": "Windows 10, version 1903 and later", "a3c2375d-0c8a-42f9-bce0-28333e198407": "Windows 10",
+	"569e8e8f-c6cd-42c8-92a3-efbb20a0f6f5": "Windows Server 2016", "f702a48c-919b-45d6-9aef-ca4248d50397": "Windows Server 2019",
+	"71718f13-7324-4b0f-8f9e-2ca9dc978e53": "Windows Server 2022", "b256987d-4693-4c87-955d-dbb9341205eb": "Windows Server 2025",
+	"25aed893-7c2d-4a31-ae22-28ff8ac150ed": "Office 2016", "30eb551c-6288-4716-9a78-f300ec36d72b": "Microsoft 365 Apps",
+}
+
+func named(k agentproto.Category) agentproto.Category {
+	if t := categoryTitles[k.ID]; t != "" {
+		k.Title = t
+	}
+	return k
+}
+
+// Category gives the title of a product or a classification that some host
+// reported, or that is well known.
+func (a *Appliance) Category(id rules.CategoryID) (agentproto.Category, bool) {
+	if t := categoryTitles[id]; t != "" {
+		return agentproto.Category{ID: id, Title: t}, true
+	}
+	a.cat.mu.RLock()
+	defer a.cat.mu.RUnlock()
+	for _, u := range a.cat.updates {
+		r := u.revisions[u.newest]
+		for _, k := range append(r.Products[:len(r.Products):len(r.Products)], r.Classification) {
+			if k.ID == id {
+				return k, true
+			}
+		}
+	}
+	return agentproto.Category{}, false
+}

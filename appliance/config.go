@@ -1,0 +1,220 @@
+package appliance
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Config is what one node must be told to start. Everything the mesh agrees on
+// is a record instead, changed on the pages.
+type Config struct {
+	Name          string   `toml:"name"`
+	Data          string   `toml:"data"`
+	Folder        string   `toml:"folder"`
+	ListenHTTPS   string   `toml:"listen_https"`
+	ListenHTTP    string   `toml:"listen_http"`
+	ListenMesh    string   `toml:"listen_mesh"`
+	Names         []string `toml:"names"`
+	TLSCert       string   `toml:"tls_cert"`
+	TLSKey        string   `toml:"tls_key"`
+	Internet      bool     `toml:"internet"`
+	Upstream      string   `toml:"upstream"`
+	Sources       []string `toml:"sources"`
+	Proxy         string   `toml:"proxy"`
+	NoProxy       []string `toml:"no_proxy"`
+	CleanupKBs    bool     `toml:"cleanup_kbs"`
+	DiskFloor     Size     `toml:"disk_floor"`
+	FolderListing bool     `toml:"folder_listing"`
+	LogLevel      string   `toml:"log_level"`
+}
+
+// Size is a number of bytes, written as "500 MB" or "2 GiB".
+type Size int64
+
+var units = []struct {
+	name  string
+	bytes int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *Size) UnmarshalText(b []byte) error {
+	for _, u := range units {
+		if num, ok := strings.CutSuffix(string(b), u.name); ok {
+			var f float64
+			if _, err := fmt.Sscanf(strings.TrimSpace(num)+"\n", "%g\n", &f); err != nil || f < 0 || f > 1e6 {
+				break
+			}
+			*s = Size(f * float64(u.bytes))
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no size such as \"500 MB\" or \"2 GiB\"", b)
+}
+
+// DefaultConfigText is the file that ships: every key with its default.
+const DefaultConfigText = `# wuamesh.toml: what this node must be told to start. Everything else is set on
+# its pages. A key that is absent has the value written here.
+
+# What the node is called on the pages. Empty: the machine's host name.
+name = ""
+
+# Directory of the node's records and keys; backed up with "wuamesh backup".
+data = "/var/lib/wuamesh"
+
+# Folder of the scan cab and the update files, served at /waptwua/.
+folder = "/var/www/waptwua"
+
+# Addresses to listen on: pages, API and agents; the folder alone; gossip.
+# An empty listen_mesh keeps the node out of any mesh.
+listen_https = ":443"
+listen_http = ":80"
+listen_mesh = ":7946"
+
+# More names and addresses that browsers and agents use for this node.
+names = []
+
+# Certificate and key for browsers, PEM. Empty: one signed by the node itself.
+tls_cert = ""
+tls_key = ""
+
+# Whether this node may download from Microsoft.
+internet = true
+
+# A mirror that stands for all of Microsoft's hosts, http://host/path.
+upstream = ""
+
+# More hosts that update files may come from, exact or ".suffix".
+sources = []
+
+# Proxy towards Microsoft, http://user:password@host:port, and what bypasses it.
+proxy = ""
+no_proxy = []
+
+# Delete files no host needs, every night between 2:30 and 3:30.
+cleanup_kbs = true
+
+# Space on the folder's disk that downloads leave free.
+disk_floor = "2 GiB"
+
+# Show a listing at /waptwua/.
+folder_listing = false
+
+# debug, info, warn or error.
+log_level = "info"
+`
+
+// DefaultConfig is what holds where the file says nothing.
+func DefaultConfig() Config {
+	var c Config
+	if err := toml.Unmarshal([]byte(DefaultConfigText), &c); err != nil {
+		panic(err) // a test reads it too
+	}
+	return c
+}
+
+// DevConfig needs no root and no directories but the one it runs in.
+func DevConfig() Config {
+	c := DefaultConfig()
+	c.Data, c.Folder = "wuamesh-data", filepath.Join("wuamesh-data", "waptwua")
+	c.ListenHTTPS, c.ListenHTTP, c.ListenMesh = "127.0.0.1:8443", "127.0.0.1:8080", "127.0.0.1:7946"
+	return c
+}
+
+// LoadConfig reads a configuration file over base. What is wrong with it is a
+// [Problem] that names the line.
+func LoadConfig(path string, base Config) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return base, &Problem{Kind: Invalid, Msg: fmt.Sprintf("The configuration %s cannot be read.", path), Hint: "Make it, or name another with --config.", Err: err}
+	}
+	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	err = d.Decode(&base)
+	var strict *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &strict):
+		e := strict.Errors[0]
+		line, _ := e.Position()
+		key := strings.Join(e.Key(), ".")
+		return base, &Problem{Kind: Invalid, Field: key, Msg: fmt.Sprintf("%s, line %d: there is no key %q.", path, line, key), Hint: fmt.Sprintf("Did you mean %q?", nearestKey(key))}
+	case errors.As(err, &wrong):
+		line, _ := wrong.Position()
+		key := strings.Join(wrong.Key(), ".")
+		return base, &Problem{Kind: Invalid, Field: key, Msg: fmt.Sprintf("%s, line %d: %s.", path, line, strings.TrimPrefix(wrong.Error(), "toml: ")), Hint: "The shipped file shows every key with its form."}
+	case err != nil:
+		return base, &Problem{Kind: Invalid, Msg: fmt.Sprintf("%s: %v.", path, err)}
+	}
+	return base, base.Validate()
+}
+
+// nearestKey is the known key with the fewest edits to the given one.
+func nearestKey(key string) string {
+	best, least := "", 1<<30
+	for f := range reflect.TypeFor[Config]().Fields() {
+		name := f.Tag.Get("toml")
+		if d := edits(key, name); d < least {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := before
+			if a[i] != b[j] {
+				cost++
+			}
+			before = row[j+1]
+			row[j+1] = min(cost, row[j]+1, before+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// Validate reports everything that is wrong, not only the first thing.
+func (c Config) Validate() error {
+	var wrong []string
+	bad := func(key, format string, args ...any) {
+		wrong = append(wrong, key+": "+fmt.Sprintf(format, args...))
+	}
+	if c.Data == "" {
+		bad("data", "a directory is needed")
+	}
+	if c.Folder == "" {
+		bad("folder", "a directory is needed")
+	}
+	for key, addr := range map[string]string{"listen_https": c.ListenHTTPS, "listen_http": c.ListenHTTP, "listen_mesh": c.ListenMesh} {
+		if _, _, err := net.SplitHostPort(addr); err != nil && (addr != "" || key != "listen_mesh") {
+			bad(key, "%q is no address such as \":8443\" or \"10.0.0.5:443\"", addr)
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("tls_cert", "certificate and key come together")
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		bad("log_level", "%q is none of debug, info, warn, error", c.LogLevel)
+	}
+	if len(wrong) > 0 {
+		return &Problem{Kind: Invalid, Msg: "The configuration does not hold: " + strings.Join(wrong, "; ") + "."}
+	}
+	return nil
+}

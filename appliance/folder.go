@@ -1,0 +1,468 @@
+package appliance
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate"
+)
+
+// A folder is the node's folder of update files: what lies there, what is on
+// its way, and what an admin deleted. Only files that were found to be what
+// they should be are in held, and only those are served.
+type folder struct {
+	node *Appliance
+	log  *slog.Logger
+	dir  string
+	root *os.Root // of dir: no name leads out of it
+
+	backoff  func(try int) time.Duration // from a failed try to the next
+	upstream atomic.Int64                // bytes moved from Microsoft since the start
+	sent     atomic.Int64                // bytes of files sent since the start
+
+	look  chan struct{} // hosts may want other files
+	work  chan struct{} // there is something to download
+	doubt chan struct{} // there is something to verify
+
+	// mu is a leaf: neither the store nor the catalogue is called with it
+	// held, because both call back here.
+	mu      sync.RWMutex
+	held    map[string]*heldFile
+	doubts  map[string]bool      // files to be verified
+	strange map[string]time.Time // files that nothing is known of, by when they changed
+	marks   map[string]time.Time // files deleted by hand
+	queue   map[string]*task     // downloads that have not ended, by file
+	ended   []Task               // the newest last
+	cab     microsoft.CabVersion
+	cabNext time.Time // when Microsoft is asked again
+}
+
+// A heldFile is a file in the folder that was verified.
+type heldFile struct {
+	fileRecord
+	holding
+	asked atomic.Int64 // when it was last sent, Unix seconds
+}
+
+// A holding is how a file in this node's folder looked when it was verified.
+// One that looks different later is not served before it was verified anew.
+type holding struct {
+	Bytes    int64     `json:"bytes"`
+	Modified time.Time `json:"modified"`
+}
+
+func (h holding) is(info fs.FileInfo) bool {
+	return info.Mode().IsRegular() && info.Size() == h.Bytes && info.ModTime().Equal(h.Modified)
+}
+
+// openFolder takes hold of the configured directory and compares what lies
+// there with the records. What needs reading whole is left to verify.
+func openFolder(a *Appliance) (*folder, error) {
+	f := &folder{
+		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff,
+		look: make(chan struct{}, 1), work: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
+		marks: map[string]time.Time{}, queue: map[string]*task{},
+	}
+	if err := f.openDir(); err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	err := f.load(ctx)
+	if err == nil {
+		err = f.finishCab()
+	}
+	if err == nil {
+		err = f.rescan(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the folder %s: %w", f.dir, err), f.root.Close())
+	}
+	return f, nil
+}
+
+// openDir makes the directory when it is missing and tries to write there: a
+// node that cannot is better told so at its start than in the night.
+func (f *folder) openDir() error {
+	err := os.MkdirAll(f.dir, 0o755)
+	if err == nil {
+		f.root, err = os.OpenRoot(f.dir)
+	}
+	if err == nil {
+		if _, err = fs.ReadDir(f.root.FS(), "."); err == nil {
+			err = f.probe()
+		}
+		if err != nil {
+			err = errors.Join(err, f.root.Close())
+		}
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return &Problem{
+			Kind: Invalid, Msg: "The folder " + f.dir + " cannot be read and written.", Err: err,
+			Hint: fmt.Sprintf("Give it to the user this runs as: chown -R %d %s.", os.Getuid(), f.dir),
+		}
+	case err != nil:
+		return &Problem{
+			Kind: Invalid, Msg: "The folder " + f.dir + " cannot be used: " + reason(err) + ".", Err: err,
+			Hint: "It has to be a directory on a disk that can be written; set folder to another one otherwise.",
+		}
+	}
+	return nil
+}
+
+func (f *folder) probe() error {
+	const name = ".wuamesh"
+	w, err := f.root.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.Close(), f.root.Remove(name))
+}
+
+// reason is the last part of a chain of errors from the operating system.
+func reason(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// load takes the records in as if all of the folder were as they say; rescan
+// then looks.
+func (f *folder) load(ctx context.Context) error {
+	return f.node.db.View(ctx, func(tx *replicate.Tx) error {
+		for r, err := range files.all(tx, "") {
+			if err != nil {
+				return err
+			}
+			f.held[r.id] = &heldFile{fileRecord: r.value}
+		}
+		cab, ok, err := cabs.find(tx, microsoft.ScanCabName)
+		if err != nil {
+			return err
+		}
+		if f.cab = cab; ok && cab.SHA256 != "" {
+			f.held[microsoft.ScanCabName] = cabFile(cab)
+		}
+		for r, err := range holdings.all(tx) {
+			if err != nil {
+				return err
+			}
+			if h := f.held[r.id]; h != nil {
+				h.holding = r.value
+			}
+		}
+		for r, err := range deleted.all(tx) {
+			if err != nil {
+				return err
+			}
+			f.marks[r.id] = r.value
+		}
+		return f.loadTasks(tx)
+	})
+}
+
+// rescan compares the directory with what is held: files that appeared or
+// look different are verified, records of files that vanished are dropped.
+func (f *folder) rescan(ctx context.Context) error {
+	list, err := fs.ReadDir(f.root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("list %s: %w", f.dir, err)
+	}
+	there := map[string]fs.FileInfo{}
+	for _, e := range list {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && microsoft.CheckName(e.Name()) == nil {
+			there[e.Name()] = info
+		}
+	}
+	f.mu.Lock()
+	var lost []string
+	for name, h := range f.held {
+		info, ok := there[name]
+		if !ok { // or it came after the listing
+			if info, err = f.root.Lstat(name); err != nil || !info.Mode().IsRegular() {
+				lost = append(lost, name)
+				delete(f.held, name)
+				continue
+			}
+		}
+		if !h.is(info) {
+			f.doubts[name] = true
+			delete(f.held, name)
+		}
+	}
+	for name, info := range there {
+		known := f.held[name] != nil || f.running(name) || f.strange[name].Equal(info.ModTime())
+		if !known {
+			f.doubts[name] = true
+		}
+	}
+	f.mu.Unlock()
+	wake(f.doubt)
+	if len(lost) == 0 {
+		return nil
+	}
+	slices.Sort(lost)
+	f.log.WarnContext(ctx, "files vanished from the folder; their records are dropped", "files", len(lost), "first", lost[0])
+	return f.forget(ctx, lost, nil)
+}
+
+// forget drops the records of files, with what else belongs to the change.
+func (f *folder) forget(ctx context.Context, names []string, also func(*replicate.Tx) error) error {
+	return f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		for _, name := range names {
+			if err := holdings.del(tx, name); err != nil {
+				return err
+			}
+			drop := files.del
+			if name == microsoft.ScanCabName {
+				drop = cabs.del
+			}
+			if err := drop(tx, name); err != nil {
+				return err
+			}
+		}
+		if also == nil {
+			return nil
+		}
+		return also(tx)
+	})
+}
+
+// hold records that a file lies in the folder and is right, with what else
+// belongs to the change, and serves it from now on.
+func (f *folder) hold(ctx context.Context, name string, h *heldFile, also func(*replicate.Tx) error) error {
+	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		if h.Completed.IsZero() {
+			h.Completed = tx.Now()
+		}
+		if name != microsoft.ScanCabName {
+			if err := files.put(tx, name, h.fileRecord); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(holdings.put(tx, name, h.holding), deleted.del(tx, name)); err != nil || also == nil {
+			return err
+		}
+		return also(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("record that %s is held: %w", name, err)
+	}
+	f.mu.Lock()
+	f.held[name] = h
+	delete(f.doubts, name)
+	delete(f.strange, name)
+	delete(f.marks, name)
+	f.mu.Unlock()
+	f.changed()
+	return nil
+}
+
+// changed tells the catalogue and the pages that states of files changed.
+func (f *folder) changed() {
+	f.node.cat.stale()
+	f.node.watch.tell("downloads")
+}
+
+// verify reads whole what is in doubt, one file at a time, and serves what
+// turns out right. It is a part of the node.
+func (f *folder) verify(ctx context.Context) error {
+	for {
+		f.mu.RLock()
+		list := slices.Sorted(maps.Keys(f.doubts))
+		f.mu.RUnlock()
+		for _, name := range list {
+			if err := f.verifyFile(ctx, name); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				f.log.WarnContext(ctx, "file not verified, trying again later", "file", name, "err", err)
+			}
+			f.mu.Lock()
+			delete(f.doubts, name)
+			f.mu.Unlock()
+			f.lookSoon()
+		}
+		if len(list) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.doubt:
+		}
+	}
+}
+
+// verifyFile compares a file with everything that is known of it: its record,
+// the digest in its name, what hosts reported. A wrong one is deleted, one
+// that nothing is known of is left alone and not served.
+func (f *folder) verifyFile(ctx context.Context, name string) error {
+	r, err := f.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	got, err := digests(ctx, r)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	got.Size = info.Size()
+	expected, err := f.expected(ctx, name)
+	if err != nil {
+		return err
+	}
+	known, wrong := false, ""
+	for _, want := range expected {
+		known = known || want.SHA1 != "" || want.SHA256 != ""
+		wrong += differs("SHA-1", want.SHA1, got.SHA1) + differs("SHA-256", want.SHA256, got.SHA256)
+		got.URL, got.Completed = want.URL, want.Completed
+	}
+	switch {
+	case !known:
+		f.mu.Lock()
+		f.strange[name] = info.ModTime()
+		f.mu.Unlock()
+		f.log.WarnContext(ctx, "file in the folder is left alone and not served: nothing says what it should be", "file", name)
+		return nil
+	case wrong != "":
+		f.log.WarnContext(ctx, "wrong file in the folder is deleted", "file", name, "err", errors.New(wrong))
+		return errors.Join(f.removeIf(name, info), f.forget(ctx, []string{name}, nil))
+	}
+	f.log.InfoContext(ctx, "file verified", "file", name, "bytes", got.Size)
+	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{info.Size(), info.ModTime()}}, nil)
+}
+
+// removeIf removes the file unless it was replaced since it was looked at.
+func (f *folder) removeIf(name string, was fs.FileInfo) error {
+	if is, err := f.root.Lstat(name); err != nil || !os.SameFile(is, was) {
+		return err
+	}
+	return f.root.Remove(name)
+}
+
+// expected is what is known of the file of that name. The record comes last:
+// it has the time and the URL.
+func (f *folder) expected(ctx context.Context, name string) (list []fileRecord, err error) {
+	if name == microsoft.ScanCabName {
+		f.mu.RLock()
+		defer f.mu.RUnlock()
+		return []fileRecord{cabFile(f.cab).fileRecord}, nil
+	}
+	if _, sum, err := microsoft.NameFromURL(name); err == nil && sum != nil {
+		list = append(list, fileRecord{SHA1: hex.EncodeToString(sum)})
+	}
+	if w, ok := f.node.cat.fileNamed(name); ok {
+		list = append(list, fileRecord{SHA1: w.SHA1, SHA256: w.SHA256, URL: w.URL})
+	}
+	err = f.node.db.View(ctx, func(tx *replicate.Tx) error {
+		r, ok, err := files.find(tx, name)
+		if ok {
+			list = append(list, r)
+		}
+		return err
+	})
+	return list, err
+}
+
+func differs(what, want, got string) string {
+	if want == "" || strings.EqualFold(want, got) {
+		return ""
+	}
+	return fmt.Sprintf("%s is %s, not %s; ", what, got, want)
+}
+
+// digests reads r to its end.
+func digests(ctx context.Context, r io.Reader) (fileRecord, error) {
+	h1, h256 := sha1.New(), sha256.New()
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := r.Read(buf)
+		for _, h := range []hash.Hash{h1, h256} {
+			h.Write(buf[:n])
+		}
+		if err == io.EOF {
+			return fileRecord{SHA1: hex.EncodeToString(h1.Sum(nil)), SHA256: hex.EncodeToString(h256.Sum(nil))}, nil
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return fileRecord{}, err
+		}
+	}
+}
+
+// A fileState is how far one file has come on this node.
+type fileState struct {
+	State   DownloadState
+	On      time.Time // since when it is there
+	Size    int64     // bytes; 0 unknown
+	SHA256  string    // hexadecimal, of what is there
+	Percent int       // while it is downloading
+	Note    string    // a sentence about it; may be empty
+}
+
+// state says how far a file has come. The catalogue asks it with its own lock
+// held.
+func (f *folder) state(name string) fileState {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if h := f.held[name]; h != nil {
+		return fileState{State: Downloaded, On: h.Completed, Size: h.Bytes, SHA256: h.SHA256}
+	}
+	if t := f.queue[name]; t != nil {
+		return t.state()
+	}
+	s := fileState{State: NotDownloaded}
+	switch at, ok := f.marks[name]; {
+	case f.doubts[name]:
+		s.State, s.Note = Queued, "The file is in the folder and is being verified."
+	case ok:
+		s.Note = "The file was deleted on " + clock(at) + "; it is fetched again when a host asks for it."
+	case !f.node.cfg.Internet:
+		s.Note = "This node does not download from Microsoft."
+	}
+	return s
+}
+
+// size is how many files the folder serves, and their bytes.
+func (f *folder) size() (n int, bytes int64) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, h := range f.held {
+		bytes += h.Bytes
+	}
+	return len(f.held), bytes
+}
+
+// wake makes whoever reads c look again; it never waits.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

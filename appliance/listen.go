@@ -1,0 +1,178 @@
+package appliance
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sync/errgroup"
+
+	"wuamesh/agentproto"
+)
+
+// listen takes the sockets that systemd passed, by their names http and
+// https, or opens its own.
+func listen(cfg Config) (https, plain net.Listener, err error) {
+	passed, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, nil, fmt.Errorf("take the sockets that systemd passed: %w", err)
+	}
+	take := func(name, addr string) (net.Listener, error) {
+		if l := passed[name]; len(l) > 0 {
+			return l[0], nil
+		}
+		l, err := net.Listen("tcp", addr)
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			_, port, _ := net.SplitHostPort(addr)
+			return nil, &Problem{Kind: Conflict, Msg: fmt.Sprintf("Port %s is taken by another program.", port), Hint: fmt.Sprintf("ss -ltnp 'sport = :%s' shows which; stop it, or set listen_%s.", port, name), Err: err}
+		case errors.Is(err, syscall.EACCES):
+			return nil, &Problem{Kind: Denied, Msg: fmt.Sprintf("This user may not listen on %s.", addr), Hint: "Ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or set listen_" + name + ".", Err: err}
+		case err != nil:
+			return nil, fmt.Errorf("listen on %s: %w", addr, err)
+		}
+		return l, nil
+	}
+	if https, err = take("https", cfg.ListenHTTPS); err != nil {
+		return nil, nil, err
+	}
+	if plain, err = take("http", cfg.ListenHTTP); err != nil {
+		return nil, nil, errors.Join(err, https.Close())
+	}
+	return https, plain, nil
+}
+
+// serve answers on both listeners until ctx ends, then lets requests finish
+// for eight seconds; streams of events are told at once.
+func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
+	conf, err := a.tlsConfig()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	run := func(handler http.Handler, l net.Listener, tlsConf *tls.Config) {
+		g.Go(func() error {
+			srv := &http.Server{
+				Handler: handler, TLSConfig: tlsConf, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+				ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
+				BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+			}
+			drained := make(chan struct{})
+			stop := context.AfterFunc(ctx, func() {
+				defer close(drained)
+				a.streams.close()
+				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+				defer cancel()
+				if err := srv.Shutdown(last); err != nil {
+					a.log.WarnContext(ctx, "requests cut off", "err", err)
+					srv.Close()
+				}
+			})
+			err := error(nil)
+			if tlsConf != nil {
+				err = srv.ServeTLS(l, "", "")
+			} else {
+				err = srv.Serve(l)
+			}
+			if !stop() {
+				<-drained // Serve returns when draining begins, not when it ends
+			}
+			if errors.Is(err, http.ErrServerClosed) {
+				return nil
+			}
+			return err
+		})
+	}
+	run(a.secure(pages), a.https, conf)
+	run(a.plain(), a.http, nil)
+	return g.Wait()
+}
+
+// tlsConfig tells callers apart by the server name they ask for: agents show
+// a certificate, enrolling agents and browsers do not.
+func (a *Appliance) tlsConfig() (*tls.Config, error) {
+	var forBrowsers *tls.Certificate
+	if a.cfg.TLSCert != "" {
+		c, err := tls.LoadX509KeyPair(a.cfg.TLSCert, a.cfg.TLSKey)
+		if err != nil {
+			return nil, &Problem{Kind: Invalid, Msg: fmt.Sprintf("The certificate %s with key %s cannot be used: %v.", a.cfg.TLSCert, a.cfg.TLSKey, err), Hint: "Both are PEM files; the key belongs to the certificate."}
+		}
+		forBrowsers = &c
+	}
+	base := &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if forBrowsers != nil && !strings.HasSuffix(h.ServerName, ".wuamesh.internal") {
+				return forBrowsers, nil
+			}
+			return a.auth.certificate()
+		},
+	}
+	agents := base.Clone()
+	agents.MinVersion = tls.VersionTLS13
+	agents.ClientAuth, agents.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+	agents.ClientCAs.AddCert(a.auth.cert)
+	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if h.ServerName == agentproto.AgentServerName {
+			return agents, nil
+		}
+		return nil, nil
+	}
+	return base, nil
+}
+
+// secure is what the HTTPS listener serves, by the server name asked for.
+func (a *Appliance) secure(pages http.Handler) http.Handler {
+	folder := a.folder.handler()
+	agents := http.NewServeMux()
+	agents.HandleFunc("POST "+agentproto.PathCheckin, a.agent(a.checkin))
+	agents.HandleFunc("POST "+agentproto.PathReport, a.agent(a.report))
+	agents.HandleFunc("POST "+agentproto.PathResults, a.agent(a.results))
+	agents.HandleFunc("GET "+agentproto.PathEvents, a.agent(a.events))
+	agents.Handle(agentproto.PathFolder, folder)
+	enroll := http.NewServeMux()
+	enroll.HandleFunc("POST "+agentproto.PathEnroll, a.enroll)
+	people := http.NewServeMux()
+	people.Handle(agentproto.PathFolder, folder)
+	people.HandleFunc("GET /healthz", a.healthz)
+	people.HandleFunc("GET /metrics", a.metrics)
+	people.Handle("/", pages)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The connection decides, not the Host header: only it was verified.
+		switch r.TLS.ServerName {
+		case agentproto.AgentServerName:
+			agents.ServeHTTP(w, r)
+		case agentproto.EnrollServerName:
+			enroll.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+			people.ServeHTTP(w, r)
+		}
+	})
+}
+
+// plain is what the HTTP listener serves: the folder, and the way to HTTPS.
+func (a *Appliance) plain() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(agentproto.PathFolder, a.folder.handler())
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if _, port, _ := net.SplitHostPort(a.https.Addr().String()); port != "443" {
+			host = net.JoinHostPort(host, port)
+		}
+		http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusMovedPermanently)
+	})
+	return mux
+}

@@ -1,0 +1,147 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance/microsoft"
+)
+
+// scanAge is how fresh a scan must be for a host to count as compliant.
+const scanAge = 7 * 24 * time.Hour
+
+// Status is the overview.
+func (a *Appliance) Status(ctx context.Context) (Status, error) {
+	s := Status{
+		Node: a.cfg.Name, Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
+		FromUpstream: a.folder.fromUpstream.Load(), ToAgents: a.folder.toAgents.Load(),
+	}
+	s.Files, s.FolderBytes = a.folder.bytes()
+	var err error
+	if s.FreeBytes, err = microsoft.Free(a.cfg.Folder); err != nil {
+		return s, err
+	}
+	if s.Unused, err = a.Unused(ctx); err != nil {
+		return s, err
+	}
+	list, _, err := a.Tasks(ctx, "", Page{Limit: 500})
+	if err != nil {
+		return s, err
+	}
+	var failed []Task
+	for _, t := range list {
+		switch t.Status {
+		case "running", "queued":
+			if len(s.Running) < 8 {
+				s.Running = append(s.Running, t)
+			}
+		case "failed":
+			if t.Kind == "update" {
+				failed = append(failed, t)
+			}
+		}
+	}
+	if s.Recent, _, err = a.Audit(ctx, "", Page{Limit: 8}); err != nil {
+		return s, err
+	}
+	tally := a.tally(&s)
+	s.Attention = a.attention(s, tally, failed)
+	return s, nil
+}
+
+// A tally is what the hosts add up to.
+type tally struct {
+	unscanned, claims int
+	critical          int            // updates, Critical and MISSING somewhere
+	failures          map[uint32]int // hosts by result code of a failed install
+}
+
+func (a *Appliance) tally(s *Status) tally {
+	c, now := a.cat, time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.counts(now)
+	n := tally{failures: map[uint32]int{}}
+	s.Pairs, s.Updates = t.pairs, len(t.updates)
+	for _, p := range c.packages {
+		if p.exists {
+			s.Packages++
+		}
+	}
+	for id, h := range c.hosts {
+		if h.Waiting {
+			s.Waiting++
+			continue
+		}
+		if h.Claim != "" {
+			n.claims++
+		}
+		s.Hosts++
+		if a.streams.open(id) || !h.due.IsZero() && now.Before(h.due.Add(away)) {
+			s.Online++
+		}
+		fresh := now.Sub(h.status.Good) < scanAge
+		if !fresh {
+			n.unscanned++
+		}
+		if fresh && !t.hosts[id].important {
+			s.Compliant++
+		}
+		seen := map[uint32]bool{}
+		for _, code := range t.hosts[id].failures {
+			if !seen[code] {
+				seen[code] = true
+				n.failures[code]++
+			}
+		}
+	}
+	for id, uc := range t.updates {
+		if uc.Missing > 0 && c.revision(id, -1).Severity == rules.Critical {
+			n.critical++
+		}
+	}
+	return n
+}
+
+// attention lists what an admin should look at, gravest first.
+func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
+	list := []Attention{}
+	add := func(when bool, fact, cause, label, url string) {
+		if when && len(list) < 8 {
+			list = append(list, Attention{fact, cause, label, url})
+		}
+	}
+	floor := int64(a.cfg.DiskFloor)
+	add(s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
+	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")
+	add(len(failed) > 0, fmt.Sprintf("%s failed.", things(len(failed), "download", "downloads")), firstError(failed), "See downloads", "/downloads?status=failed")
+	add(!s.Cab.Held, "The scan cab is not here yet.", upper(s.Cab.Note+" ")+"Hosts cannot scan without it.", "Show download tasks", "/downloads")
+	add(s.Cab.Held && time.Since(s.Cab.Date) > 45*24*time.Hour && !s.Cab.Date.IsZero(), "The scan cab is of "+s.Cab.Date.Format("2 Jan 2006")+".", "Microsoft publishes one each month. "+s.Cab.Note+".", "Show download tasks", "/downloads")
+	add(s.Waiting > 0, fmt.Sprintf("%s for approval.", things(s.Waiting, "host waits", "hosts wait")), "They enrolled without a token.", "Review", "/hosts?seen=waiting")
+	add(n.claims > 0, fmt.Sprintf("%s claimed by another machine.", things(n.claims, "host is", "hosts are")), "It was installed anew, or cloned.", "Review", "/hosts?seen=waiting")
+	for _, code := range slices.Sorted(maps.Keys(n.failures)) {
+		add(true, fmt.Sprintf("Installs fail on %s with 0x%08X.", things(n.failures[code], "host", "hosts"), code), "The hosts try again; each host's page says when.", "See hosts", "/hosts?state=PENDING")
+	}
+	add(n.unscanned > 0, fmt.Sprintf("%s not scanned in the last 7 days.", things(n.unscanned, "host was", "hosts were")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
+	add(!a.cfg.CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")
+	return list
+}
+
+func firstError(list []Task) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0].Error
+}
+
+// things counts: "1 host waits", "3 hosts wait".
+func things(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,485 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/replicate"
+)
+
+// maxLines bounds one package; more would not fit a change set.
+const maxLines = 2000
+
+// packageRow is a package as lists show it. The catalogue's lock is held.
+func (c *catalogue) packageRow(name string) PackageRow {
+	p := c.packages[name]
+	r := PackageRow{
+		Name: name, Description: p.Description, Maturity: p.Maturity, Edited: p.At, EditedBy: p.By,
+		Groups: append([]string{}, slices.Sorted(maps.Keys(p.groups))...), Hosts: append([]agentproto.HostID{}, slices.Sorted(maps.Keys(p.hosts))...),
+	}
+	for l, e := range p.lines {
+		if l.Verb == rules.Allow {
+			r.Allows++
+		} else {
+			r.Forbids++
+		}
+		if e.At.After(r.Edited) {
+			r.Edited, r.EditedBy = e.At, e.By
+		}
+	}
+	for id := range c.hosts {
+		if p.reaches(id, c) && slices.Contains(c.accepts(id), p.Maturity) {
+			r.Reach++
+		}
+	}
+	return r
+}
+
+// Packages lists the rule packages by name.
+func (a *Appliance) Packages(context.Context) ([]PackageRow, error) {
+	a.cat.mu.RLock()
+	defer a.cat.mu.RUnlock()
+	list := []PackageRow{}
+	for _, name := range slices.Sorted(maps.Keys(a.cat.packages)) {
+		if a.cat.packages[name].exists {
+			list = append(list, a.cat.packageRow(name))
+		}
+	}
+	return list, nil
+}
+
+func noPackage(name string) error {
+	return &Problem{Kind: NotFound, Msg: fmt.Sprintf("There is no rule package %.64q.", name), Hint: "It may have been deleted; the audit log says by whom."}
+}
+
+// Package is one rule package with its lines.
+func (a *Appliance) Package(_ context.Context, name string) (PackageDetail, error) {
+	c := a.cat
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	p := c.packages[name]
+	if p == nil || !p.exists {
+		return PackageDetail{}, noPackage(name)
+	}
+	d := PackageDetail{PackageRow: c.packageRow(name), Lines: []LineRow{}}
+	for l, e := range p.lines {
+		d.Lines = append(d.Lines, c.lineRow(l, e))
+	}
+	slices.SortFunc(d.Lines, func(x, y LineRow) int {
+		return strings.Compare(string(y.Verb)+string(x.Kind)+x.Value, string(x.Verb)+string(y.Kind)+y.Value)
+	})
+	return d, nil
+}
+
+func (c *catalogue) lineRow(l rules.Line, e editRecord) LineRow {
+	r := LineRow{Line: l, Label: l.Value, By: e.By, At: e.At}
+	for id, u := range c.updates {
+		rec := u.revisions[u.newest]
+		if !l.Matches(ruleView(rec, false)) {
+			continue
+		}
+		r.Hits++
+		switch l.Kind {
+		case rules.ByUpdateID, rules.ByKB:
+			r.Updates = append(r.Updates, c.name(id))
+		case rules.ByProduct:
+			for _, k := range rec.Products {
+				if string(k.ID) == l.Value {
+					r.Label = k.Title
+				}
+			}
+		case rules.ByClassification:
+			r.Label = rec.Classification.Title
+		}
+	}
+	slices.SortFunc(r.Updates, func(x, y UpdateName) int { return strings.Compare(x.Title+string(x.ID), y.Title+string(y.ID)) })
+	switch {
+	case l.Kind == rules.ByKB:
+		r.Label = "KB" + l.Value
+	case l.Kind == rules.ByUpdateID && len(r.Updates) > 0:
+		r.Label = r.Updates[0].Title
+	case categoryTitles[rules.CategoryID(l.Value)] != "":
+		r.Label = categoryTitles[rules.CategoryID(l.Value)]
+	}
+	return r
+}
+
+// check says what is wrong with an edit, by field.
+func (e PackageEdit) check(c *catalogue, name string) error {
+	if err := rules.CheckName(name); err != nil {
+		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
+	}
+	if err := e.Maturity.Validate(); err != nil {
+		return &Problem{Kind: Invalid, Field: "maturity", Msg: upper(err.Error()) + ".", Err: err}
+	}
+	if len(e.Description) > 500 {
+		return invalid("description", "The description has %d characters, at most 500.", len(e.Description))
+	}
+	if err := checkLines(e.Lines); err != nil {
+		return err
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, g := range e.Groups {
+		if c.groups[g] == nil || !c.groups[g].exists {
+			return invalid("groups", "There is no group %.64s.", g)
+		}
+	}
+	for _, h := range e.Hosts {
+		if c.hosts[h] == nil {
+			return invalid("hosts", "There is no host %.60s.", h)
+		}
+	}
+	return nil
+}
+
+func checkLines(list []rules.Line) error {
+	if len(list) > maxLines {
+		return invalid("lines", "%d lines are more than the %d a package holds.", len(list), maxLines)
+	}
+	for i, l := range list {
+		if err := l.Validate(); err != nil {
+			return &Problem{Kind: Invalid, Field: fmt.Sprintf("lines[%d]", i), Msg: fmt.Sprintf("Line %d: %s.", i+1, err), Err: err}
+		}
+	}
+	return nil
+}
+
+// PutPackage makes or replaces a package, as one change set; created says
+// which. Only what differs is written, so an edit elsewhere of another line
+// lives on.
+func (a *Appliance) PutPackage(ctx context.Context, by Actor, name string, e PackageEdit) (created bool, err error) {
+	if err := by.need(Owner); err != nil {
+		return false, err
+	}
+	if err := e.check(a.cat, name); err != nil {
+		return false, err
+	}
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+		old, exists, err := packages.find(tx, name)
+		if err != nil {
+			return err
+		}
+		created = !exists
+		edit := editRecord{By: by.Name, At: tx.Now()}
+		if created || old.Description != e.Description || old.Maturity != e.Maturity {
+			if err := packages.put(tx, name, packageRecord{e.Description, e.Maturity, edit}); err != nil {
+				return err
+			}
+		}
+		var lineIDs, assignIDs []string
+		for _, l := range e.Lines {
+			lineIDs = append(lineIDs, lineID(name, l))
+		}
+		for _, g := range e.Groups {
+			assignIDs = append(assignIDs, name+"/group/"+g)
+		}
+		for _, h := range e.Hosts {
+			assignIDs = append(assignIDs, name+"/host/"+string(h))
+		}
+		plus, minus, err := replace(tx, lines, name+"/", lineIDs, edit)
+		if err != nil {
+			return err
+		}
+		plus2, minus2, err := replace(tx, assigns, name+"/", assignIDs, edit)
+		if err != nil {
+			return err
+		}
+		action := "edit rule package"
+		if created {
+			action = "make rule package"
+		}
+		return a.audit(tx, by, action, "package "+name, strings.Join(append(minus, minus2...), ", "),
+			strings.Join(append([]string{string(e.Maturity)}, append(plus, plus2...)...), ", "))
+	})
+	if err != nil {
+		return false, fmt.Errorf("edit rule package %s: %w", name, err)
+	}
+	a.log.InfoContext(ctx, "rule package edited", "package", name, "by", by.Name)
+	a.tellPolicies()
+	return created, nil
+}
+
+// replace makes the edits below a prefix be just want, and says what it added
+// and took away.
+func replace(tx *replicate.Tx, t table[editRecord], under string, want []string, e editRecord) (plus, minus []string, err error) {
+	for r, err := range t.all(tx, under) {
+		if err != nil {
+			return nil, nil, err
+		}
+		if i := slices.Index(want, r.id); i >= 0 {
+			want = slices.Delete(slices.Clone(want), i, i+1)
+			continue
+		}
+		minus = append(minus, strings.TrimPrefix(r.id, under))
+		if err := t.del(tx, r.id); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, id := range want {
+		plus = append(plus, strings.TrimPrefix(id, under))
+		if err := t.put(tx, id, e); err != nil {
+			return nil, nil, err
+		}
+	}
+	return plus, minus, nil
+}
+
+// DeletePackage deletes a package with its lines and assignments.
+func (a *Appliance) DeletePackage(ctx context.Context, by Actor, name string) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if _, ok, err := packages.find(tx, name); err != nil || !ok {
+			return cmpErr(err, noPackage(name))
+		}
+		if err := packages.del(tx, name); err != nil {
+			return err
+		}
+		if err := delAll(tx, lines, name+"/"); err != nil {
+			return err
+		}
+		if err := delAll(tx, assigns, name+"/"); err != nil {
+			return err
+		}
+		return a.audit(tx, by, "delete rule package", "package "+name, "", "")
+	})
+	if err == nil {
+		a.tellPolicies()
+	}
+	return err
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// AddLines puts lines into a package. A line with the other verb for the same
+// thing is taken out.
+func (a *Appliance) AddLines(ctx context.Context, by Actor, name string, list []rules.Line) error {
+	return a.editLines(ctx, by, name, list, func(tx *replicate.Tx, l rules.Line) error {
+		other := l
+		other.Verb = map[rules.Verb]rules.Verb{rules.Allow: rules.Forbid, rules.Forbid: rules.Allow}[l.Verb]
+		if _, ok, err := lines.find(tx, lineID(name, other)); err != nil {
+			return err
+		} else if ok {
+			if err := lines.del(tx, lineID(name, other)); err != nil {
+				return err
+			}
+		}
+		return lines.put(tx, lineID(name, l), editRecord{By: by.Name, At: tx.Now()})
+	})
+}
+
+// RemoveLines takes lines out of a package; those that are not there are
+// left out.
+func (a *Appliance) RemoveLines(ctx context.Context, by Actor, name string, list []rules.Line) error {
+	return a.editLines(ctx, by, name, list, func(tx *replicate.Tx, l rules.Line) error {
+		if _, ok, err := lines.find(tx, lineID(name, l)); err != nil || !ok {
+			return err
+		}
+		return lines.del(tx, lineID(name, l))
+	})
+}
+
+func (a *Appliance) editLines(ctx context.Context, by Actor, name string, list []rules.Line, edit func(*replicate.Tx, rules.Line) error) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	if err := checkLines(list); err != nil {
+		return err
+	}
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if _, ok, err := packages.find(tx, name); err != nil || !ok {
+			return cmpErr(err, noPackage(name))
+		}
+		before, err := lineTexts(tx, name)
+		if err != nil {
+			return err
+		}
+		for _, l := range list {
+			if err := edit(tx, l); err != nil {
+				return err
+			}
+		}
+		after, err := lineTexts(tx, name)
+		if err != nil {
+			return err
+		}
+		return a.audit(tx, by, "edit rule package", "package "+name, missingFrom(before, after), missingFrom(after, before))
+	})
+	if err != nil {
+		return fmt.Errorf("edit rule package %s: %w", name, err)
+	}
+	a.log.InfoContext(ctx, "rule package edited", "package", name, "by", by.Name)
+	a.tellPolicies()
+	return nil
+}
+
+func lineTexts(tx *replicate.Tx, name string) (list []string, err error) {
+	for r, err := range lines.all(tx, name+"/") {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, strings.TrimPrefix(r.id, name+"/"))
+	}
+	return list, nil
+}
+
+func missingFrom(a, b []string) string {
+	var list []string
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			list = append(list, s)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// Groups lists the groups by name, the built-in one first.
+func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
+	a.cat.mu.RLock()
+	defer a.cat.mu.RUnlock()
+	list := []GroupRow{a.cat.groupRow(everyone)}
+	for _, name := range slices.Sorted(maps.Keys(a.cat.groups)) {
+		if name != everyone && a.cat.groups[name].exists {
+			list = append(list, a.cat.groupRow(name))
+		}
+	}
+	return list, nil
+}
+
+func (c *catalogue) groupRow(name string) GroupRow {
+	g := c.groups[name]
+	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Packages: []string{}}
+	for id := range c.hosts {
+		if c.isMember(name, id) {
+			r.Members = append(r.Members, id)
+		}
+	}
+	slices.Sort(r.Members)
+	for _, p := range slices.Sorted(maps.Keys(c.packages)) {
+		if _, ok := c.packages[p].groups[name]; ok && c.packages[p].exists {
+			r.Packages = append(r.Packages, p)
+		}
+	}
+	return r
+}
+
+// Group is one group.
+func (a *Appliance) Group(_ context.Context, name string) (GroupRow, error) {
+	a.cat.mu.RLock()
+	defer a.cat.mu.RUnlock()
+	if g := a.cat.groups[name]; g == nil || !g.exists {
+		return GroupRow{}, notFound("There is no group %.64q.", name)
+	}
+	return a.cat.groupRow(name), nil
+}
+
+// PutGroup makes or replaces a group, as one change set.
+func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e GroupEdit) (created bool, err error) {
+	if err := by.need(Owner); err != nil {
+		return false, err
+	}
+	if err := rules.CheckName(name); err != nil {
+		return false, &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
+	}
+	if name == everyone && len(e.Members) > 0 {
+		return false, invalid("members", "The group all holds every host by itself.")
+	}
+	for _, m := range e.Accepts {
+		if err := m.Validate(); err != nil {
+			return false, &Problem{Kind: Invalid, Field: "accepts", Msg: upper(err.Error()) + "."}
+		}
+	}
+	if _, _, err := a.cat.targets(e.Members, ""); err != nil && len(e.Members) > 0 {
+		return false, err
+	}
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+		_, exists, err := groups.find(tx, name)
+		if err != nil {
+			return err
+		}
+		created = !exists && name != everyone
+		edit := editRecord{By: by.Name, At: tx.Now()}
+		if err := groups.put(tx, name, groupRecord{e.Description, e.Accepts, edit}); err != nil {
+			return err
+		}
+		var want []string
+		for _, h := range e.Members {
+			want = append(want, name+"/"+string(h))
+		}
+		plus, minus, err := replace(tx, members, name+"/", want, edit)
+		if err != nil {
+			return err
+		}
+		return a.audit(tx, by, "edit group", "group "+name, strings.Join(minus, ", "), strings.Join(plus, ", "))
+	})
+	if err != nil {
+		return false, fmt.Errorf("edit group %s: %w", name, err)
+	}
+	a.tellPolicies()
+	return created, nil
+}
+
+// DeleteGroup deletes a group, its memberships, and what is assigned to it.
+func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	if name == everyone {
+		return &Problem{Kind: Conflict, Msg: "The group all cannot be deleted: it is every host."}
+	}
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if _, ok, err := groups.find(tx, name); err != nil || !ok {
+			return cmpErr(err, notFound("There is no group %.64q.", name))
+		}
+		if err := groups.del(tx, name); err != nil {
+			return err
+		}
+		if err := delAll(tx, members, name+"/"); err != nil {
+			return err
+		}
+		for r, err := range assigns.all(tx, "") {
+			if err != nil {
+				return err
+			}
+			if strings.HasSuffix(r.id, "/group/"+name) {
+				if err := assigns.del(tx, r.id); err != nil {
+					return err
+				}
+			}
+		}
+		return a.audit(tx, by, "delete group", "group "+name, "", "")
+	})
+	if err == nil {
+		a.tellPolicies()
+	}
+	return err
+}
+
+// tellPolicies asks connected hosts to check in when their policy is another
+// than the one they work by.
+func (a *Appliance) tellPolicies() {
+	for _, id := range a.streams.connected() {
+		a.cat.mu.Lock()
+		hash := ""
+		if h := a.cat.hosts[id]; h != nil && !h.Waiting {
+			hash = a.cat.policyOf(id).hash
+		}
+		a.cat.mu.Unlock()
+		if hash != "" && a.streams.differs(id, hash) {
+			a.streams.send(id, event{"policy", struct{}{}})
+		}
+	}
+	a.folder.lookSoon()
+}

@@ -1,0 +1,117 @@
+package appliance
+
+import (
+	"sync"
+
+	"wuamesh/agentproto"
+)
+
+// streams are the open streams of events, one for each connected host.
+type streams struct {
+	mu       sync.Mutex
+	all      map[agentproto.HostID]*stream
+	policies map[agentproto.HostID]string // hash of the policy the host has
+	closed   bool
+}
+
+type stream struct {
+	events chan event
+	ended  chan struct{}
+	once   sync.Once
+}
+
+type event struct {
+	name string
+	data any
+}
+
+func newStreams() *streams {
+	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}}
+}
+
+// join opens a host's stream and ends the one it had: a host that calls again
+// has lost it.
+func (s *streams) join(id agentproto.HostID) (*stream, func()) {
+	st := &stream{events: make(chan event, agentproto.MaxCommandsQueue), ended: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.all[id]; old != nil {
+		old.end()
+	}
+	s.all[id] = st
+	if s.closed {
+		st.end()
+	}
+	return st, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.all[id] == st {
+			delete(s.all, id)
+		}
+	}
+}
+
+func (st *stream) end() { st.once.Do(func() { close(st.ended) }) }
+
+// send hands an event to a host if it is connected. One that does not keep up
+// gets it at its next check-in instead.
+func (s *streams) send(id agentproto.HostID, e event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.all[id]; st != nil {
+		select {
+		case st.events <- e:
+		default:
+			st.end()
+		}
+	}
+}
+
+func (s *streams) open(id agentproto.HostID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[id] != nil
+}
+
+func (s *streams) connected() (list []agentproto.HostID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.all {
+		list = append(list, id)
+	}
+	return list
+}
+
+// note remembers the policy a host was given; differs says that hash is
+// another one.
+func (s *streams) note(id agentproto.HostID, hash string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.policies[id] = hash
+}
+
+func (s *streams) differs(id agentproto.HostID, hash string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.policies[id] != hash
+}
+
+// end closes the stream of one host.
+func (s *streams) end(id agentproto.HostID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.policies, id)
+	if st := s.all[id]; st != nil {
+		st.end()
+	}
+}
+
+// close ends every stream, now and from now on: the node stops.
+func (s *streams) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, st := range s.all {
+		st.end()
+	}
+}

@@ -1,0 +1,211 @@
+package appliance
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate"
+)
+
+// The tables. This is the whole schema; a new kind of record is one new line.
+// Lines, assignments and memberships are records of their own, so that admins
+// on two sides of a cut both keep what they did. The verb is in a line's key:
+// contradictory edits both live, and forbid wins.
+var (
+	hosts    = table[hostRecord]{"host/"}       // <host>
+	statuses = table[statusRecord]{"status/"}   // <host>
+	updates  = table[updateRecord]{"update/"}   // <id>/<revision>
+	packages = table[packageRecord]{"package/"} // <name>
+	lines    = table[editRecord]{"line/"}       // <package>/<kind>/<value>/<verb>
+	assigns  = table[editRecord]{"assign/"}     // <package>/group/<name>, <package>/host/<host>
+	groups   = table[groupRecord]{"group/"}     // <name>
+	members  = table[editRecord]{"member/"}     // <group>/<host>
+	commands = table[commandRecord]{"command/"} // <host>/<id>
+	files    = table[fileRecord]{"file/"}       // <name>
+	admins   = table[adminRecord]{"admin/"}     // <name>
+	tokens   = table[tokenRecord]{"token/"}     // <SHA-256 of the secret>
+	audits   = table[AuditEntry]{"audit/"}      // <falling time>-<random>
+	secrets  = table[[]byte]{"setting/"}        // gossip key and label of the mesh
+
+	// Of this node alone.
+	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>
+	tasks       = localTable[Task]{"task/"}             // <id>
+	cabs        = localTable[microsoft.CabVersion]{"cab/"}
+	holdings    = localTable[holding]{"held/"}      // <name>: what lies in the folder and was found right
+	deleted     = localTable[time.Time]{"deleted/"} // <name>: not fetched until an agent asks
+	authorities = localTable[authorityRecord]{"authority/"}
+)
+
+type (
+	hostRecord struct {
+		Facts    agentproto.Facts `json:"facts"`
+		Agent    string           `json:"agent"`
+		Key      string           `json:"key"`               // SHA-256 of its public key, hexadecimal
+		Claim    string           `json:"claim,omitempty"`   // another key that asks to be this host
+		Waiting  bool             `json:"waiting,omitempty"` // for an admin's approval
+		Enrolled time.Time        `json:"enrolled"`
+		By       string           `json:"by"`
+		Settings rules.Settings   `json:"settings"` // of its own wapt-get.ini
+		Warnings []string         `json:"warnings,omitempty"`
+	}
+	statusRecord struct {
+		Hash     string              `json:"hash"`
+		Scan     *agentproto.Scan    `json:"scan,omitempty"`
+		Good     time.Time           `json:"good,omitzero"` // last scan without error
+		Statuses []agentproto.Status `json:"statuses"`
+	}
+	updateRecord struct {
+		agentproto.Update
+		From     agentproto.HostID `json:"from"` // who described it first
+		Problems []string          `json:"problems,omitempty"`
+	}
+	packageRecord struct {
+		Description string         `json:"description,omitempty"`
+		Maturity    rules.Maturity `json:"maturity"`
+		editRecord
+	}
+	editRecord struct {
+		By string    `json:"by"`
+		At time.Time `json:"at"`
+	}
+	groupRecord struct {
+		Description string           `json:"description,omitempty"`
+		Accepts     []rules.Maturity `json:"accepts,omitempty"`
+		editRecord
+	}
+	commandRecord struct {
+		agentproto.Command
+		State   string    `json:"state"`
+		Detail  string    `json:"detail,omitempty"`
+		Changed time.Time `json:"changed"`
+	}
+	fileRecord struct {
+		Size      int64     `json:"size"`
+		SHA1      string    `json:"sha1"`
+		SHA256    string    `json:"sha256"`
+		URL       string    `json:"url,omitempty"`
+		Completed time.Time `json:"completed"`
+	}
+	adminRecord struct {
+		Role     Role      `json:"role"`
+		Password string    `json:"password"` // argon2id, encoded
+		Created  time.Time `json:"created"`
+		Seen     time.Time `json:"seen,omitzero"`
+	}
+	tokenRecord struct {
+		TokenRow
+	}
+	sessionRecord struct {
+		Admin   string    `json:"admin"`
+		Created time.Time `json:"created"`
+		Seen    time.Time `json:"seen"`
+	}
+	authorityRecord struct {
+		Key         []byte `json:"key"`  // PKCS #8
+		Certificate []byte `json:"cert"` // DER
+	}
+)
+
+// A table is one kind of record: JSON values under one key prefix.
+type table[T any] struct{ prefix string }
+
+func (t table[T]) get(tx *replicate.Tx, id string) (v T, err error) {
+	b, err := tx.Get(t.prefix + id)
+	if err != nil {
+		return v, err // it already names the key
+	}
+	return v, decode(t.prefix+id, b, &v)
+}
+
+// find is get that takes absence as an answer.
+func (t table[T]) find(tx *replicate.Tx, id string) (v T, ok bool, err error) {
+	v, err = t.get(tx, id)
+	if errors.Is(err, replicate.ErrNotFound) {
+		return v, false, nil
+	}
+	return v, err == nil, err
+}
+
+func (t table[T]) put(tx *replicate.Tx, id string, v T) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s%s: %w", t.prefix, id, err)
+	}
+	return tx.Put(t.prefix+id, b)
+}
+
+func (t table[T]) del(tx *replicate.Tx, id string) error { return tx.Delete(t.prefix + id) }
+
+// all yields ids and values below a prefix of the id.
+func (t table[T]) all(tx *replicate.Tx, under string) iter.Seq2[row[T], error] {
+	return rowsOf[T](t.prefix, tx.Scan(t.prefix+under))
+}
+
+// A localTable is a table of this node alone.
+type localTable[T any] struct{ prefix string }
+
+func (t localTable[T]) find(tx *replicate.Tx, id string) (v T, ok bool, err error) {
+	b, err := tx.Local().Get(t.prefix + id)
+	if errors.Is(err, replicate.ErrNotFound) {
+		return v, false, nil
+	}
+	if err == nil {
+		err = decode(t.prefix+id, b, &v)
+	}
+	return v, err == nil, err
+}
+
+func (t localTable[T]) put(tx *replicate.Tx, id string, v T) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s%s: %w", t.prefix, id, err)
+	}
+	return tx.Local().Put(t.prefix+id, b)
+}
+
+func (t localTable[T]) del(tx *replicate.Tx, id string) error {
+	return tx.Local().Delete(t.prefix + id)
+}
+
+func (t localTable[T]) all(tx *replicate.Tx) iter.Seq2[row[T], error] {
+	return rowsOf[T](t.prefix, tx.Local().Scan(t.prefix))
+}
+
+// A row is one record of a table.
+type row[T any] struct {
+	id    string
+	value T
+}
+
+func rowsOf[T any](prefix string, records iter.Seq2[replicate.Record, error]) iter.Seq2[row[T], error] {
+	return func(yield func(row[T], error) bool) {
+		for r, err := range records {
+			var v row[T]
+			if err == nil {
+				v.id = strings.TrimPrefix(r.Key, prefix)
+				err = decode(r.Key, r.Value, &v.value)
+			}
+			if !yield(v, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func decode(key string, b []byte, v any) error {
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("decode %s: %w", key, err)
+	}
+	return nil
+}
+
+func lineID(pkg string, l rules.Line) string {
+	return pkg + "/" + string(l.Kind) + "/" + l.Value + "/" + string(l.Verb)
+}

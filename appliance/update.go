@@ -1,0 +1,322 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+)
+
+// row is an update as lists show it. The catalogue's lock is held.
+func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
+	u := c.revision(id, -1)
+	r := UpdateRow{
+		ID: id, Revision: u.Revision, Title: u.Title, KBs: u.KBs, Severity: cmp.Or(u.Severity, rules.Unspecified), Classification: named(u.Classification),
+		CVEs: u.CVEs, Published: u.Published, Restart: u.Restart, Siblings: 1, Products: []agentproto.Category{},
+	}
+	for _, p := range u.Products {
+		r.Products = append(r.Products, named(p))
+	}
+	for _, f := range u.Files {
+		r.Size += f.Size
+	}
+	if uc := t.updates[id]; uc != nil {
+		r.Hosts, r.Verdict, r.By = uc.StateCounts, uc.verdict, uc.by
+	}
+	_, f := c.filesOf(u)
+	r.Download, r.DownloadNote, r.Progress = f.State, f.Note, f.Percent
+	if f.State == Downloaded {
+		r.DownloadedOn = f.On
+	}
+	if f.State == "" {
+		r.Download = NotDownloaded
+	}
+	if r.Download == NotDownloaded && r.DownloadNote == "" {
+		r.DownloadNote = "Not downloaded"
+		if r.Verdict != "" && !(rules.Decision{Verdict: r.Verdict}).May() {
+			r.DownloadNote = "No host may install it"
+		}
+	}
+	return r
+}
+
+// Updates lists the updates that hosts need or have.
+func (a *Appliance) Updates(_ context.Context, q UpdateQuery) (UpdateList, error) {
+	c := a.cat
+	c.mu.Lock()
+	t := c.counts(time.Now())
+	rows := make([]UpdateRow, 0, len(t.updates))
+	kbs := map[string]int{}
+	for id := range t.updates {
+		if q.Host != "" && !c.reports(q.Host, id) {
+			continue
+		}
+		rows = append(rows, c.row(id, t))
+		for _, kb := range rows[len(rows)-1].KBs {
+			kbs[kb]++
+		}
+	}
+	c.mu.Unlock()
+	list := UpdateList{Total: len(rows), Updates: []UpdateRow{}}
+	var matching []UpdateRow
+	counts := newFacetCounts()
+	for i := range rows {
+		if len(rows[i].KBs) > 0 {
+			rows[i].Siblings = kbs[rows[i].KBs[0]]
+		}
+		if !q.text(rows[i]) {
+			continue
+		}
+		miss := q.misses(rows[i])
+		counts.add(rows[i], miss)
+		if len(miss) == 0 {
+			matching = append(matching, rows[i])
+		}
+	}
+	list.Facets, list.Matching = counts.facets(), len(matching)
+	slices.SortFunc(matching, updateOrder(q.Sort))
+	list.Updates, list.Next = page(matching, q.Page, func(r UpdateRow) string { return string(r.ID) })
+	return list, nil
+}
+
+func (c *catalogue) reports(h agentproto.HostID, id rules.UpdateID) bool {
+	rec := c.hosts[h]
+	return rec != nil && slices.ContainsFunc(rec.status.Statuses, func(s agentproto.Status) bool { return s.ID == id })
+}
+
+// page cuts one page out of a sorted list. The cursor is the key of the last
+// row before; when that row is gone the list begins anew.
+func page[T any](list []T, p Page, key func(T) string) (rows []T, next string) {
+	if p.After != "" {
+		if i := slices.IndexFunc(list, func(r T) bool { return key(r) == p.After }); i >= 0 {
+			list = list[i+1:]
+		}
+	}
+	if len(list) > p.limit() {
+		list = list[:p.limit()]
+		next = key(list[len(list)-1])
+	}
+	return append([]T{}, list...), next
+}
+
+// text says whether every word of the search is in the update's names.
+func (q UpdateQuery) text(r UpdateRow) bool {
+	if q.KB != "" && !slices.Contains(r.KBs, strings.TrimPrefix(strings.ToUpper(q.KB), "KB")) {
+		return false
+	}
+	if q.CVE != "" && !slices.Contains(r.CVEs, strings.ToUpper(q.CVE)) {
+		return false
+	}
+	return matches(q.Text, r.Title, string(r.ID), r.KBs, r.CVEs)
+}
+
+// matches looks for every word in title, id, KBs and CVEs.
+func matches(text, title, id string, kbs, cves []string) bool {
+	for w := range strings.FieldsSeq(strings.ToLower(text)) {
+		kb := strings.TrimPrefix(w, "kb")
+		if !strings.Contains(strings.ToLower(title), w) && !strings.HasPrefix(id, w) &&
+			!slices.Contains(kbs, kb) && !slices.Contains(cves, strings.ToUpper(w)) {
+			return false
+		}
+	}
+	return true
+}
+
+// The facets, in the order of the left pane.
+const (
+	facetSeverity = iota
+	facetProduct
+	facetClassification
+	facetDownload
+	facetVerdict
+	facetState
+	facetKinds
+)
+
+// misses are the facets whose selection leaves the update out.
+func (q UpdateQuery) misses(r UpdateRow) (miss []int) {
+	test := func(facet int, chosen int, ok bool) {
+		if chosen > 0 && !ok {
+			miss = append(miss, facet)
+		}
+	}
+	test(facetSeverity, len(q.Severity), slices.Contains(q.Severity, r.Severity))
+	test(facetProduct, len(q.Product), slices.ContainsFunc(r.Products, func(k agentproto.Category) bool { return slices.Contains(q.Product, k.ID) }))
+	test(facetClassification, len(q.Classification), slices.Contains(q.Classification, r.Classification.ID))
+	test(facetDownload, len(q.Download), slices.Contains(q.Download, r.Download))
+	test(facetVerdict, len(q.Verdict), slices.Contains(q.Verdict, r.Verdict))
+	test(facetState, len(q.State), slices.ContainsFunc(q.State, func(s rules.State) bool { return r.Hosts.of(s) > 0 }))
+	return miss
+}
+
+// facetCounts gather what the left pane shows. A facet's counts ignore its
+// own selection and respect all others.
+type facetCounts struct {
+	n      [facetKinds]map[string]int
+	labels map[string]string
+}
+
+func newFacetCounts() *facetCounts {
+	f := &facetCounts{labels: map[string]string{}}
+	for i := range f.n {
+		f.n[i] = map[string]int{}
+	}
+	return f
+}
+
+func (f *facetCounts) add(r UpdateRow, miss []int) {
+	count := func(facet int, value, label string) {
+		if value != "" && (len(miss) == 0 || len(miss) == 1 && miss[0] == facet) {
+			f.n[facet][value]++
+			f.labels[value] = label
+		}
+	}
+	count(facetSeverity, string(r.Severity), string(r.Severity))
+	for _, p := range r.Products {
+		count(facetProduct, string(p.ID), p.Title)
+	}
+	count(facetClassification, string(r.Classification.ID), r.Classification.Title)
+	count(facetDownload, string(r.Download), downloadLabels[r.Download])
+	count(facetVerdict, string(r.Verdict), upper(string(r.Verdict+" ")))
+	for _, s := range []rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded} {
+		if r.Hosts.of(s) > 0 {
+			count(facetState, string(s), string(s))
+		}
+	}
+}
+
+var downloadLabels = map[DownloadState]string{Downloaded: "On the node", Downloading: "Downloading", Queued: "Queued", Failed: "Failed", NotDownloaded: "Not downloaded"}
+
+func (f *facetCounts) facets() Facets {
+	list := func(facet int, order ...string) []FacetCount {
+		out := []FacetCount{}
+		for v, n := range f.n[facet] {
+			out = append(out, FacetCount{Value: v, Label: strings.TrimSpace(f.labels[v]), Count: n})
+		}
+		slices.SortFunc(out, func(x, y FacetCount) int {
+			if len(order) > 0 {
+				return slices.Index(order, x.Value) - slices.Index(order, y.Value)
+			}
+			return cmp.Or(y.Count-x.Count, strings.Compare(x.Label, y.Label))
+		})
+		return out
+	}
+	return Facets{
+		Severity:       list(facetSeverity, "Critical", "Important", "Moderate", "Low", "Unspecified"),
+		Product:        list(facetProduct),
+		Classification: list(facetClassification),
+		Download:       list(facetDownload, "yes", "running", "queued", "failed", "no"),
+		Verdict:        list(facetVerdict),
+		State:          list(facetState, "MISSING", "PENDING", "DISCARDED", "OK"),
+	}
+}
+
+func severityRank(s rules.Severity) int { return slices.Index(rules.Severities[:], s) }
+
+// updateOrder is total: ties go by id.
+func updateOrder(sort string) func(x, y UpdateRow) int {
+	key, down := strings.CutPrefix(sort, "-")
+	by := func(x, y UpdateRow) int {
+		switch key {
+		case "title":
+			return strings.Compare(x.Title, y.Title)
+		case "published":
+			return x.Published.Compare(y.Published)
+		case "hosts":
+			return (x.Hosts.Missing + x.Hosts.Pending) - (y.Hosts.Missing + y.Hosts.Pending)
+		case "downloaded":
+			return x.DownloadedOn.Compare(y.DownloadedOn)
+		default: // gravest first, of those what waits on most hosts, then newest
+			return cmp.Or(severityRank(x.Severity)-severityRank(y.Severity), (y.Hosts.Missing+y.Hosts.Pending)-(x.Hosts.Missing+x.Hosts.Pending), y.Published.Compare(x.Published))
+		}
+	}
+	return func(x, y UpdateRow) int {
+		n := by(x, y)
+		if down {
+			n = -n
+		}
+		return cmp.Or(n, strings.Compare(string(x.ID), string(y.ID)))
+	}
+}
+
+// UpdateByID is one update with its files and hosts.
+func (a *Appliance) UpdateByID(_ context.Context, id rules.UpdateID) (UpdateDetail, error) {
+	c := a.cat
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	t := c.counts(now)
+	if c.updates[id] == nil && t.updates[id] == nil {
+		return UpdateDetail{}, notFound("No host has reported an update %s.", id)
+	}
+	u := c.revision(id, -1)
+	d := UpdateDetail{
+		UpdateRow: c.row(id, t), Description: u.Description, SupportURL: u.SupportURL, Bulletins: u.Bulletins, Problems: u.Problems,
+		Files: []FileRow{}, OnHosts: []HostUpdate{}, Lines: []rules.Ref{},
+	}
+	for _, s := range u.Supersedes {
+		d.Supersedes = append(d.Supersedes, c.name(s))
+	}
+	for other, o := range c.updates {
+		r := o.revisions[o.newest]
+		if slices.Contains(r.Supersedes, id) {
+			d.SupersededBy = append(d.SupersededBy, c.name(other))
+		}
+		if other != id && len(u.KBs) > 0 && slices.Contains(r.KBs, u.KBs[0]) {
+			d.KBSiblings = append(d.KBSiblings, c.name(other))
+		}
+	}
+	d.Siblings = 1 + len(d.KBSiblings)
+	for _, list := range [][]UpdateName{d.SupersededBy, d.KBSiblings} {
+		slices.SortFunc(list, func(x, y UpdateName) int { return strings.Compare(x.Title+string(x.ID), y.Title+string(y.ID)) })
+	}
+	for _, f := range u.Files {
+		d.Files = append(d.Files, c.fileRow(f))
+	}
+	for h, rec := range c.hosts {
+		for _, s := range rec.status.Statuses {
+			if s.ID == id && !rec.Waiting {
+				d.OnHosts = append(d.OnHosts, c.hostUpdate(h, c.pair(c.policyOf(h), s, now)))
+			}
+		}
+	}
+	slices.SortFunc(d.OnHosts, func(x, y HostUpdate) int {
+		return cmp.Or(stateRank(x.State)-stateRank(y.State), strings.Compare(x.HostName, y.HostName), strings.Compare(string(x.Host), string(y.Host)))
+	})
+	d.OnHosts = d.OnHosts[:min(len(d.OnHosts), 500)]
+	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
+		for l := range c.packages[name].lines {
+			if c.packages[name].exists && l.Matches(ruleView(u, false)) {
+				d.Lines = append(d.Lines, rules.Ref{Package: name, Line: l})
+			}
+		}
+	}
+	return d, nil
+}
+
+func (c *catalogue) name(id rules.UpdateID) UpdateName {
+	n := UpdateName{ID: id}
+	if u := c.updates[id]; u != nil {
+		r := u.revisions[u.newest]
+		n.Title = r.Title
+		if len(r.KBs) > 0 {
+			n.KB = r.KBs[0]
+		}
+	}
+	return n
+}
+
+func (c *catalogue) fileRow(f agentproto.File) FileRow {
+	s := c.folder.state(f.Name)
+	return FileRow{Name: f.Name, URL: f.URL, Size: cmp.Or(f.Size, s.Size), SHA1: f.SHA1, SHA256: cmp.Or(f.SHA256, s.SHA256), State: s.State, DownloadedOn: s.On, Note: s.Note}
+}
+
+// stateRank orders states by who needs an admin first.
+func stateRank(s rules.State) int {
+	return slices.Index([]rules.State{rules.Missing, rules.Pending, rules.Discarded, rules.OK}, s)
+}

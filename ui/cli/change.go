@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+	"wuamesh/appliance/api"
+)
+
+var rulesCommand = Command{
+	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE]]", Summary: "List rule packages, show one, or edit its lines",
+	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical\nwuamesh rules erp-freeze remove kb 5091157",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		return func(ctx context.Context, s Streams, args []string) error {
+			switch len(args) {
+			case 0:
+				return t.packages(ctx, s)
+			case 1:
+				var p appliance.PackageDetail
+				if err := t.get(ctx, s, "rules/"+args[0], nil, &p); err != nil || t.json {
+					return err
+				}
+				return printPackage(s, p)
+			case 4:
+				return t.editLine(ctx, s, args[0], args[1], args[2], args[3])
+			default:
+				return usage("it takes nothing, a NAME, or NAME VERB KIND VALUE")
+			}
+		}
+	},
+}
+
+func (t *target) packages(ctx context.Context, s Streams) error {
+	var list []appliance.PackageRow
+	if err := t.get(ctx, s, "rules", nil, &list); err != nil || t.json {
+		return err
+	}
+	g := newGrid(s.Out, "PACKAGE", "MATURITY", "ALLOWS", "FORBIDS", "HOSTS", "GROUPS", "EDITED", "BY")
+	for _, p := range list {
+		g.row(p.Name, string(p.Maturity), strconv.Itoa(p.Allows), strconv.Itoa(p.Forbids), strconv.Itoa(p.Reach), strings.Join(p.Groups, " "), when(p.Edited, ""), p.EditedBy)
+	}
+	return g.flush()
+}
+
+func printPackage(s Streams, p appliance.PackageDetail) error {
+	fmt.Fprintf(s.Out, "%s, %s, reaches %s. %s\n", p.Name, p.Maturity, count(p.Reach, "host"), p.Description)
+	g := newGrid(s.Out, "VERB", "KIND", "VALUE", "MEANS", "UPDATES", "BY", "AT")
+	for _, l := range p.Lines {
+		g.row(string(l.Verb), string(l.Kind), l.Value, l.Label, strconv.Itoa(l.Hits), l.By, when(l.At, ""))
+	}
+	return g.flush()
+}
+
+func (t *target) editLine(ctx context.Context, s Streams, name, verb, kind, value string) error {
+	path := "rules/" + name + "/lines"
+	var p appliance.PackageDetail
+	if verb != "remove" {
+		l, err := rules.ParseLine(verb, kind, value)
+		if err != nil {
+			return usage("%v", err)
+		}
+		if err := t.post(ctx, s, path, api.Lines{Lines: []rules.Line{l}}, &p); err != nil {
+			return err
+		}
+	} else {
+		var both []rules.Line
+		for _, v := range []rules.Verb{rules.Allow, rules.Forbid} {
+			l, err := rules.ParseLine(string(v), kind, value)
+			if err != nil {
+				return usage("%v", err)
+			}
+			both = append(both, l)
+		}
+		if err := t.send(ctx, s, http.MethodDelete, path, api.Lines{Lines: both}, &p); err != nil {
+			return err
+		}
+	}
+	if t.json {
+		return printJSON(s.Out, p)
+	}
+	return printPackage(s, p)
+}
+
+var triggerCommand = Command{
+	Name: "trigger", Args: "scan|download|install [HOST…]", Summary: "Trigger scan, download or install on hosts",
+	Example: "wuamesh trigger scan BRS-WKS-0142\nwuamesh trigger install --group pilots",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		group := fs.String("group", "", "every member of this `group`; all is every host")
+		return func(ctx context.Context, s Streams, args []string) error {
+			actions := []string{"scan", "download", "install"}
+			if len(args) == 0 || !slices.Contains(actions, args[0]) || len(args) == 1 && *group == "" {
+				return usage("it takes scan, download or install, and hosts or --group")
+			}
+			body := api.Trigger{Action: agentproto.Action(args[0]), Group: *group}
+			for _, name := range args[1:] {
+				h, err := t.find(ctx, s, name)
+				if err != nil {
+					return err
+				}
+				body.Hosts = append(body.Hosts, h.ID)
+			}
+			var q api.Queued
+			if err := t.post(ctx, s, "hosts/actions", body, &q); err != nil {
+				return err
+			}
+			if t.json {
+				return printJSON(s.Out, q)
+			}
+			fmt.Fprintf(s.Out, "The %s is queued on %s; those that are connected begin now.\n", args[0], count(q.Queued, "host"))
+			return nil
+		}
+	},
+}
+
+var fetchCommand = Command{
+	Name: "fetch", Args: "[cab|missing|UPDATEID]", Summary: "Download from Microsoft now, and watch it; missing when nothing is named",
+	Example: "wuamesh fetch            the scan cab and every file hosts need\nwuamesh fetch cab        wsusscn2.cab alone\nwuamesh fetch 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		wait := fs.Bool("wait", true, "show progress until nothing is running any more")
+		return func(ctx context.Context, s Streams, args []string) error {
+			path := "index/missing"
+			switch {
+			case len(args) > 1:
+				return usage("one thing at a time")
+			case len(args) == 1 && args[0] == "cab":
+				path = "index/download"
+			case len(args) == 1 && args[0] != "missing":
+				id, err := rules.ParseUpdateID(args[0])
+				if err != nil {
+					return usage("%v", err)
+				}
+				path = "updates/" + string(id) + "/download"
+			}
+			var q api.Queued
+			if err := t.post(ctx, s, path, nil, &q); err != nil {
+				return err
+			}
+			if !*wait {
+				if t.json {
+					return printJSON(s.Out, q)
+				}
+				fmt.Fprintf(s.Out, "%s queued.\n", count(q.Queued, "download"))
+				return nil
+			}
+			return t.watchDownloads(ctx, s)
+		}
+	},
+}
+
+// watchDownloads prints a line whenever a download ends, and ends with the
+// last of them.
+func (t *target) watchDownloads(ctx context.Context, s Streams) error {
+	began, told := time.Now().Add(-time.Minute), map[string]string{}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var d api.Downloads
+		if err := t.call(ctx, s, "downloads", nil, &d); err != nil {
+			return err
+		}
+		open, failed := 0, 0
+		for _, task := range d.Downloads {
+			switch task.Status {
+			case "queued", "running":
+				open++
+				continue
+			case "failed":
+				failed++
+			}
+			if task.Finished.Before(began) || told[task.ID] == task.Status {
+				continue
+			}
+			told[task.ID] = task.Status
+			fmt.Fprintf(s.Err, "%-9s %s, %s %s\n", task.Status, task.File, size(task.Size), task.Error)
+		}
+		if open == 0 {
+			if t.json {
+				return printJSON(s.Out, d.Downloads)
+			}
+			if failed > 0 {
+				return fmt.Errorf("%s failed; each says above why and is tried again by itself", count(failed, "download"))
+			}
+			fmt.Fprintln(s.Out, "Nothing is left to download.")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("stopped watching; the downloads go on")
+		case <-tick.C:
+		}
+	}
+}
+
+var cleanCommand = Command{
+	Name: "clean", Summary: "Delete the files no host needs any more (Delete Unused KB)",
+	Example: "wuamesh clean --dry-run\nwuamesh clean",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		dry := fs.Bool("dry-run", false, "only say what would be deleted")
+		return func(ctx context.Context, s Streams, _ []string) error {
+			var p appliance.CleanPlan
+			verb, err := "would be deleted", error(nil)
+			if *dry {
+				err = t.call(ctx, s, "folder/unused", nil, &p)
+			} else {
+				verb, err = "deleted", t.post(ctx, s, "folder/clean", nil, &p)
+			}
+			if err != nil {
+				return err
+			}
+			if t.json {
+				return printJSON(s.Out, p)
+			}
+			for _, f := range p.Files {
+				fmt.Fprintf(s.Out, "%s  %s\n", size(f.Size), f.Name)
+			}
+			fmt.Fprintf(s.Out, "%s %s, %s.\n", count(len(p.Files), "file"), verb, size(p.Bytes))
+			return nil
+		}
+	},
+}
+
+var tokenCommand = Command{
+	Name: "token", Args: "enroll|api", Summary: "Make a token: for hosts to enrol with, or for scripts",
+	Example: "wuamesh token enroll --uses 50 --for 72h\nwuamesh token api --name backup --role viewer --for 8760h",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		name := fs.String("name", "", "what the token is for; shown in lists and the audit log")
+		role := fs.String("role", string(appliance.Viewer), "`role` of an API token: viewer, operator, owner")
+		uses := fs.Int("uses", 1, "how many hosts may enrol with it")
+		life := fs.Duration("for", 24*time.Hour, "how long it is good for")
+		return func(ctx context.Context, s Streams, args []string) error {
+			if len(args) != 1 || args[0] != "enroll" && args[0] != "api" {
+				return usage("it takes enroll or api")
+			}
+			body := api.NewToken{Name: *name, Use: appliance.TokenUse(args[0]), Seconds: int64(life.Seconds())}
+			if body.Name == "" {
+				body.Name = args[0]
+			}
+			if body.Use == appliance.ForAPI {
+				body.Role = appliance.Role(*role)
+			} else {
+				body.Uses = *uses
+			}
+			var made api.MadeToken
+			if err := t.post(ctx, s, "tokens", body, &made); err != nil {
+				return err
+			}
+			if t.json {
+				return printJSON(s.Out, made)
+			}
+			fmt.Fprintln(s.Out, made.Token)
+			fmt.Fprintf(s.Err, "Good until %s. It is shown this once.\n", when(made.Expires, ""))
+			return nil
+		}
+	},
+}

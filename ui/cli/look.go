@@ -1,0 +1,246 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"wuamesh/appliance"
+	"wuamesh/appliance/api"
+)
+
+// Commands are those that ask a node.
+func Commands() []Command {
+	return []Command{statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand, tokenCommand}
+}
+
+var statusCommand = Command{
+	Name: "status", Summary: "Show the node, its scan cab, its hosts and what needs attention",
+	Example: "wuamesh status\nwuamesh status --json | jq .pairs",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		return func(ctx context.Context, s Streams, _ []string) error {
+			var st appliance.Status
+			if err := t.get(ctx, s, "status", nil, &st); err != nil || t.json {
+				return err
+			}
+			fmt.Fprintf(s.Out, "%s, wuamesh %s, up since %s\n", st.Node, st.Version, when(st.Started, ""))
+			fmt.Fprintf(s.Out, "scan cab   %s\n", cabLine(st.Cab))
+			fmt.Fprintf(s.Out, "hosts      %d, %d online, %d compliant, %d waiting for approval\n", st.Hosts, st.Online, st.Compliant, st.Waiting)
+			fmt.Fprintf(s.Out, "states     %d OK, %d MISSING, %d PENDING, %d DISCARDED\n", st.Pairs.OK, st.Pairs.Missing, st.Pairs.Pending, st.Pairs.Discarded)
+			fmt.Fprintf(s.Out, "folder     %s, %s, %s free\n", count(st.Files, "file"), size(st.FolderBytes), size(st.FreeBytes))
+			fmt.Fprintf(s.Out, "moved      %s from Microsoft, %s to agents since start\n", size(st.FromUpstream), size(st.ToAgents))
+			for _, a := range st.Attention {
+				fmt.Fprintf(s.Out, "! %s %s\n", a.Fact, a.Cause)
+			}
+			return nil
+		}
+	},
+}
+
+func cabLine(c appliance.CabView) string {
+	if !c.Held {
+		return cmp.Or(c.Note, "not downloaded yet")
+	}
+	return fmt.Sprintf("of %s, %s, checked %s. %s", when(c.Date, "unknown date"), size(c.Size), when(c.Checked, "never"), c.Note)
+}
+
+var hostsCommand = Command{
+	Name: "hosts", Args: "[HOST]", Summary: "List hosts, or the updates of one with states and reasons",
+	Example: "wuamesh hosts --state MISSING\nwuamesh hosts BRS-WKS-0142",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		group := fs.String("group", "", "only members of this `group`")
+		state := fs.String("state", "", "only hosts (or updates of the host) in one of these `states`, with commas")
+		return func(ctx context.Context, s Streams, args []string) error {
+			q := url.Values{}
+			for _, st := range split(*state) {
+				q.Add("state", strings.ToUpper(st))
+			}
+			switch len(args) {
+			case 0:
+				if *group != "" {
+					q.Set("group", *group)
+				}
+				return t.hosts(ctx, s, q)
+			case 1:
+				return t.hostUpdates(ctx, s, args[0], q)
+			default:
+				return usage("one HOST at a time")
+			}
+		}
+	},
+}
+
+func (t *target) hosts(ctx context.Context, s Streams, q url.Values) error {
+	list, err := pages(ctx, t, s, "hosts", q, func(l *appliance.HostList) (*[]appliance.HostRow, string) { return &l.Hosts, l.Next })
+	if err != nil {
+		return err
+	}
+	if t.json {
+		return printJSON(s.Out, list)
+	}
+	g := newGrid(s.Out, "HOST", "SYSTEM", "OK", "MISSING", "PENDING", "DISCARDED", "LAST SCAN", "SEEN")
+	for _, h := range list {
+		seen := when(h.Seen, "never")
+		if h.Online {
+			seen = "online"
+		}
+		if h.Waiting {
+			seen = "waits for approval"
+		}
+		g.row(h.Name, h.OS, strconv.Itoa(h.Counts.OK), strconv.Itoa(h.Counts.Missing), strconv.Itoa(h.Counts.Pending), strconv.Itoa(h.Counts.Discarded), when(h.Scanned, "never"), seen)
+	}
+	return g.flush()
+}
+
+func (t *target) hostUpdates(ctx context.Context, s Streams, name string, q url.Values) error {
+	h, err := t.find(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	list, err := pages(ctx, t, s, "hosts/"+string(h.ID)+"/updates", q, func(l *api.HostUpdates) (*[]appliance.HostUpdate, string) { return &l.Updates, l.Next })
+	if err != nil {
+		return err
+	}
+	if t.json {
+		return printJSON(s.Out, list)
+	}
+	g := newGrid(s.Out, "STATE", "KB", "UPDATEID", "TITLE", "WHY")
+	for _, u := range list {
+		g.row(string(u.State), kb(u.Update.KB), string(u.Update.ID), u.Update.Title, u.Why)
+	}
+	return g.flush()
+}
+
+// find resolves what people type (a name, an FQDN or an id) to one host.
+func (t *target) find(ctx context.Context, s Streams, name string) (h appliance.HostRow, err error) {
+	list, err := pages(ctx, t, s, "hosts", url.Values{"q": {name}}, func(l *appliance.HostList) (*[]appliance.HostRow, string) { return &l.Hosts, l.Next })
+	if err != nil {
+		return h, err
+	}
+	var same []appliance.HostRow
+	for _, r := range list {
+		if strings.EqualFold(r.Name, name) || strings.EqualFold(r.FQDN, name) || strings.EqualFold(string(r.ID), name) {
+			same = append(same, r)
+		}
+	}
+	switch {
+	case len(same) == 1:
+		return same[0], nil
+	case len(same) > 1:
+		return h, fmt.Errorf("%d hosts are called %s; name the one you mean by its id, see wuamesh hosts --json", len(same), name)
+	default:
+		return h, fmt.Errorf("there is no host %s; wuamesh hosts lists them", name)
+	}
+}
+
+var updatesCommand = Command{
+	Name: "updates", Args: "[TEXT]", Summary: "List updates that hosts need or have",
+	Example: "wuamesh updates --severity Critical,Important --state MISSING\nwuamesh updates KB5091157",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		severity := fs.String("severity", "", "only these `severities`, with commas")
+		state := fs.String("state", "", "only updates in one of these `states` on some host, with commas")
+		downloaded := fs.String("downloaded", "", "only yes, running, queued, failed or no, with commas")
+		return func(ctx context.Context, s Streams, args []string) error {
+			q := url.Values{"severity": split(*severity), "downloaded": split(*downloaded)}
+			for _, st := range split(*state) {
+				q.Add("state", strings.ToUpper(st))
+			}
+			if len(args) > 0 {
+				q.Set("q", strings.Join(args, " "))
+			}
+			list, err := pages(ctx, &t, s, "updates", q, func(l *appliance.UpdateList) (*[]appliance.UpdateRow, string) { return &l.Updates, l.Next })
+			if err != nil {
+				return err
+			}
+			if t.json {
+				return printJSON(s.Out, list)
+			}
+			g := newGrid(s.Out, "KB", "SEVERITY", "UPDATEID", "TITLE", "OK", "MISSING", "PENDING", "DISCARDED", "DOWNLOADED ON")
+			for _, u := range list {
+				on := cmp.Or(u.DownloadNote, string(u.Download))
+				if u.Download == appliance.Downloaded {
+					on = when(u.DownloadedOn, "")
+				}
+				g.row(kb(strings.Join(u.KBs, " ")), string(u.Severity), string(u.ID), u.Title, strconv.Itoa(u.Hosts.OK), strconv.Itoa(u.Hosts.Missing), strconv.Itoa(u.Hosts.Pending), strconv.Itoa(u.Hosts.Discarded), on)
+			}
+			return g.flush()
+		}
+	},
+}
+
+var whyCommand = Command{
+	Name: "why", Args: "HOST UPDATE", Summary: "Say why an update is in its state on a host",
+	Example: "wuamesh why BRS-WKS-0142 KB5091157\nwuamesh why BRS-WKS-0142 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		return func(ctx context.Context, s Streams, args []string) error {
+			if len(args) != 2 {
+				return usage("it takes a HOST and an UPDATE (a KB or an UpdateID)")
+			}
+			h, err := t.find(ctx, s, args[0])
+			if err != nil {
+				return err
+			}
+			on, err := pages(ctx, &t, s, "hosts/"+string(h.ID)+"/updates", url.Values{"q": {args[1]}}, func(l *api.HostUpdates) (*[]appliance.HostUpdate, string) { return &l.Updates, l.Next })
+			if err != nil {
+				return err
+			}
+			if len(on) == 0 {
+				return fmt.Errorf("%s reports no update %s: its last scan found it neither needed nor installed", h.Name, args[1])
+			}
+			var all []appliance.Why
+			for _, u := range on { // a KB may stand for several UpdateIDs
+				var w appliance.Why
+				if err := t.call(ctx, s, "hosts/"+string(h.ID)+"/updates/"+string(u.Update.ID)+"/why", nil, &w); err != nil {
+					return err
+				}
+				all = append(all, w)
+			}
+			if t.json {
+				return printJSON(s.Out, all)
+			}
+			for _, w := range all {
+				printWhy(s, w)
+			}
+			return nil
+		}
+	},
+}
+
+func printWhy(s Streams, w appliance.Why) {
+	fmt.Fprintf(s.Out, "%s on %s: %s\n%s\n%s\n\n", kb(w.Update.KB), w.HostName, w.State, w.Update.Title, w.Why)
+	for _, st := range w.Steps {
+		fmt.Fprintf(s.Out, "  %-4s %-12s %s\n", map[string]string{"done": "✓", "now": "→", "never": "✗"}[st.Mark], st.Name, st.Text)
+	}
+	for _, r := range w.Rules {
+		mark := " "
+		if r.Decided {
+			mark = "*"
+		}
+		fmt.Fprintf(s.Out, "  %-4s rule         %s\n", mark, r.Text)
+	}
+	fmt.Fprintln(s.Out)
+}
+
+func kb(number string) string {
+	if number == "" {
+		return "-"
+	}
+	return "KB" + number
+}
+
+// split reads a list with commas; empty is none.
+func split(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+}
