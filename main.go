@@ -1,0 +1,95 @@
+// Command wuamesh brings Windows updates to branch offices: one binary that
+// fetches what hosts need from Microsoft, serves it to them, and lets admins
+// say what may be installed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"wuamesh/appliance"
+	"wuamesh/appliance/api"
+	"wuamesh/appliance/demo"
+	"wuamesh/ui"
+	"wuamesh/ui/cli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Main(ctx, append([]cli.Command{serveCommand, demoCommand}, cli.Commands()...), os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr, Env: os.Getenv})
+	stop()
+	os.Exit(code)
+}
+
+var serveCommand = cli.Command{
+	Name: "serve", Summary: "Run the node until it is told to stop",
+	Example: "wuamesh serve                                  with /etc/wuamesh/wuamesh.toml\nwuamesh serve --dev                            no root, data in ./wuamesh-data, ports 8443 and 8080\nwuamesh serve --print-config > wuamesh.toml    every key with its default",
+	Flags: func(fs *flag.FlagSet) cli.Runner {
+		path := fs.String("config", "", "configuration `file`; default /etc/wuamesh/wuamesh.toml, where it exists")
+		dev := fs.Bool("dev", false, "defaults that need no root")
+		data := fs.String("data", "", "`directory` of records and keys, instead of the configuration's")
+		show := fs.Bool("print-config", false, "print the configuration that ships, and end")
+		return func(ctx context.Context, s cli.Streams, args []string) error {
+			if *show {
+				_, err := fmt.Fprint(s.Out, appliance.DefaultConfigText)
+				return err
+			}
+			cfg, err := configuration(*path, *dev)
+			if err != nil {
+				return err
+			}
+			if *data != "" {
+				cfg.Data = *data
+			}
+			return serve(ctx, cfg, s)
+		}
+	},
+}
+
+// configuration reads the file that was named, or the usual one if it is
+// there, over the defaults.
+func configuration(path string, dev bool) (appliance.Config, error) {
+	const usual = "/etc/wuamesh/wuamesh.toml"
+	base := appliance.DefaultConfig()
+	if dev {
+		base = appliance.DevConfig()
+	}
+	if path == "" {
+		if _, err := os.Stat(usual); dev || errors.Is(err, os.ErrNotExist) {
+			return base, nil
+		}
+		path = usual
+	}
+	return appliance.LoadConfig(path, base)
+}
+
+// serve opens the node, runs it, and closes it.
+func serve(ctx context.Context, cfg appliance.Config, s cli.Streams) (err error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level}))
+	node, err := appliance.Open(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	log.Info("node ready", "url", node.URL(), "folder", node.FolderURL())
+	return node.Run(ctx, pages(node, log))
+}
+
+// pages is everything people and scripts are served.
+func pages(node *appliance.Appliance, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(api.Prefix, api.New(node, log))
+	mux.Handle("/", ui.New(node, log))
+	return mux
+}
