@@ -343,7 +343,8 @@ func (a *Appliance) keepDescription(tx *replicate.Tx, id agentproto.HostID, u ag
 	if err != nil {
 		return err
 	}
-	u.Files, _ = a.sound(u.Files)
+	var problems []string
+	u.Files, problems = a.sound(u.Files)
 	if known {
 		was, _ := json.Marshal(rec.Files)
 		is, _ := json.Marshal(u.Files)
@@ -353,8 +354,6 @@ func (a *Appliance) keepDescription(tx *replicate.Tx, id agentproto.HostID, u ag
 		rec.Problems = append(rec.Problems, fmt.Sprintf("Host %s names other files or digests than host %s did; those of the first hold.", id, rec.From))
 		return updates.put(tx, key, rec)
 	}
-	files, problems := a.sound(u.Files)
-	u.Files = files
 	return updates.put(tx, key, updateRecord{Update: u, From: id, Problems: problems})
 }
 

@@ -18,9 +18,9 @@ const scanAge = 7 * 24 * time.Hour
 func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	s := Status{
 		Node: a.cfg.Name, Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
-		FromUpstream: a.folder.fromUpstream.Load(), ToAgents: a.folder.toAgents.Load(),
+		FromUpstream: a.folder.upstream.Load(), ToAgents: a.folder.sent.Load(),
 	}
-	s.Files, s.FolderBytes = a.folder.bytes()
+	s.Files, s.FolderBytes = a.folder.size()
 	var err error
 	if s.FreeBytes, err = microsoft.Free(a.cfg.Folder); err != nil {
 		return s, err
