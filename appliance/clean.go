@@ -1,151 +1,186 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"wuamesh/appliance/microsoft"
 	"wuamesh/replicate"
 )
 
-// grace keeps a file that was completed just now: the host that asked for it
-// may be between two reports.
-const grace = time.Hour
+// What came or was sent this recently stays, needed or not: a host that just
+// asked for a file is installing it, and its next report may name it again.
+// By hand the admin saw the list, so only transfers of the moment are safe
+// from it; in the night nobody looks, so a day's work stays.
+const (
+	graceByHand  = 10 * time.Minute
+	graceAtNight = 24 * time.Hour
+)
 
-// taskLife is how long ended downloads are kept as history.
-const taskLife = 90 * 24 * time.Hour
-
-// Unused says what Clean would delete: files that no host needs and may
-// install.
-func (a *Appliance) Unused(context.Context) (CleanPlan, error) {
-	f := a.folder
-	f.mu.Lock()
-	held := map[string]fileRecord{}
-	for n, m := range f.files {
-		held[n] = m
-	}
-	f.mu.Unlock()
-	plan := CleanPlan{Files: []FileRow{}}
-	for n, m := range held {
-		if time.Since(m.Completed) > grace && !a.cat.needs(n) {
-			plan.Files = append(plan.Files, FileRow{Name: n, URL: m.URL, Size: m.Size, SHA1: m.SHA1, SHA256: m.SHA256, State: Downloaded, DownloadedOn: m.Completed})
-			plan.Bytes += m.Size
+// cleanNightly cleans every night at a minute between 2:30 and 3:30, local
+// time. It is a part of the node.
+func (a *Appliance) cleanNightly(ctx context.Context) error {
+	for a.cfg.CleanupKBs {
+		timer := time.NewTimer(time.Until(nextCleaning(time.Now(), rand.IntN(60))))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		if _, err := a.folder.clean(ctx, Node, graceAtNight); err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "cleaning failed, trying again tomorrow", "err", err)
 		}
 	}
-	sortedBy(plan.Files, func(r FileRow) string { return r.Name })
-	return plan, nil
+	<-ctx.Done()
+	return nil
 }
 
-// Clean is "Delete Unused KB". Files return by themselves when a host needs
-// them again.
+// nextCleaning is the next time that many minutes after 2:30 that lies at
+// least an hour ahead: the hour keeps one night from being cleaned twice.
+func nextCleaning(now time.Time, minute int) time.Time {
+	at := func(days int) time.Time {
+		return time.Date(now.Year(), now.Month(), now.Day()+days, 2, 30+minute, 0, 0, now.Location())
+	}
+	for day := 0; ; day++ {
+		if t := at(day); t.Sub(now) >= time.Hour {
+			return t
+		}
+	}
+}
+
+// Unused says what Clean would delete.
+func (a *Appliance) Unused(context.Context) (CleanPlan, error) {
+	return a.folder.unused(graceByHand), nil
+}
+
+// Clean is "Delete Unused KB".
 func (a *Appliance) Clean(ctx context.Context, by Actor) (CleanPlan, error) {
 	if err := by.need(Operator); err != nil {
 		return CleanPlan{}, err
 	}
-	plan, err := a.Unused(ctx)
-	if err != nil {
-		return plan, err
-	}
-	for _, r := range plan.Files {
-		if err := a.folder.remove(ctx, r.Name); err != nil {
-			return plan, err
+	return a.folder.clean(ctx, by, graceByHand)
+}
+
+// unused are the files that no host needs any more and that were neither
+// completed nor sent within grace, by name. The scan cab is always needed.
+func (f *folder) unused(grace time.Duration) CleanPlan {
+	var old []FileRow
+	f.mu.RLock()
+	for name, h := range f.held {
+		used := time.Unix(max(h.asked.Load(), h.Completed.Unix()), 0)
+		if name != microsoft.ScanCabName && time.Since(used) >= grace {
+			old = append(old, FileRow{Name: name, URL: h.URL, Size: h.Bytes, SHA1: h.SHA1, SHA256: h.SHA256, State: Downloaded, DownloadedOn: h.Completed})
 		}
-		a.log.InfoContext(ctx, "unused file deleted: no host needs it", "file", r.Name, "bytes", r.Size, "by", by.Name)
 	}
-	if _, err := microsoft.CleanPartials(a.cfg.Folder, func(name string) bool { return a.cat.needs(name) }); err != nil {
-		a.log.WarnContext(ctx, "partial files not cleaned", "err", err)
+	f.mu.RUnlock()
+	plan := CleanPlan{Files: []FileRow{}}
+	for _, row := range old {
+		if f.node.cat.needs(row.Name) {
+			continue
+		}
+		row.Note = "No update that hosts report has this file."
+		if w, ok := f.node.cat.fileNamed(row.Name); ok {
+			row.Note = "No host needs it and may install it: " + cmp.Or(w.title, "an update without a title") + "."
+		}
+		plan.Files, plan.Bytes = append(plan.Files, row), plan.Bytes+row.Size
 	}
+	slices.SortFunc(plan.Files, func(x, y FileRow) int { return strings.Compare(x.Name, y.Name) })
+	return plan
+}
+
+// clean deletes what is unused, and says in the log of each file why.
+func (f *folder) clean(ctx context.Context, by Actor, grace time.Duration) (CleanPlan, error) {
+	if n, err := microsoft.CleanPartials(f.dir, f.queued); err != nil {
+		f.log.WarnContext(ctx, "partial files not cleaned", "err", err)
+	} else if n > 0 {
+		f.log.InfoContext(ctx, "forgotten partial files deleted", "bytes", n)
+	}
+	plan := f.unused(grace)
 	if len(plan.Files) == 0 {
 		return plan, nil
 	}
-	return plan, a.db.Update(ctx, func(tx *replicate.Tx) error {
-		return a.audit(tx, by, "delete unused files", "folder of "+a.cfg.Name, fmt.Sprintf("%d files, %s", len(plan.Files), bytesText(plan.Bytes)), "")
+	names := make([]string, len(plan.Files))
+	for i, row := range plan.Files {
+		names[i] = row.Name
+	}
+	err := f.remove(ctx, names, func(tx *replicate.Tx) error {
+		return f.node.audit(tx, by, "clean folder", "folder", "", fmt.Sprintf("%d files deleted, %s", len(plan.Files), bytesText(plan.Bytes)))
 	})
+	if err != nil {
+		return CleanPlan{}, fmt.Errorf("clean the folder: %w", err)
+	}
+	for _, row := range plan.Files {
+		f.log.InfoContext(ctx, "file deleted", "file", row.Name, "bytes", row.Size, "why", row.Note)
+	}
+	f.log.InfoContext(ctx, "folder cleaned", "files", len(plan.Files), "bytes", plan.Bytes, "by", by.Name)
+	return plan, nil
 }
 
-// remove takes a file out of the folder, its manifest first: what has no
-// manifest is not served.
-func (f *folder) remove(ctx context.Context, name string) error {
-	if err := f.a.db.Update(ctx, func(tx *replicate.Tx) error { return files.del(tx, name) }); err != nil {
-		return fmt.Errorf("delete %s: %w", name, err)
-	}
-	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete %s: %w", name, err)
-	}
-	return nil
+func (f *folder) queued(name string) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.queue[name] != nil
 }
 
-// DeleteFile removes one file; it is fetched again only when an agent asks
-// for it.
+// remove deletes files, records first: a crash between the two leaves files
+// without a record, which are verified and cleaned again.
+func (f *folder) remove(ctx context.Context, names []string, also func(*replicate.Tx) error) error {
+	if err := f.forget(ctx, names, also); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	var errs []error
+	for _, name := range names {
+		delete(f.held, name)
+		delete(f.doubts, name)
+		delete(f.strange, name)
+		if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	f.mu.Unlock()
+	f.changed()
+	return errors.Join(errs...)
+}
+
+// DeleteFile removes one file from the folder; it is fetched again only when
+// an agent asks for it.
 func (a *Appliance) DeleteFile(ctx context.Context, by Actor, name string) error {
+	f := a.folder
 	if err := by.need(Operator); err != nil {
 		return err
 	}
-	if _, _, ok := a.folder.known(name); !ok || name == microsoft.ScanCabName {
-		return notFound("The folder holds no update file %.200q.", name)
+	if err := microsoft.CheckName(name); err != nil {
+		return notFound("There is no file %.200q in the folder.", name)
 	}
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+	if name == microsoft.ScanCabName {
+		return &Problem{Kind: Conflict, Msg: "The scan cab stays: every host scans with it.", Hint: "It is replaced when Microsoft publishes a newer one."}
+	}
+	info, err := f.root.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return notFound("There is no file %s in the folder.", name)
+	}
+	err = f.remove(ctx, []string{name}, func(tx *replicate.Tx) error {
 		if err := deleted.put(tx, name, tx.Now()); err != nil {
 			return err
 		}
-		return a.audit(tx, by, "delete file", name, "", "")
+		return a.audit(tx, by, "delete file", "file "+name, bytesText(info.Size()), "")
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("delete %s: %w", name, err)
 	}
-	a.folder.mu.Lock()
-	a.folder.barred[name] = time.Now()
-	delete(a.folder.forced, name)
-	a.folder.mu.Unlock()
-	return a.folder.remove(ctx, name)
-}
-
-// cleanNightly cleans at some minute between 2:30 and 3:30, local time, and
-// forgets old downloads.
-func (a *Appliance) cleanNightly(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Until(nextNight(time.Now(), rand.N(time.Hour)))):
-		}
-		if a.cfg.CleanupKBs {
-			if _, err := a.Clean(ctx, Node); err != nil && ctx.Err() == nil {
-				a.log.WarnContext(ctx, "unused files not deleted, trying again tomorrow", "err", err)
-			}
-		}
-		if err := a.forgetTasks(ctx); err != nil && ctx.Err() == nil {
-			a.log.WarnContext(ctx, "old downloads not forgotten, trying again tomorrow", "err", err)
-		}
-	}
-}
-
-// nextNight is the next 2:30 after now, and into beyond it.
-func nextNight(now time.Time, into time.Duration) time.Time {
-	y, m, d := now.Date()
-	at := time.Date(y, m, d, 2, 30, 0, 0, now.Location()).Add(into)
-	if !at.After(now) {
-		at = time.Date(y, m, d+1, 2, 30, 0, 0, now.Location()).Add(into)
-	}
-	return at
-}
-
-func (a *Appliance) forgetTasks(ctx context.Context) error {
-	return a.db.Update(ctx, func(tx *replicate.Tx) error {
-		for r, err := range tasks.all(tx) {
-			if err != nil {
-				return err
-			}
-			if !r.value.Finished.IsZero() && tx.Now().Sub(r.value.Finished) > taskLife {
-				if err := tasks.del(tx, r.id); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
+	f.mu.Lock()
+	f.marks[name] = time.Now()
+	f.mu.Unlock()
+	f.changed()
+	a.log.InfoContext(ctx, "file deleted", "file", name, "bytes", info.Size(), "why", "by hand", "by", by.Name)
+	return nil
 }

@@ -3,432 +3,427 @@ package appliance
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	mrand "math/rand/v2"
+	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance/microsoft"
 	"wuamesh/replicate"
 )
 
-// How often the node looks by itself: Microsoft publishes monthly, hosts ask
-// at any time.
 const (
-	cabEvery   = 24 * time.Hour
-	filesEvery = 30 * time.Minute
-	workers    = 2
+	workers     = 2              // downloads at once
+	longestWait = 24 * time.Hour // between tries
+	wrongTries  = 5              // wrong files in a row before a try a day is enough
 )
 
-// backoff is the wait before the next try: a minute, doubling to six hours.
-func backoff(attempts int) time.Duration {
-	d := min(time.Minute<<min(max(attempts-1, 0), 9), 6*time.Hour)
-	return d*9/10 + mrand.N(d/5)
+// An order asks for one file.
+type order struct {
+	kind, file, title string
+	by                string // see Task.By
+	size              int64  // bytes; 0 unknown
+	hosts             int    // that wait for it
+	forced            bool   // somebody asked for it by name
+	now               bool   // do not wait for the next try of one that failed
 }
 
-// lookSoon says that someone may want a file that is not here.
-func (f *folder) lookSoon() {
-	select {
-	case f.news <- struct{}{}:
-	default:
-	}
-}
-
-// keepFiles looks for files that hosts need and the folder lacks: every 30
-// minutes, and soon after news of hosts or rules.
-func (a *Appliance) keepFiles(ctx context.Context) error {
-	tick := time.NewTicker(filesEvery)
-	defer tick.Stop()
-	retry := time.NewTicker(30 * time.Second)
-	defer retry.Stop()
-	for {
-		if _, err := a.folder.look(ctx, "schedule"); err != nil && ctx.Err() == nil {
-			a.log.WarnContext(ctx, "missing files not queued, trying again later", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case <-retry.C: // for failed ones whose time has come
-		case <-a.folder.news:
-			select { // a burst of reports is one look
-			case <-ctx.Done():
-				return nil
-			case <-time.After(500 * time.Millisecond):
+// order queues files. One that is in the queue already is not queued again:
+// who asks is added, and the more hosts wait the sooner it comes. It returns
+// how many are new or tried again at once. What else belongs to the change,
+// an audit line, comes with it.
+func (f *folder) order(ctx context.Context, list []order, also func(*replicate.Tx) error) (n int, err error) {
+	var rows []Task
+	var lifted []string
+	now := time.Now().UTC()
+	f.mu.Lock()
+	for _, o := range list {
+		if o.forced {
+			if _, ok := f.marks[o.file]; ok {
+				delete(f.marks, o.file)
+				lifted = append(lifted, o.file)
 			}
 		}
-	}
-}
-
-// look queues every file that a host waits for or an admin asked for.
-func (f *folder) look(ctx context.Context, by string) (n int, err error) {
-	if !f.a.cfg.Internet {
-		return 0, nil
-	}
-	wanted := f.a.cat.wanted()
-	f.mu.Lock()
-	for _, file := range f.forced {
-		wanted = append(wanted, wantedFile{File: file})
-	}
-	var fresh []*Task
-	for _, w := range wanted {
-		if t := f.queue(w, by); t != nil {
-			fresh = append(fresh, t)
+		t := f.queue[o.file]
+		if t == nil {
+			t = newTask(o.kind, o.file, now)
+			f.queue[o.file] = t
+			n++
+		}
+		before := t.Task
+		if o.now && t.Status == statusFailed {
+			t.Status, t.NextTry = statusQueued, time.Time{}
+			n++
+		}
+		t.askedBy(o.by)
+		t.Title, t.Size = cmp.Or(o.title, t.Title), cmp.Or(o.size, t.Size)
+		t.hosts, t.forced = max(o.hosts, t.hosts), t.forced || o.forced
+		if t.Task != before { // a new one is: who asks was added
+			rows = append(rows, t.Task)
 		}
 	}
 	f.mu.Unlock()
-	if len(fresh) == 0 {
-		return 0, nil
+	wake(f.work)
+	if len(rows)+len(lifted) == 0 && also == nil {
+		return n, nil
 	}
-	if err := f.save(ctx, fresh...); err != nil {
-		return 0, err
-	}
-	f.a.cat.stale()
-	f.poke()
-	return len(fresh), nil
-}
-
-// queue puts a file into the queue and returns its task, nil when it is here,
-// on its way, barred or waiting for its next try. The lock is held.
-func (f *folder) queue(w wantedFile, by string) *Task {
-	_, here := f.files[w.Name]
-	_, barred := f.barred[w.Name]
-	t := f.tasks[w.Name]
-	switch {
-	case here, barred, t != nil && t.Status != "failed", t != nil && time.Now().Before(t.NextTry):
-		return nil
-	case t == nil:
-		if by == "schedule" && w.hosts > 0 {
-			by = fmt.Sprintf("%d hosts", w.hosts)
-		}
-		t = &Task{ID: newTaskID(), Kind: "update", File: w.Name, Title: w.title, By: by, Size: w.Size, Queued: time.Now()}
-		f.tasks[w.Name] = t
-	}
-	t.Status = "queued"
-	f.order = append(f.order, w.Name)
-	return t
-}
-
-// newTaskID rises with time, so that a scan of tasks is in their order.
-func newTaskID() string { return fmt.Sprintf("%012x-%s", time.Now().UnixMilli(), rand.Text()[:6]) }
-
-func (f *folder) poke() {
-	f.a.watch.tell("downloads")
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
-}
-
-// save writes tasks down; they are this node's alone.
-func (f *folder) save(ctx context.Context, list ...*Task) error {
-	f.mu.Lock()
-	copies := make([]Task, len(list))
-	for i, t := range list {
-		copies[i] = *t
-	}
-	f.mu.Unlock()
-	return f.a.db.Update(ctx, func(tx *replicate.Tx) error {
-		for _, t := range copies {
-			if err := tasks.put(tx, t.ID, t); err != nil {
+	f.changed()
+	err = f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		for _, name := range lifted {
+			if err := deleted.del(tx, name); err != nil {
 				return err
 			}
 		}
-		return nil
+		if err := keepTasks(tx, rows...); err != nil || also == nil {
+			return err
+		}
+		return also(tx)
 	})
+	if err != nil {
+		return n, fmt.Errorf("record %d downloads: %w", len(rows), err)
+	}
+	return n, nil
 }
 
-// run downloads what is queued, two files at a time.
+// run downloads what is queued until ctx ends. It is a part of the node.
 func (f *folder) run(ctx context.Context) error {
-	var g errgroup.Group
-	for range workers {
-		g.Go(func() error {
-			for {
-				t, file := f.next()
-				if t == nil {
-					select {
-					case <-ctx.Done():
-						return nil
-					case <-f.wake:
-						continue
-					}
-				}
-				f.poke() // for the other worker
-				f.fetch(ctx, t, file)
-				if ctx.Err() != nil {
-					return nil
-				}
-			}
-		})
+	g, ctx := errgroup.WithContext(ctx)
+	if f.node.cfg.Internet {
+		for range workers {
+			g.Go(func() error { return f.download(ctx) })
+		}
 	}
+	g.Go(func() error { return every(ctx, f.log, time.Hour, f.prune) })
 	return g.Wait()
 }
 
-// next takes the first queued file that is still wanted.
-func (f *folder) next() (*Task, agentproto.File) {
+// download is one worker.
+func (f *folder) download(ctx context.Context) error {
 	for {
-		f.mu.Lock()
-		if len(f.order) == 0 {
-			f.mu.Unlock()
-			return nil, agentproto.File{}
-		}
-		name := f.order[0]
-		f.order = f.order[1:]
-		t, forced := f.tasks[name], f.forced[name]
-		f.mu.Unlock()
-		file, ok := f.a.cat.file(name)
-		if !ok {
-			file = forced
-		}
-		if t != nil && file.URL != "" {
-			f.mu.Lock()
-			t.Status, t.Started, t.NextTry = "running", time.Now(), time.Time{}
-			t.Attempts++
-			f.mu.Unlock()
-			return t, file
-		}
-		f.forget(name)
-	}
-}
-
-// forget drops a task whose file nobody describes any more.
-func (f *folder) forget(name string) {
-	f.mu.Lock()
-	t := f.tasks[name]
-	delete(f.tasks, name)
-	f.mu.Unlock()
-	if t != nil {
-		f.a.db.Update(context.Background(), func(tx *replicate.Tx) error { return tasks.del(tx, t.ID) })
-	}
-}
-
-// file finds how a file is described.
-func (c *catalogue) file(name string) (agentproto.File, bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, u := range c.updates {
-		for _, r := range u.revisions {
-			for _, f := range r.Files {
-				if f.Name == name {
-					return f, true
-				}
+		t, wait := f.next(time.Now())
+		if t != nil {
+			f.try(ctx, t)
+			if ctx.Err() != nil {
+				return nil
 			}
+			continue
 		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.work:
+		case <-timer.C:
+		}
+		timer.Stop()
 	}
-	return agentproto.File{}, false
 }
 
-// fetch brings one file and writes down how it ended.
-func (f *folder) fetch(ctx context.Context, t *Task, file agentproto.File) {
-	if err := f.save(ctx, t); err != nil && ctx.Err() == nil {
-		f.log.WarnContext(ctx, "task not written down", "file", file.Name, "err", err)
+// next takes the most urgent task that may start now, or says how long there
+// is nothing to do. One that does not fit on the disk is told so and left for
+// a minute; a smaller one may go first.
+func (f *folder) next(now time.Time) (first *task, wait time.Duration) {
+	free := f.free()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	wait = time.Hour
+	for _, t := range f.queue {
+		if t.Status == statusRunning { // what it still brings is spoken for
+			free -= max(t.Size-t.Done, 0)
+		}
 	}
-	f.a.cat.stale()
-	want := microsoft.File{Name: file.Name, URL: file.URL, Size: file.Size}
-	want.SHA1, _ = hex.DecodeString(file.SHA1)
-	want.SHA256, _ = hex.DecodeString(file.SHA256)
-	if len(want.SHA1) == 0 {
-		want.SHA1 = nil
+	for _, t := range f.queue {
+		if t.Status == statusRunning {
+			continue
+		}
+		if until := t.NextTry.Sub(now); until > 0 {
+			wait = min(wait, until)
+			continue
+		}
+		if problem, hint := f.fits(t, free); problem != "" {
+			t.Status, t.Error, t.Hint, t.NextTry = statusQueued, problem, hint, now.Add(spaceCheck)
+			wait = min(wait, spaceCheck)
+			f.node.watch.tell("downloads")
+			continue
+		}
+		if first == nil || t.moreUrgent(first) {
+			first = t
+		}
 	}
-	if len(want.SHA256) == 0 {
-		want.SHA256 = nil
+	if first != nil {
+		first.Status, first.Started, first.Attempts = statusRunning, now.UTC(), first.Attempts+1
+		first.Error, first.Hint, first.NextTry, first.Finished = "", "", time.Time{}, time.Time{}
+		first.Rate, first.sampled = 0, time.Time{}
+		wake(f.work) // for the other worker: there may be more
 	}
-	r, err := f.a.source.Download(ctx, f.a.cfg.Folder, want, microsoft.DownloadOptions{Progress: f.progress(t), Floor: int64(f.a.cfg.DiskFloor)})
-	f.fromUpstream.Add(r.Fetched)
-	if err == nil {
-		err = f.keep(ctx, file.Name, fileRecord{Size: r.Size, SHA1: hex.EncodeToString(r.SHA1[:]), SHA256: hex.EncodeToString(r.SHA256[:]), URL: file.URL})
+	return first, wait
+}
+
+// moreUrgent orders tasks: the scan cab, then what most hosts wait
+// for, then the oldest.
+func (t *task) moreUrgent(u *task) bool {
+	if t.Kind != u.Kind {
+		return t.Kind == kindScan
 	}
+	return cmp.Or(cmp.Compare(u.hosts, t.hosts), t.Queued.Compare(u.Queued), strings.Compare(t.File, u.File)) < 0
+}
+
+// try makes one try of a task and records what became of it.
+func (f *folder) try(ctx context.Context, t *task) {
+	f.save(ctx, t)
+	fetch := f.fetchFile
+	if t.Kind == kindScan {
+		fetch = f.fetchCab
+	}
+	status, fetched, err := fetch(ctx, t)
+	f.upstream.Add(fetched)
 	if ctx.Err() != nil {
-		return // the task stays "running" in the store and goes on at the next start
+		return // stopped; the next start goes on with what is there
 	}
 	f.mu.Lock()
-	t.Fetched += r.Fetched
+	t.Fetched += fetched
 	t.Rate = 0
-	if err == nil {
-		t.Status, t.Finished, t.Done, t.Size, t.Error, t.Hint = "done", time.Now(), r.Size, r.Size, "", ""
-		delete(f.tasks, file.Name)
-		delete(f.forced, file.Name)
-	} else {
-		t.Status, t.Finished, t.NextTry = "failed", time.Now(), time.Now().Add(backoff(t.Attempts))
-		t.Error, t.Hint = f.a.explain(err)
-		if _, full := errors.AsType[*microsoft.FullError](err); full {
-			t.NextTry = time.Now().Add(time.Minute) // goes on by itself when space returns
-			t.Attempts--
-		}
-	}
-	f.mu.Unlock()
 	if err != nil {
-		f.log.WarnContext(ctx, "download failed, trying again later", "file", file.Name, "err", err, "at", t.NextTry)
+		f.failed(t, err)
 	} else {
-		f.log.InfoContext(ctx, "file downloaded", "file", file.Name, "bytes", r.Size)
+		t.Status, t.Finished = status, time.Now().UTC()
+		f.end(t)
 	}
-	if err := f.save(ctx, t); err != nil && ctx.Err() == nil {
-		f.log.WarnContext(ctx, "task not written down", "file", file.Name, "err", err)
+	row := t.Task
+	f.mu.Unlock()
+	f.save(ctx, t)
+	if err != nil {
+		f.log.WarnContext(ctx, "download failed, trying again", "file", row.File, "try", row.Attempts, "next", row.NextTry, "err", err)
+		return
 	}
-	f.a.cat.stale()
-	f.a.watch.tell("downloads")
-	f.a.watch.tell("updates")
+	f.log.InfoContext(ctx, "download ended", "file", row.File, "status", status, "bytes", row.Size, "moved", row.Fetched, "took", row.Finished.Sub(row.Started).Round(time.Millisecond))
 }
 
-// progress keeps the task's figures, with a rate over the last reports.
-func (f *folder) progress(t *Task) func(done, total int64) {
-	last, at := int64(-1), time.Now()
-	return func(done, total int64) {
-		f.mu.Lock()
-		t.Done = done
-		if total > 0 {
-			t.Size = total
-		}
-		if d := time.Since(at); last >= 0 && d > 0 {
-			rate := int64(float64(done-last) / d.Seconds())
-			t.Rate = (t.Rate*2 + rate) / 3
-		}
-		f.mu.Unlock()
-		last, at = done, time.Now()
-		f.a.watch.tell("downloads")
-	}
-}
-
-// explain says in an admin's words what went wrong with a download, and what
-// to do.
-func (a *Appliance) explain(err error) (msg, hint string) {
-	var status *microsoft.StatusError
-	var mismatch *microsoft.MismatchError
+// failed puts a task off. The lock is held.
+func (f *folder) failed(t *task, err error) {
+	now := time.Now().UTC()
 	var full *microsoft.FullError
-	var refused *microsoft.NotAllowedError
-	var dns *net.DNSError
+	if errors.As(err, &full) {
+		// Nobody's fault and no try: it goes on when there is space.
+		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(spaceCheck), t.Attempts-1
+		t.Error, t.Hint = f.full(full.Free, full.Need-int64(f.node.cfg.DiskFloor))
+		return
+	}
+	t.Status, t.Finished = statusFailed, now
+	t.Error, t.Hint = f.explain(err)
+	if errors.Is(err, errForgotten) {
+		f.end(t)
+		return
+	}
+	wait := f.backoff(t.Attempts)
+	var mismatch *microsoft.MismatchError
+	var status *microsoft.StatusError
 	switch {
-	case errors.As(err, &status) && status.Code == http.StatusProxyAuthRequired:
-		return "The proxy asks for another name or password (407).", "Check proxy in the node's configuration."
-	case errors.As(err, &status):
-		return fmt.Sprintf("Microsoft answered %d %s.", status.Code, http.StatusText(status.Code)), "It is tried again by itself; a 404 for days means the file was withdrawn."
 	case errors.As(err, &mismatch):
-		return fmt.Sprintf("The downloaded file does not match: its %s is not what Microsoft names. It was deleted.", mismatch.What), "It is fetched anew; if it stays, something between here and Microsoft changes downloads."
-	case errors.As(err, &full):
-		return fmt.Sprintf("%s has %s free and needs %s.", a.cfg.Name, bytesText(full.Free), bytesText(full.Need)), "Delete unused files, enlarge the disk, or lower disk_floor; it goes on by itself."
-	case errors.As(err, &refused):
-		return upper(refused.Error()) + ".", "Add the host to sources in the configuration if you trust it."
-	case errors.As(err, &dns):
-		return fmt.Sprintf("%s cannot resolve %s.", a.cfg.Name, dns.Name), "Check the node's DNS, or set a proxy."
-	case strings.Contains(err.Error(), "proxyconnect"):
-		return "The proxy cannot be reached: " + err.Error() + ".", "Check proxy in the node's configuration."
+		t.Done = 0
+		if t.wrong++; t.wrong >= wrongTries {
+			t.Error = fmt.Sprintf("%d times in a row: %s", t.wrong, t.Error)
+			wait = longestWait
+		}
+	case errors.As(err, &status):
+		t.wrong, wait = 0, max(wait, min(status.After, longestWait))
 	default:
-		return "The download was interrupted: " + err.Error() + ".", "It is resumed by itself."
+		t.wrong = 0
+	}
+	t.NextTry = now.Add(wait)
+}
+
+// backoff is a minute after the first try and twice as long after each one
+// more, up to six hours, a fifth more or less so that nodes do not call in
+// step.
+func backoff(try int) time.Duration {
+	wait := min(time.Minute<<min(max(try-1, 0), 10), 6*time.Hour)
+	return wait*4/5 + rand.N(wait*2/5)
+}
+
+// fetchFile downloads one update file. One that lies in the folder already,
+// because recording it did not work out, is verified instead.
+func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched int64, err error) {
+	if _, err := f.root.Lstat(t.File); err == nil {
+		if err := f.verifyFile(ctx, t.File); err != nil {
+			return "", 0, err
+		}
+		if s := f.state(t.File); s.State == Downloaded {
+			f.mu.Lock()
+			t.Size, t.Done = s.Size, s.Size
+			f.mu.Unlock()
+			return statusDone, 0, nil
+		}
+	}
+	w, ok := f.node.cat.fileNamed(t.File)
+	if !ok {
+		return "", 0, errForgotten
+	}
+	r, err := f.node.source.Download(ctx, f.dir, w.download(), f.options(t))
+	if err != nil {
+		return "", r.Fetched, err
+	}
+	info, err := f.root.Lstat(t.File)
+	if err != nil {
+		return "", r.Fetched, err
+	}
+	f.mu.Lock()
+	t.Size, t.Done = r.Size, r.Size
+	f.mu.Unlock()
+	rec := fileRecord{Size: r.Size, SHA1: fmt.Sprintf("%x", r.SHA1), SHA256: fmt.Sprintf("%x", r.SHA256), URL: w.URL}
+	return statusDone, r.Fetched, f.hold(ctx, t.File, &heldFile{fileRecord: rec, holding: holding{info.Size(), info.ModTime()}}, nil)
+}
+
+var errForgotten = errors.New("no update that is known names this file any more")
+
+func (f *folder) options(t *task) microsoft.DownloadOptions {
+	return microsoft.DownloadOptions{
+		Floor: int64(f.node.cfg.DiskFloor),
+		Progress: func(done, total int64) {
+			f.mu.Lock()
+			t.progress(done, total, time.Now())
+			f.mu.Unlock()
+			f.node.watch.tell("downloads")
+		},
 	}
 }
 
-// Tasks lists downloads, running ones first, then queued, then the newest;
-// status empty for all.
-func (a *Appliance) Tasks(ctx context.Context, status string, p Page) (list []Task, next string, err error) {
+// explain says for people what went wrong with a download, and what to do.
+func (f *folder) explain(err error) (msg, hint string) {
+	var (
+		status   *microsoft.StatusError
+		mismatch *microsoft.MismatchError
+		refused  *microsoft.NotAllowedError
+		dns      *net.DNSError
+		op       *net.OpError
+		path     *fs.PathError
+	)
+	switch {
+	case errors.As(err, &status):
+		hint = "It is usually over by the next try."
+		if status.Code == http.StatusNotFound || status.Code == http.StatusGone {
+			hint = "Microsoft may have withdrawn the file; newer updates replace it. Forbid the update if no host should wait for it."
+		}
+		return fmt.Sprintf("Microsoft answered %d %s.", status.Code, http.StatusText(status.Code)), hint
+	case errors.As(err, &mismatch):
+		return fmt.Sprintf("The file that arrived has %s %s, not %s, and was deleted.", mismatch.What, mismatch.Got, mismatch.Want),
+			"A proxy that changes what passes through it, or a mirror that is out of date, is the usual cause."
+	case errors.As(err, &refused):
+		return upper(refused.Error()) + ".", "If you trust this source, add its host to sources in the configuration of this node."
+	case errors.As(err, &dns):
+		return fmt.Sprintf("%s cannot resolve %s.", f.node.cfg.Name, dns.Name), "Look at the name servers of this machine, and at proxy in its configuration."
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return "The proxy cannot be reached: " + lastOf(err) + ".", "Look at proxy in the configuration of this node."
+	case errors.As(err, &op) && op.Op == "dial":
+		return fmt.Sprintf("%s cannot be reached: %s.", op.Addr, lastOf(err)), "Look at the firewall between this node and Microsoft's update hosts, ports 80 and 443."
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "The connection broke before the file was whole.", "The next try goes on where this one ended."
+	case errors.As(err, &path):
+		return fmt.Sprintf("The folder cannot be written: %s: %s.", path.Path, path.Err), "Look at the disk and at who owns the folder."
+	}
+	return upper(lastOf(err)) + ".", ""
+}
+
+// lastOf is the innermost error's text.
+func lastOf(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}
+
+// online is nil when this node may ask Microsoft.
+func (f *folder) online() error {
+	if f.node.cfg.Internet {
+		return nil
+	}
+	return &Problem{
+		Kind: Unavailable, Msg: f.node.cfg.Name + " does not download from Microsoft: its configuration says internet = false.",
+		Hint: "Ask on a node that may, or change it in wuamesh.toml.",
+	}
+}
+
+// DownloadMissing is "Download index and missing cabs": the cab, then every
+// file that hosts need and the folder lacks; it returns how many files were
+// queued, those tried again at once included.
+func (a *Appliance) DownloadMissing(ctx context.Context, by Actor) (int, error) {
 	f := a.folder
-	var all []Task
-	err = a.db.View(ctx, func(tx *replicate.Tx) error {
-		for r, err := range tasks.all(tx) {
-			if err != nil {
+	if err := cmp.Or(by.need(Operator), f.online()); err != nil {
+		return 0, err
+	}
+	if _, err := f.order(ctx, []order{cabOrder(by.Name, true)}, nil); err != nil {
+		return 0, err
+	}
+	n, err := f.lookForWanted(ctx, order{by: by.Name, now: true})
+	if err != nil {
+		return 0, err
+	}
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+		return a.audit(tx, by, "download index and missing files", "folder", "", fmt.Sprintf("%d files queued", n))
+	})
+	a.log.InfoContext(ctx, "missing files queued", "files", n, "by", by.Name)
+	return n, err
+}
+
+// DownloadUpdates queues all files of the updates, also those no host may
+// install; it returns how many files. Deltas stay out: they are fetched when
+// a host asks for one.
+func (a *Appliance) DownloadUpdates(ctx context.Context, by Actor, ids []rules.UpdateID) (int, error) {
+	f := a.folder
+	if err := cmp.Or(by.need(Operator), f.online()); err != nil {
+		return 0, err
+	}
+	var list []order
+	for _, id := range ids {
+		orders, err := f.ordersOf(id, by.Name)
+		if err != nil {
+			return 0, err
+		}
+		list = append(list, orders...)
+	}
+	n, err := f.order(ctx, list, func(tx *replicate.Tx) error {
+		for _, id := range ids {
+			if err := a.audit(tx, by, "download", "update "+string(id), "", ""); err != nil {
 				return err
 			}
-			all = append(all, r.value)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, "", fmt.Errorf("list downloads: %w", err)
+		return n, err
 	}
-	f.mu.Lock()
-	for i, t := range all {
-		if live := f.tasks[t.File]; live != nil && live.ID == t.ID {
-			all[i] = *live
-		}
-	}
-	f.mu.Unlock()
-	if status != "" {
-		all = slices.DeleteFunc(all, func(t Task) bool { return t.Status != status })
-	}
-	rank := map[string]int{"running": 0, "queued": 1, "failed": 2}
-	order := func(t Task) int {
-		if n, ok := rank[t.Status]; ok {
-			return n
-		}
-		return 3
-	}
-	slices.SortFunc(all, func(x, y Task) int { return cmp.Or(order(x)-order(y), strings.Compare(y.ID, x.ID)) })
-	list, next = page(all, p, func(t Task) string { return t.ID })
-	return list, next, nil
+	a.log.InfoContext(ctx, "files of updates queued", "updates", len(ids), "files", n, "by", by.Name)
+	return n, nil
 }
 
-// DownloadMissing is the seed's "Download index and missing cabs from
-// Microsoft Web Site": the scan cab, then every file that hosts need and the
-// folder lacks, also those whose next try is later. It returns how many files
-// were queued.
-func (a *Appliance) DownloadMissing(ctx context.Context, by Actor) (int, error) {
-	if err := a.DownloadCab(ctx, by); err != nil {
-		return 0, err
+// ordersOf asks for the files of an update that the folder lacks, of its
+// newest revision and of every one that is known besides.
+func (f *folder) ordersOf(id rules.UpdateID, by string) ([]order, error) {
+	c := f.node.cat
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	u := c.updates[id]
+	if u == nil {
+		return nil, notFound("There is no update %s.", id)
 	}
-	f := a.folder
-	f.mu.Lock()
-	for _, t := range f.tasks {
-		t.NextTry = time.Time{}
-	}
-	f.mu.Unlock()
-	return f.look(ctx, by.Name)
-}
-
-// DownloadUpdates queues all files of the updates, also those no host may
-// install; it returns how many.
-func (a *Appliance) DownloadUpdates(ctx context.Context, by Actor, ids []rules.UpdateID) (int, error) {
-	if err := a.mayDownload(by); err != nil {
-		return 0, err
-	}
-	var list []agentproto.File
-	a.cat.mu.RLock()
-	for _, id := range ids {
-		if a.cat.updates[id] == nil {
-			a.cat.mu.RUnlock()
-			return 0, notFound("No host has described an update %.60s.", id)
-		}
-		list = append(list, a.cat.revision(id, -1).Files...)
-	}
-	a.cat.mu.RUnlock()
-	f := a.folder
-	f.mu.Lock()
-	for _, file := range list {
-		f.forced[file.Name] = file
-		delete(f.barred, file.Name)
-		if t := f.tasks[file.Name]; t != nil {
-			t.NextTry = time.Time{}
-		}
-	}
-	f.mu.Unlock()
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
-		for _, file := range list {
-			if err := deleted.del(tx, file.Name); err != nil {
-				return err
+	var list []order
+	for _, r := range u.revisions {
+		for _, file := range r.Files {
+			if !file.Delta && f.state(file.Name).State != Downloaded {
+				list = append(list, order{kind: kindUpdate, file: file.Name, title: r.Title, by: by, size: file.Size, forced: true, now: true})
 			}
 		}
-		return a.audit(tx, by, "download updates", fmt.Sprintf("%d updates", len(ids)), "", fmt.Sprintf("%d files", len(list)))
-	})
-	if err != nil {
-		return 0, err
 	}
-	return f.look(ctx, by.Name)
-}
-
-func (a *Appliance) mayDownload(by Actor) error {
-	if err := by.need(Operator); err != nil {
-		return err
-	}
-	if !a.cfg.Internet {
-		return &Problem{Kind: Conflict, Msg: a.cfg.Name + " may not download from Microsoft.", Hint: "Set internet = true in its configuration, or use a node that has a line."}
-	}
-	return nil
+	return list, nil
 }

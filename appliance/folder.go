@@ -196,15 +196,15 @@ func (f *folder) rescan(ctx context.Context) error {
 	f.mu.Lock()
 	var lost []string
 	for name, h := range f.held {
-		info, ok := there[name]
-		if !ok { // or it came after the listing
-			if info, err = f.root.Lstat(name); err != nil || !info.Mode().IsRegular() {
-				lost = append(lost, name)
-				delete(f.held, name)
-				continue
-			}
+		if info, ok := there[name]; ok && h.is(info) {
+			continue
 		}
-		if !h.is(info) {
+		// It may have come or been replaced since the listing.
+		switch info, err := f.root.Lstat(name); {
+		case err != nil || !info.Mode().IsRegular():
+			lost = append(lost, name)
+			delete(f.held, name)
+		case !h.is(info):
 			f.doubts[name] = true
 			delete(f.held, name)
 		}

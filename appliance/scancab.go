@@ -1,7 +1,13 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
 	"time"
 
 	"wuamesh/agentproto"
@@ -9,138 +15,185 @@ import (
 	"wuamesh/replicate"
 )
 
-// keepCab asks Microsoft for the scan cab once a day, and after a failure
-// with growing waits.
+// The scan cab is asked for once a day, and at times spread over an hour so
+// that a thousand branches do not call together.
+const (
+	cabPeriod = 24 * time.Hour
+	cabJitter = time.Hour
+	cabCheck  = time.Minute // how often the plan is looked at
+)
+
+// cabDir is where a new scan cab arrives, below the folder so that it moves
+// into place by one rename.
+const cabDir = ".cab"
+
+func cabOrder(by string, now bool) order {
+	return order{kind: kindScan, file: microsoft.ScanCabName, title: "Windows Update scan index", by: by, forced: true, now: now}
+}
+
+// cabFile is the scan cab as a file of the folder.
+func cabFile(v microsoft.CabVersion) *heldFile {
+	return &heldFile{fileRecord: fileRecord{Size: v.Size, SHA256: v.SHA256, URL: microsoft.ScanCabURL, Completed: v.Fetched}}
+}
+
+// keepCab asks for the scan cab at the start when there is none or it was
+// last asked for a day ago, and once a day from then on. It is a part of the
+// node.
 func (a *Appliance) keepCab(ctx context.Context) error {
 	f := a.folder
 	if !a.cfg.Internet {
-		f.mu.Lock()
-		f.cabNote = "This node may not download from Microsoft."
-		f.mu.Unlock()
 		<-ctx.Done()
 		return nil
 	}
-	attempts := 0
-	for {
+	var jitter time.Duration
+	return every(ctx, a.log, cabCheck, func(ctx context.Context) error {
 		f.mu.Lock()
-		wait := time.Until(f.cab.Checked.Add(cabEvery))
-		if attempts > 0 {
-			wait = backoff(attempts)
+		due := f.cab.Checked.Add(cabPeriod + jitter)
+		if f.held[microsoft.ScanCabName] == nil && !f.doubts[microsoft.ScanCabName] {
+			due = time.Now()
 		}
-		f.cabTry = time.Now().Add(max(wait, 0))
+		f.cabNext = due
+		busy := f.cabTask() != nil
 		f.mu.Unlock()
-		select {
-		case <-ctx.Done():
+		if busy || time.Now().Before(due) {
 			return nil
-		case <-time.After(wait):
-		case <-f.cabAsked:
 		}
-		if err := a.fetchCab(ctx); err != nil {
-			attempts++
-			a.log.WarnContext(ctx, "scan cab not downloaded, trying again later", "err", err)
-		} else {
-			attempts = 0
-		}
-	}
+		jitter = rand.N(cabJitter)
+		_, err := f.order(ctx, []order{cabOrder(bySchedule, false)}, nil)
+		return err
+	})
 }
 
-// fetchCab asks for the scan cab once, as a task that is kept.
-func (a *Appliance) fetchCab(ctx context.Context) error {
-	f := a.folder
-	f.mu.Lock()
+// fetchCab asks Microsoft for a newer scan cab and puts it into the folder.
+func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched int64, err error) {
+	defer f.node.watch.tell("cab")
+	f.mu.RLock()
 	prev := f.cab
-	t := &Task{ID: newTaskID(), Kind: "scan", File: microsoft.ScanCabName, Status: "running", By: f.cabBy, Queued: time.Now(), Started: time.Now(), Attempts: 1}
-	f.cabBy = "schedule"
-	f.tasks[t.File] = t
-	f.mu.Unlock()
-	if err := f.save(ctx, t); err != nil {
-		return err
+	if f.held[microsoft.ScanCabName] == nil {
+		prev = microsoft.CabVersion{}
 	}
-	if !f.holdsCab(prev) {
-		prev.SHA256 = "" // it was deleted or cut outside of us
-	}
-	v, fetched, changed, err := a.source.DownloadScanCab(ctx, a.cfg.Folder, prev, microsoft.DownloadOptions{Progress: f.progress(t), Floor: int64(a.cfg.DiskFloor)})
-	f.fromUpstream.Add(fetched)
-	if err == nil {
-		err = a.db.Update(ctx, func(tx *replicate.Tx) error { return cabs.put(tx, "scan", v) })
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	f.mu.Lock()
-	delete(f.tasks, t.File)
-	t.Finished, t.Fetched, t.Rate = time.Now(), fetched, 0
-	switch {
-	case err != nil:
-		t.Status = "failed"
-		t.Error, t.Hint = a.explain(err)
-		f.cabNote = t.Error
-	default:
-		f.cab = v
-		t.Status, t.Size, t.Done, f.cabNote = "done", v.Size, v.Size, "downloaded"
-		if !changed {
-			t.Status, f.cabNote = "unchanged", "unchanged since "+clock(v.Fetched)
-		}
-	}
-	f.mu.Unlock()
-	a.watch.tell("cab")
-	if err := f.save(ctx, t); err != nil {
-		return err
-	}
-	if err == nil && changed {
-		a.log.InfoContext(ctx, "scan cab downloaded", "bytes", v.Size, "fetched", fetched)
-		for _, id := range a.streams.connected() {
-			a.streams.send(id, event{"policy", struct{}{}}) // agents check in and find the new cab
-		}
-	}
-	return err
-}
-
-// holdsCab says whether the folder's cab is the one that was checked.
-func (f *folder) holdsCab(v microsoft.CabVersion) bool {
-	st, err := f.root.Stat(microsoft.ScanCabName)
-	return err == nil && v.SHA256 != "" && st.Size() == v.Size
-}
-
-// DownloadCab asks Microsoft for the scan cab now.
-func (a *Appliance) DownloadCab(ctx context.Context, by Actor) error {
-	if err := a.mayDownload(by); err != nil {
-		return err
-	}
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error { return a.audit(tx, by, "download scan cab", "wsusscn2.cab", "", "") })
+	f.mu.RUnlock()
+	in := filepath.Join(f.dir, cabDir)
+	v, fetched, _, err := f.node.source.DownloadScanCab(ctx, in, prev, f.options(t))
 	if err != nil {
-		return err
+		return "", fetched, err
 	}
-	a.folder.mu.Lock()
-	a.folder.cabBy = by.Name
-	a.folder.mu.Unlock()
-	select {
-	case a.folder.cabAsked <- struct{}{}:
-	default: // somebody asked already
+	info, err := f.root.Lstat(filepath.Join(cabDir, microsoft.ScanCabName))
+	if errors.Is(err, fs.ErrNotExist) { // nothing newer
+		f.mu.Lock()
+		f.cab, t.Size, t.Done = v, v.Size, v.Size
+		f.mu.Unlock()
+		return statusUnchanged, fetched, f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+			return cabs.put(tx, microsoft.ScanCabName, v)
+		})
 	}
+	if err != nil {
+		return "", fetched, err
+	}
+	if err := f.replaceCab(ctx, t, v, holding{info.Size(), info.ModTime()}); err != nil {
+		return "", fetched, err
+	}
+	for _, id := range f.node.streams.connected() {
+		f.node.streams.send(id, event{"policy", struct{}{}}) // agents check in and find the new cab
+	}
+	return statusDone, fetched, nil
+}
+
+// replaceCab puts the arrived scan cab in the place of the old one. The record
+// goes first: after a crash between the two, finishCab knows the arrived file
+// by it. Readers of the old one read on; who opens one gets file and digest of
+// the same version.
+func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion, h holding) error {
+	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		return errors.Join(cabs.put(tx, microsoft.ScanCabName, v), holdings.put(tx, microsoft.ScanCabName, h))
+	})
+	if err != nil {
+		return fmt.Errorf("record the scan cab: %w", err)
+	}
+	file := cabFile(v)
+	file.holding = h
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.root.Rename(filepath.Join(cabDir, microsoft.ScanCabName), microsoft.ScanCabName); err != nil {
+		return fmt.Errorf("put the scan cab in place: %w", err)
+	}
+	f.cab, f.held[microsoft.ScanCabName] = v, file
+	t.Size, t.Done = v.Size, v.Size
+	delete(f.strange, microsoft.ScanCabName)
 	return nil
 }
 
-// cabRef names the scan cab for agents; nil when there is none.
+// finishCab ends a replacement that a crash interrupted. An arrived cab that
+// no record knows is deleted: it comes again.
+func (f *folder) finishCab() error {
+	name := filepath.Join(cabDir, microsoft.ScanCabName)
+	info, err := f.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if h := f.held[microsoft.ScanCabName]; h != nil && h.is(info) {
+		return f.root.Rename(name, microsoft.ScanCabName)
+	}
+	return f.root.Remove(name)
+}
+
+// cabRef names the scan cab for agents; nil while none is served.
 func (f *folder) cabRef() *agentproto.CabRef {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.cab.SHA256 == "" {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.held[microsoft.ScanCabName] == nil {
 		return nil
 	}
 	return &agentproto.CabRef{SHA256: f.cab.SHA256, Size: f.cab.Size, Date: f.cab.Date()}
 }
 
-// cabView is the scan cab as pages show it.
+// cabView is the scan cab for the pages.
 func (f *folder) cabView() CabView {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	v := CabView{
-		Held: f.cab.SHA256 != "", Size: f.cab.Size, SHA256: f.cab.SHA256, Date: f.cab.Date(), Checked: f.cab.Checked,
-		Fetched: f.cab.Fetched, Note: f.cabNote, NextTry: f.cabTry,
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	v := CabView{Checked: f.cab.Checked}
+	if f.held[microsoft.ScanCabName] != nil {
+		v.Held, v.Size, v.SHA256, v.Date, v.Fetched = true, f.cab.Size, f.cab.SHA256, f.cab.Date(), f.cab.Fetched
 	}
-	if t := f.tasks[microsoft.ScanCabName]; t != nil && t.Status == "running" {
-		v.Running, v.Progress = true, percent(t.Done, t.Size)
+	t := f.cabTask()
+	switch {
+	case !f.node.cfg.Internet:
+		v.Note = "this node does not download from Microsoft"
+		return v
+	case t != nil && t.Status == statusRunning:
+		v.Running, v.Progress, v.Note = true, t.percent(), "asking Microsoft"
+		if t.Done > 0 {
+			v.Note = "downloading"
+		}
+	case t != nil && t.Error != "":
+		v.Note, v.NextTry = t.Error+" Next try at "+clock(t.NextTry)+".", t.NextTry
+	case t != nil:
+		v.Note = "queued"
+	case f.doubts[microsoft.ScanCabName]:
+		v.Note = "being verified"
+	case !v.Held:
+		v.Note, v.NextTry = "not downloaded yet", f.cabNext
+	case v.Checked.After(v.Fetched):
+		v.Note, v.NextTry = "unchanged", f.cabNext
+	default:
+		v.Note, v.NextTry = "downloaded", f.cabNext
 	}
 	return v
+}
+
+// DownloadCab asks Microsoft for the scan cab now.
+func (a *Appliance) DownloadCab(ctx context.Context, by Actor) error {
+	if err := cmp.Or(by.need(Operator), a.folder.online()); err != nil {
+		return err
+	}
+	_, err := a.folder.order(ctx, []order{cabOrder(by.Name, true)}, func(tx *replicate.Tx) error {
+		return a.audit(tx, by, "download scan cab", microsoft.ScanCabName, "", "")
+	})
+	if err == nil {
+		a.log.InfoContext(ctx, "scan cab queued", "by", by.Name)
+	}
+	return err
 }

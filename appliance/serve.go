@@ -1,0 +1,275 @@
+package appliance
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/appliance/microsoft"
+)
+
+// How long a caller is told to wait for a file that is on its way.
+const (
+	shortestRetry = 5 * time.Second
+	usualRetry    = time.Minute
+	longestRetry  = 10 * time.Minute
+	offlineRetry  = 30 * time.Minute
+)
+
+// slowest is the rate below which a connection is given up: one that takes
+// what it asked for slower than this holds memory and a file for nothing.
+const slowest = 16 << 10 // bytes per second
+
+// handler serves the folder, for both listeners.
+func (f *folder) handler() http.Handler { return http.HandlerFunc(f.serve) }
+
+// serve answers GET and HEAD of one file, with ranges and conditions as
+// [http.ServeContent] understands them (RFC 9110, sections 13 and 14).
+func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		agentproto.WriteProblem(w, agentproto.Problem{Status: http.StatusMethodNotAllowed, Title: "The folder is only read: GET and HEAD."})
+		return
+	}
+	name := strings.TrimPrefix(r.URL.Path, agentproto.PathFolder)
+	if name == "" && f.node.cfg.FolderListing {
+		f.list(w)
+		return
+	}
+	if microsoft.CheckName(name) != nil {
+		agentproto.WriteProblem(w, agentproto.Problem{Status: http.StatusNotFound, Title: "There is no such file.", Hint: "Files lie flat in the folder, under the names Microsoft gave them."})
+		return
+	}
+	file, h, err := f.open(name)
+	if err != nil {
+		f.absent(w, r, name, err)
+		return
+	}
+	defer file.Close()
+	h.asked.Store(time.Now().Unix())
+	describe(w.Header(), name, h)
+	ctl := http.NewResponseController(w)
+	ctl.SetWriteDeadline(time.Now().Add(usualRetry + time.Duration(h.Bytes/slowest)*time.Second)) // where it cannot be set there is none
+	defer ctl.SetWriteDeadline(time.Time{})
+	http.ServeContent(&meter{ResponseWriter: w, sent: f.sent.Add}, r, name, h.Modified, file)
+}
+
+// describe sets what the answer says about a file: its digest is a strong
+// validator, and stands in Repr-Digest (RFC 9530, section 3) for who checks.
+func describe(header http.Header, name string, h *heldFile) {
+	sum, _ := hex.DecodeString(h.SHA256) // it came out of hex encoding
+	header.Set("ETag", `"`+h.SHA256+`"`)
+	header.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum)+":")
+	header.Set("Content-Type", contentType(name))
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-cache")
+	if _, digest, err := microsoft.NameFromURL(name); err == nil && digest != nil {
+		header.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+}
+
+// contentType goes by the extension, not by what the machine's mime.types
+// says: the same file has the same type on every node.
+func contentType(name string) string {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".cab":
+		return "application/vnd.ms-cab-compressed" // IANA
+	case ".exe":
+		return "application/vnd.microsoft.portable-executable" // IANA
+	case ".msi", ".msp":
+		return "application/x-msi"
+	case ".msu":
+		return "application/x-ms-msu"
+	}
+	return "application/octet-stream"
+}
+
+// errNotHeld is a file that is not there, or not known to be right.
+var errNotHeld = errors.New("not held")
+
+// open opens a file that was verified and looks as it did then. The lock
+// keeps the scan cab from being replaced between its digest and its bytes.
+func (f *folder) open(name string) (*os.File, *heldFile, error) {
+	f.mu.RLock()
+	h := f.held[name]
+	if h == nil {
+		f.mu.RUnlock()
+		return nil, nil, errNotHeld
+	}
+	file, err := f.openAs(name, h.holding)
+	f.mu.RUnlock()
+	if err == nil {
+		return file, h, nil
+	}
+	f.mu.Lock()
+	if f.held[name] == h {
+		delete(f.held, name)
+		f.doubts[name] = true
+	}
+	f.mu.Unlock()
+	wake(f.doubt)
+	f.log.Warn("file in the folder changed; it is verified before it is served again", "file", name, "err", err)
+	f.changed()
+	return nil, nil, errors.Join(errNotHeld, err)
+}
+
+// openAs opens a regular file, not one that a link leads to, if it looks as
+// it should.
+func (f *folder) openAs(name string, as holding) (*os.File, error) {
+	link, err := f.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !as.is(link) {
+		return nil, fmt.Errorf("%s is not as it was when it was verified", name)
+	}
+	file, err := f.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && (!os.SameFile(link, info) || !as.is(info)) {
+		err = fmt.Errorf("%s is not as it was when it was verified", name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// absent answers for a file that is not served. One that a host needs is
+// fetched, and the caller told when to ask again; this also lifts the mark of
+// one that an admin deleted.
+func (f *folder) absent(w http.ResponseWriter, r *http.Request, name string, why error) {
+	f.mu.RLock()
+	doubtful := f.doubts[name]
+	f.mu.RUnlock()
+	switch {
+	case doubtful:
+		later(w, shortestRetry, name+" is being verified.", "Ask again in a moment.")
+	case name != microsoft.ScanCabName && !f.node.cat.needs(name):
+		agentproto.WriteProblem(w, agentproto.Problem{
+			Status: http.StatusNotFound, Title: "There is no file " + name + " here.",
+			Hint: "A node holds what its hosts reported as needed and may install; scan the host and ask again.",
+		})
+	case !f.node.cfg.Internet:
+		later(w, offlineRetry, name+" is not here, and this node does not download from Microsoft.", "Copy the file into the folder, or ask a node with internet = true.")
+	default:
+		wait, err := f.asked(r, name)
+		if err != nil {
+			f.log.WarnContext(r.Context(), "asked-for file not queued", "file", name, "err", err, "cause", why)
+		}
+		later(w, wait, name+" is not here yet; it is queued for download from Microsoft.", "Ask again after the time in Retry-After.")
+	}
+}
+
+func later(w http.ResponseWriter, wait time.Duration, title, hint string) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
+	agentproto.WriteProblem(w, agentproto.Problem{Status: http.StatusServiceUnavailable, Title: title, Hint: hint})
+}
+
+// asked queues a file that a host asked for, before those nobody asked for,
+// and estimates when it will be there.
+func (f *folder) asked(r *http.Request, name string) (time.Duration, error) {
+	f.mu.RLock()
+	t := f.queue[name]
+	wait := usualRetry
+	if t != nil && t.Status == statusRunning && t.Rate > 0 && t.Size > 0 {
+		wait = time.Duration((t.Size-t.Done)/t.Rate) * time.Second
+	}
+	if t != nil && !t.NextTry.IsZero() {
+		wait = time.Until(t.NextTry)
+	}
+	f.mu.RUnlock()
+	wait = min(max(wait, shortestRetry), longestRetry)
+	o := cabOrder(f.whoAsks(r), false)
+	if name != microsoft.ScanCabName {
+		file, _ := f.node.cat.fileNamed(name)
+		o = order{kind: kindUpdate, file: name, title: file.title, by: f.whoAsks(r), size: file.Size, hosts: askedFirst, forced: true}
+	}
+	_, err := f.order(r.Context(), []order{o}, nil)
+	return wait, err
+}
+
+// askedFirst is more hosts than a mesh has: what a host asks for now goes
+// before what hosts will ask for later.
+const askedFirst = 1 << 20
+
+// whoAsks names the caller: a host by its certificate, or an address.
+func (f *folder) whoAsks(r *http.Request) string {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		id := agentproto.HostID(r.TLS.PeerCertificates[0].Subject.CommonName)
+		c := f.node.cat
+		c.mu.RLock()
+		defer c.mu.RUnlock()
+		if h := c.hosts[id]; h != nil && h.Facts.Name != "" {
+			return "host " + h.Facts.Name
+		}
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	return "host " + host
+}
+
+// list is the listing, where the configuration wants one.
+func (f *folder) list(w http.ResponseWriter) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var b strings.Builder
+	b.WriteString("<!doctype html><meta charset=utf-8><title>waptwua</title><pre>\n")
+	for _, name := range slices.Sorted(maps.Keys(f.held)) {
+		h, text := f.held[name], html.EscapeString(name)
+		fmt.Fprintf(&b, "%s %14d <a href=\"%s\">%s</a>\n", h.Modified.UTC().Format("2006-01-02 15:04"), h.Bytes, text, text)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'")
+	io.WriteString(w, b.String())
+}
+
+// A meter counts the bytes that pass. It keeps the io.ReaderFrom of what it
+// wraps: on plain HTTP that is the kernel's sendfile.
+type meter struct {
+	http.ResponseWriter
+	sent func(int64) int64
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	n, err := m.ResponseWriter.Write(p)
+	m.sent(int64(n))
+	return n, err
+}
+
+// ReadFrom implements [io.ReaderFrom].
+func (m *meter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(m.ResponseWriter, r)
+	m.sent(n)
+	return n, err
+}
+
+// Unwrap lets [http.ResponseController] through.
+func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+// removePartial deletes what arrived of a file, with its note.
+func (f *folder) removePartial(name string) {
+	for _, p := range []string{".partial/" + name, ".partial/" + name + ".json"} {
+		if err := f.root.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			f.log.Warn("partial file not deleted", "path", p, "err", err)
+		}
+	}
+}

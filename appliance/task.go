@@ -1,0 +1,236 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate"
+)
+
+// The values of a task's kind and status.
+const (
+	kindScan   = "scan"
+	kindUpdate = "update"
+
+	statusQueued    = "queued"
+	statusRunning   = "running"
+	statusDone      = "done"
+	statusUnchanged = "unchanged"
+	statusFailed    = "failed" // the last try; without NextTry there is no other
+)
+
+// What is kept of tasks that ended.
+const (
+	historyAge  = 90 * 24 * time.Hour
+	historyRows = 2000
+)
+
+// bySchedule is who asks for what the node fetches by itself.
+const bySchedule = "schedule"
+
+// A task is a download that has not ended, with what only memory knows of it.
+type task struct {
+	Task
+	hosts  int  // that wait for the file
+	forced bool // somebody asked for it by name: it stays when no host waits
+	wrong  int  // tries in a row that brought a wrong file
+
+	sampled time.Time // when Rate was last computed
+	before  int64     // bytes on disk then
+}
+
+func newTask(kind, file string, now time.Time) *task {
+	var tail [4]byte
+	rand.Read(tail[:])
+	return &task{Task: Task{
+		ID:   fmt.Sprintf("%011x-%s", now.UnixMilli(), hex.EncodeToString(tail[:])),
+		Kind: kind, File: file, Status: statusQueued, Queued: now,
+	}}
+}
+
+// askedBy adds a name to By, which names everyone who asked, up to five.
+func (t *task) askedBy(name string) {
+	names := strings.Split(t.By, ", ")
+	switch {
+	case t.By == "":
+		t.By = name
+	case slices.Contains(names, name) || len(names) > 5:
+	case len(names) == 5:
+		t.By += ", others"
+	default:
+		t.By += ", " + name
+	}
+}
+
+// progress takes in how far the bytes are.
+func (t *task) progress(done, total int64, now time.Time) {
+	if total > 0 {
+		t.Size = total
+	}
+	switch took := now.Sub(t.sampled); {
+	case t.sampled.IsZero():
+		t.sampled, t.before = now, done
+	case took >= time.Second:
+		rate := int64(float64(done-t.before) / took.Seconds())
+		if t.Rate > 0 {
+			rate = (2*t.Rate + rate) / 3 // calmer to look at
+		}
+		t.Rate, t.sampled, t.before = rate, now, done
+	}
+	t.Done = done
+}
+
+func (t *task) percent() int {
+	if t.Size <= 0 {
+		return 0
+	}
+	return int(min(100*t.Done/t.Size, 100))
+}
+
+// state is the task as a state of its file.
+func (t *task) state() fileState {
+	s := fileState{State: Queued, Size: t.Size}
+	switch t.Status {
+	case statusRunning:
+		s.State, s.Percent = Downloading, t.percent()
+	case statusFailed:
+		s.State = Failed
+	}
+	if t.Error != "" {
+		s.Note = t.Error
+		if !t.NextTry.IsZero() {
+			s.Note += " Next try at " + clock(t.NextTry) + "."
+		}
+	}
+	return s
+}
+
+// running says whether a file is being downloaded now. The lock is held.
+func (f *folder) running(name string) bool {
+	t := f.queue[name]
+	return t != nil && t.Status == statusRunning
+}
+
+// loadTasks takes the tasks in. What ran when the node stopped goes on.
+func (f *folder) loadTasks(tx *replicate.Tx) error {
+	for r, err := range tasks.all(tx) {
+		if err != nil {
+			return err
+		}
+		t := r.value
+		switch {
+		case t.Status == statusDone, t.Status == statusUnchanged, t.Status == statusFailed && t.NextTry.IsZero():
+			f.ended = append(f.ended, t)
+			continue
+		case t.Status == statusRunning:
+			t.Status = statusQueued
+		}
+		// A task that failed keeps its next try, but a clock that was set
+		// back must not make it wait for years.
+		if latest := time.Now().Add(longestWait); t.NextTry.After(latest) {
+			t.NextTry = latest
+		}
+		f.queue[t.File] = &task{Task: t, forced: t.By != bySchedule}
+	}
+	slices.SortFunc(f.ended, func(x, y Task) int { return x.Finished.Compare(y.Finished) })
+	return nil
+}
+
+// keepTasks stores tasks in a transaction.
+func keepTasks(tx *replicate.Tx, list ...Task) error {
+	for _, t := range list {
+		if err := tasks.put(tx, t.ID, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save stores a task as it is now. A store that cannot be written costs the
+// row its durability, not the download.
+func (f *folder) save(ctx context.Context, t *task) {
+	f.mu.RLock()
+	row := t.Task
+	f.mu.RUnlock()
+	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error { return keepTasks(tx, row) })
+	if err != nil && ctx.Err() == nil {
+		f.log.WarnContext(ctx, "download task not recorded", "file", row.File, "err", err)
+	}
+	f.changed()
+}
+
+// end moves a task to the history. The lock is held.
+func (f *folder) end(t *task) {
+	delete(f.queue, t.File)
+	f.ended = append(f.ended, t.Task)
+}
+
+// prune forgets the oldest of the history.
+func (f *folder) prune(ctx context.Context) error {
+	f.mu.Lock()
+	n := max(len(f.ended)-historyRows, 0)
+	for n < len(f.ended) && time.Since(f.ended[n].Finished) > historyAge {
+		n++
+	}
+	gone := f.ended[:n]
+	f.ended = slices.Clone(f.ended[n:])
+	f.mu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	return f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		for _, t := range gone {
+			if err := tasks.del(tx, t.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Tasks lists downloads, running ones first, then newest; status empty for
+// all. The order is total and the cursor is a place in it, so that a page
+// after a change neither repeats nor skips what did not move.
+func (a *Appliance) Tasks(_ context.Context, status string, p Page) (list []Task, next string, err error) {
+	f := a.folder
+	f.mu.RLock()
+	all := slices.Clone(f.ended)
+	for _, t := range f.queue {
+		all = append(all, t.Task)
+	}
+	f.mu.RUnlock()
+	slices.SortFunc(all, func(x, y Task) int { return cmp.Compare(x.place(), y.place()) })
+	for _, t := range all {
+		if status != "" && t.Status != status || t.place() <= p.After {
+			continue
+		}
+		if len(list) == p.limit() {
+			return list, list[len(list)-1].place(), nil
+		}
+		list = append(list, t)
+	}
+	return list, "", nil
+}
+
+// place is where a task stands in lists: running, then waiting or failed,
+// then ended, and of each the newest first.
+func (t Task) place() string {
+	group := 2
+	switch t.Status {
+	case statusRunning:
+		group = 0
+	case statusQueued, statusFailed:
+		group = 1
+	}
+	return fmt.Sprintf("%d.%016x.%s", group, ^uint64(t.Queued.UnixMilli()), t.ID)
+}
+
+// cabTask is the scan cab's task that has not ended. The lock is held.
+func (f *folder) cabTask() *task { return f.queue[microsoft.ScanCabName] }
