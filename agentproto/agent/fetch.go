@@ -1,0 +1,398 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+)
+
+// A wait is a file that could not be had, and when to ask for it again.
+type wait struct {
+	until time.Time
+	tries int  // in a row
+	away  bool // the node has not got it yet
+}
+
+// room is what must stay free on the disk beyond a file's double size: the
+// file is here once and once in Windows' own cache, and servicing unpacks it.
+const room = 2 << 30
+
+// errNoRoom is a disk that is too full.
+var errNoRoom = errors.New("not enough free space on the disk")
+
+// runFetch downloads what is wanted: the scan cab first, because everything
+// else rests on it.
+func (a *Agent) runFetch(ctx context.Context) error {
+	for ctx.Err() == nil {
+		a.obeyFetch(ctx)
+		if _, err := a.download(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNotEnrolled) && !errors.Is(err, errDisabled) {
+			a.log.WarnContext(ctx, "download", "err", err)
+		}
+		a.fetch.wait(ctx, a.untilRetry())
+	}
+	return ctx.Err()
+}
+
+// untilRetry is how long until a file that could not be had is asked for
+// again; long when there is none, since whatever changes that kicks.
+func (a *Agent) untilRetry() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := time.Hour
+	for _, w := range a.waits {
+		d = min(d, time.Until(w.until))
+	}
+	return max(d, time.Second)
+}
+
+// download is one pass: the scan cab if the node has another one, then every
+// file of every wanted update that is not here. It returns a sentence.
+func (a *Agent) download(ctx context.Context) (string, error) {
+	if err := a.fetch.take(ctx); err != nil {
+		return "", err
+	}
+	defer a.fetch.give()
+	defer a.say("fetch", "")
+	if !a.manages() {
+		return "", errDisabled
+	}
+	if _, _, err := a.node(); err != nil {
+		return "", err
+	}
+	cabErr := a.fetchCab(ctx)
+	got, left, err := a.fetchFiles(ctx)
+	a.warn("fetch", errors.Join(cabErr, err))
+	a.clean(ctx)
+	if got > 0 {
+		a.contact.now() // statuses changed
+		a.windows.now()
+	}
+	if err = errors.Join(cabErr, err); err != nil {
+		return "", err
+	}
+	switch {
+	case left > 0:
+		return fmt.Sprintf("Downloaded %s; %s not to be had yet and will be asked for again.", count(got, "file"), count(left, "file")), nil
+	case got > 0:
+		return fmt.Sprintf("Downloaded %s.", count(got, "file")), nil
+	}
+	return "Nothing to download.", nil
+}
+
+// fetchCab downloads the scan cab when the node's digest is not ours.
+func (a *Agent) fetchCab(ctx context.Context) error {
+	a.mu.Lock()
+	ref, held := a.st.WantCab, a.st.Cab
+	a.mu.Unlock()
+	if ref == nil || ref.SHA256 == held || !a.mayAsk(cabName(ref.SHA256)) {
+		return nil
+	}
+	w := wanted{name: cabName(ref.SHA256), size: ref.Size, sha256: ref.SHA256}
+	if !a.cabs.holds(w) {
+		a.say("fetch", "downloading "+agentproto.ScanCabName)
+		began := time.Now()
+		if err := a.roomFor(ctx, w); err != nil {
+			return err
+		}
+		if err := a.cabs.fetch(ctx, w, a.fromNode(agentproto.ScanCabName)); err != nil {
+			return a.put(ctx, w.name, err)
+		}
+		a.log.InfoContext(ctx, "scan cab downloaded", "digest", ref.SHA256, "bytes", ref.Size, "took", time.Since(began))
+	}
+	a.got(w.name)
+	if err := a.change(func(s *state) { s.Cab = ref.SHA256 }); err != nil {
+		return err
+	}
+	a.windows.now()
+	return nil
+}
+
+// cabName is the scan cab's name here. It has the digest in it, so that a new
+// one never takes the place of one that Windows is reading.
+func cabName(digest string) string { return "wsusscn2-" + digest[:min(16, len(digest))] + ".cab" }
+
+// fetchFiles downloads what wanted updates need, the most urgent update
+// first. A file that cannot be had does not hold up the others; a full disk
+// and a context that ended do.
+func (a *Agent) fetchFiles(ctx context.Context) (got, left int, err error) {
+	list := slices.DeleteFunc(a.choices(), func(c choice) bool { return !c.wanted() || c.Found.OnHost })
+	inOrder(list)
+	policy, _ := a.policy()
+	broken := 0
+	for _, c := range list {
+		whole := true
+		for _, f := range c.files() {
+			w := want(f)
+			switch {
+			case a.files.holds(w):
+				continue
+			case !a.mayAsk(w.name):
+				left++
+				whole = false
+				continue
+			}
+			a.say("fetch", "downloading "+c.Update.Title)
+			if err := a.roomFor(ctx, w); err != nil {
+				return got, left, err
+			}
+			if err := a.fetchFile(ctx, w, f.URL, policy.Settings.DirectDownload); err != nil {
+				if ended := a.put(ctx, w.name, err); ended != nil {
+					return got, left, ended
+				}
+				if broken = nobodyAnswered(broken, err); broken > 1 {
+					return got, left, err // the line is cut: the other files would only say so again
+				}
+				left++
+				whole = false
+				continue
+			}
+			broken = 0
+			a.got(w.name)
+			got++
+		}
+		if whole {
+			a.reportSoon()
+		}
+	}
+	return got, left, nil
+}
+
+// nobodyAnswered counts failures in a row that are of the line, not of a file.
+func nobodyAnswered(n int, err error) int {
+	if p := (*agentproto.Problem)(nil); errors.As(err, &p) || errors.Is(err, errBad) {
+		return 0
+	}
+	return n + 1
+}
+
+// fetchFile downloads one file: from Microsoft when the host may, else or
+// when that fails from the node.
+func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct bool) error {
+	var first error
+	if direct {
+		err := a.files.fetch(ctx, w, a.fromMicrosoft(from))
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		first = fmt.Errorf("directly: %w", err)
+	}
+	node, _, err := a.node()
+	if err != nil {
+		return err
+	}
+	for range max(1, len(node.Nodes())) {
+		if err = a.files.fetch(ctx, w, a.fromNode(w.name)); !errors.Is(err, errBad) {
+			break
+		}
+		a.log.WarnContext(ctx, "download thrown away", "path", w.name, "node", node.Nodes()[0], "err", err)
+		askAnother(node, a.log)
+	}
+	if err != nil {
+		return errors.Join(err, first)
+	}
+	return nil
+}
+
+func (a *Agent) fromNode(name string) source {
+	return func(ctx context.Context, offset int64, etag string) (agentproto.Content, error) {
+		node, _, err := a.node()
+		if err != nil {
+			return agentproto.Content{}, err
+		}
+		return node.Fetch(ctx, name, offset, etag)
+	}
+}
+
+// fromMicrosoft asks the URL that Windows' own scan named. The scan cab is
+// signed, but a file is asked for over plain http: only hosts of Microsoft's
+// are asked, and the digest decides.
+func (a *Agent) fromMicrosoft(raw string) source {
+	return func(ctx context.Context, offset int64, etag string) (agentproto.Content, error) {
+		u, err := url.Parse(raw)
+		if err != nil || !microsofts(u.Hostname()) {
+			return agentproto.Content{}, fmt.Errorf("%q is not on a host of Microsoft's", clip(raw))
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, raw, nil)
+		if err != nil {
+			return agentproto.Content{}, err
+		}
+		if offset > 0 && etag != "" {
+			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+			req.Header.Set("If-Range", etag)
+		}
+		resp, err := a.microsoft.Do(req)
+		if err != nil {
+			return agentproto.Content{}, err
+		}
+		c := agentproto.Content{Body: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag")}
+		switch resp.StatusCode {
+		case http.StatusOK:
+			return c, nil
+		case http.StatusPartialContent:
+			c.Offset = offset
+			c.Size += offset
+			return c, nil
+		}
+		resp.Body.Close()
+		return agentproto.Content{}, fmt.Errorf("%s answered %s", u.Host, resp.Status)
+	}
+}
+
+// microsofts says whether a host is one from which Microsoft serves updates
+// (Windows Update troubleshooting, "Device cannot access update files").
+func microsofts(host string) bool {
+	host = strings.ToLower(host)
+	for _, domain := range []string{"windowsupdate.com", "update.microsoft.com", "delivery.mp.microsoft.com", "download.microsoft.com"} {
+		if host == domain || strings.HasSuffix(host, "."+domain) {
+			return true
+		}
+	}
+	return false
+}
+
+// directClient is for direct_download; without a transport it goes through
+// the proxy of the host's environment.
+func directClient(t http.RoundTripper) *http.Client {
+	if t == nil {
+		t = &http.Transport{
+			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
+			TLSHandshakeTimeout: 15 * time.Second, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
+		}
+	}
+	return &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > 5 || !microsofts(req.URL.Hostname()) {
+			return fmt.Errorf("sent on to %q, which is no host of Microsoft's", clip(req.URL.Hostname()))
+		}
+		return nil
+	}}
+}
+
+// roomFor says whether a file fits, and in Windows' cache once more.
+func (a *Agent) roomFor(ctx context.Context, w wanted) error {
+	free, err := a.machine.FreeSpace(ctx, a.dir)
+	if err != nil {
+		a.log.DebugContext(ctx, "free space unknown", "err", err)
+		return nil // a full disk will say so itself
+	}
+	if free < 2*w.size+room {
+		return fmt.Errorf("%w: %d MB are free, %d MB are needed to download and install %s", errNoRoom, free>>20, (2*w.size+room)>>20, w.name)
+	}
+	return nil
+}
+
+// mayAsk says whether a file that could not be had may be asked for again.
+func (a *Agent) mayAsk(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !time.Now().Before(a.waits[name].until)
+}
+
+func (a *Agent) got(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waits, name)
+}
+
+// forgive forgets why files could not be had.
+func (a *Agent) forgive() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.waits)
+}
+
+// put notes that a file could not be had and when to ask again. It returns
+// an error that ends the pass.
+func (a *Agent) put(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	share := a.share()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w := a.waits[name]
+	w.tries++
+	w.until = time.Now().Add(backoff(w.tries, 30*time.Second, 2*time.Hour, share))
+	away, problem := (*agentproto.AwayError)(nil), (*agentproto.Problem)(nil)
+	switch {
+	case errors.Is(err, errBad):
+		a.log.WarnContext(ctx, "no node has it as it should be", "path", name, "tries", w.tries, "err", err)
+	case errors.As(err, &away):
+		w.away = true
+		w.until = time.Now().Add(max(away.After, time.Second))
+		a.log.DebugContext(ctx, "file not on the node yet", "path", name, "again", away.After)
+	case errors.As(err, &problem) && problem.Status == http.StatusNotFound:
+		w.away = true
+		a.log.DebugContext(ctx, "file not on the node", "path", name)
+	default:
+		a.log.WarnContext(ctx, "download interrupted", "path", name, "tries", w.tries, "err", err)
+	}
+	a.waits[name] = w
+	return nil
+}
+
+// askAnother puts the node that is asked first at the end, until the next
+// check-in puts them in order: what it serves is not what it should be.
+func askAnother(node Node, log *slog.Logger) {
+	if nodes := node.Nodes(); len(nodes) > 1 {
+		if err := node.SetNodes(append(nodes[1:], nodes[0])); err != nil {
+			log.Warn("nodes", "err", err)
+		}
+	}
+}
+
+// clean removes the downloads that no wanted update needs: of what is
+// installed, forbidden, replaced, or in Windows' own cache.
+func (a *Agent) clean(ctx context.Context) {
+	a.mu.Lock()
+	never := a.scan.Started.IsZero()
+	a.mu.Unlock()
+	if never {
+		return // a lost scan says nothing about the downloads
+	}
+	keep := map[string]bool{}
+	for _, c := range a.choices() {
+		if c.wanted() && !c.Found.OnHost {
+			for _, f := range c.files() {
+				keep[f.Name] = true
+			}
+		}
+	}
+	a.mu.Lock()
+	cabs := map[string]bool{}
+	if a.st.Cab != "" {
+		cabs[cabName(a.st.Cab)] = true
+	}
+	if a.st.WantCab != nil {
+		cabs[cabName(a.st.WantCab.SHA256)] = true
+	}
+	for name := range a.waits {
+		if !keep[name] && !cabs[name] {
+			delete(a.waits, name)
+		}
+	}
+	a.mu.Unlock()
+	freed, err := a.files.keepOnly(keep)
+	freedCab, errCab := a.cabs.keepOnly(cabs)
+	if freed+freedCab > 0 {
+		a.log.InfoContext(ctx, "downloads cleaned", "bytes", freed+freedCab)
+	}
+	if err = errors.Join(err, errCab); err != nil {
+		a.log.WarnContext(ctx, "clean the downloads", "err", err)
+	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,220 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"wuamesh/agentproto"
+)
+
+// An occasion is why a pass of installs begins.
+type occasion string
+
+const (
+	scheduled occasion = "scheduled" // install_scheduling
+	ordered   occasion = "ordered"   // by an admin, who does not wait for a pause
+)
+
+// install has Windows install what may be installed and is here. It returns
+// a sentence. With nothing to install, Windows is not even asked.
+func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
+	if err := a.windows.take(ctx); err != nil {
+		return "", err
+	}
+	defer a.windows.give()
+	share := a.share()
+	began := time.Now()
+	a.note(func(s *state) { s.Install = attemptAt{At: began, Share: share} })
+	if !a.manages() {
+		return "", errDisabled
+	}
+	a.mu.Lock()
+	cab := a.st.Cab
+	a.mu.Unlock()
+	if cab == "" {
+		return "", errNoCab
+	}
+	if len(a.ready(why)) == 0 {
+		return "Nothing to install.", nil
+	}
+	a.say("windows", "preparing to install")
+	defer a.say("windows", "")
+	var done tally
+	err := a.session(ctx, cab, func(s Session) error {
+		_, hash := a.policy()
+		// Windows installs only what this very session found, and much may be
+		// true now that was not at the last scan.
+		if err := a.search(ctx, s, cab, hash); err != nil {
+			return err
+		}
+		err := a.installAll(ctx, s, a.ready(why), &done)
+		if done.tried == 0 {
+			return err
+		}
+		_, hash = a.policy()
+		return errors.Join(err, a.search(ctx, s, cab, hash))
+	})
+	a.fetch.now() // cleans, and gets deltas that Windows asked for
+	a.contact.now()
+	if err != nil {
+		return "", fmt.Errorf("install: %w", err)
+	}
+	return done.sentence()
+}
+
+// ready is what may be installed now, in order.
+func (a *Agent) ready(why occasion) []choice {
+	now := time.Now()
+	list := slices.DeleteFunc(a.choices(), func(c choice) bool { return !c.installable(now, why == ordered) })
+	inOrder(list)
+	return list
+}
+
+// A tally counts what a pass of installs came to.
+type tally struct {
+	tried, installed, restart int
+	failed                    []string
+}
+
+func (t tally) sentence() (string, error) {
+	text := fmt.Sprintf("Installed %s", count(t.installed, "update"))
+	if t.restart > 0 {
+		text += fmt.Sprintf(", %d after a restart", t.restart)
+	}
+	switch {
+	case len(t.failed) == 0:
+		return text + ".", nil
+	case t.installed > 0:
+		return text + fmt.Sprintf("; %d failed, first %s.", len(t.failed), t.failed[0]), nil
+	}
+	return "", fmt.Errorf("%s could not be installed, first %s", count(len(t.failed), "update"), t.failed[0])
+}
+
+// installAll installs one update per call, so that a bad one does not sink
+// the others, and a stop is honoured between two of them.
+func (a *Agent) installAll(ctx context.Context, s Session, list []choice, done *tally) error {
+	for _, c := range list {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// An admin may have forbidden it a minute ago.
+		if !a.stillMay(c) {
+			continue
+		}
+		a.say("windows", "installing "+c.Update.Title)
+		began := time.Now()
+		if done.tried == 0 {
+			if err := a.change(func(s *state) { s.Rescan = true }); err != nil {
+				return err
+			}
+		}
+		done.tried++
+		out, err := a.installOne(ctx, s, c)
+		if err != nil && (ctx.Err() != nil || hresult(err) == 0) {
+			return fmt.Errorf("%s: %w", c.Update.Title, err)
+		}
+		if err != nil {
+			out = Outcome{HResult: hresult(err)}
+		}
+		if out.HResult == codeInstallNotAllowed || out.HResult == codeServiceStop || out.HResult == codeShutdown {
+			// Not this update's fault: another install runs, a restart must
+			// come first, or Windows is going down.
+			return fmt.Errorf("%s: %w", c.Update.Title, cmpErr(err, out))
+		}
+		a.settled(ctx, c, out, time.Since(began), done)
+	}
+	return nil
+}
+
+// cmpErr is the error of a call, or else the outcome as one.
+func cmpErr(err error, o Outcome) error {
+	if err != nil {
+		return err
+	}
+	return &WindowsError{Call: "Install", HResult: o.HResult}
+}
+
+// stillMay asks the rules of now about an update that was ready a while ago.
+func (a *Agent) stillMay(c choice) bool {
+	p, _ := a.policy()
+	u := ruleView(c.Update)
+	u.Superseded = c.Superseded
+	return decideOne(u, p).May()
+}
+
+// installOne gives Windows the files, accepts the licence and installs.
+func (a *Agent) installOne(ctx context.Context, s Session, c choice) (Outcome, error) {
+	if !c.Found.OnHost {
+		var paths []string
+		for _, f := range c.files() {
+			path, err := a.files.verify(want(f))
+			if errors.Is(err, errBad) {
+				// It was good when it came; the disk is not. Fetch it again.
+				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeIncorrectHash, Plain: err.Error()}
+			}
+			if err != nil {
+				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeNotDownloaded, Plain: err.Error()}
+			}
+			paths = append(paths, path)
+		}
+		if err := s.CopyToCache(ctx, c.Ref(), paths); err != nil {
+			if hresult(err) == codeIncorrectHash {
+				a.distrust(c)
+			}
+			return Outcome{}, err
+		}
+	}
+	if c.EULA {
+		if err := s.AcceptEULA(ctx, c.Ref()); err != nil {
+			return Outcome{}, err
+		}
+	}
+	return s.Install(ctx, c.Ref())
+}
+
+// distrust throws away the files of an update that Windows found to be wrong
+// though they passed our check, which for want of a digest may be of their
+// size alone.
+func (a *Agent) distrust(c choice) {
+	for _, f := range c.files() {
+		if err := a.files.remove(f.Name); err != nil {
+			a.log.Warn("remove a refused file", "path", f.Name, "err", err)
+		}
+	}
+	if node, _, err := a.node(); err == nil {
+		askAnother(node, a.log)
+	}
+}
+
+// settled keeps what became of one update, on disk, before the next begins.
+func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Duration, done *tally) {
+	at := time.Now().UTC()
+	t := tried{HResult: out.HResult, At: at, Restart: out.Restart && !out.Failed(), Deltas: c.Tried.Deltas}
+	if out.Failed() {
+		t.Count = c.Tried.Count + 1
+		t.Deltas = t.Deltas || wantsDeltas(c, out)
+		done.failed = append(done.failed, fmt.Sprintf("%s with 0x%08X", c.Update.Title, out.HResult))
+	} else {
+		done.installed++
+		t.HResult = 0
+	}
+	if t.Restart {
+		done.restart++
+	}
+	a.log.InfoContext(ctx, "installed", "update", string(c.Update.ID), "title", c.Update.Title, "hresult", fmt.Sprintf("0x%08X", out.HResult), "restart", t.Restart, "took", took)
+	a.note(func(s *state) {
+		s.Tried[c.Update.ID] = t
+		s.Outbox.addInstall(agentproto.InstallResult{UpdateRef: c.Ref(), HResult: t.HResult, Restart: t.Restart, At: at})
+	})
+	a.contact.now()
+}
+
+// wantsDeltas says whether Windows asked for more than the full files, and
+// there is more to be had.
+func wantsDeltas(c choice, out Outcome) bool {
+	return (out.HResult == codeAnotherDownload || out.HResult == codeNotDownloaded) &&
+		slices.ContainsFunc(c.Update.Files, func(f agentproto.File) bool { return f.Delta })
+}

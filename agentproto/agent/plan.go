@@ -1,0 +1,186 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+)
+
+// A choice is one update that a scan found and what the rules say about it.
+type choice struct {
+	Found
+	Decision   rules.Decision
+	Superseded bool // by another one that is needed or installed here
+	Outdone    bool // by another one that may be installed here too
+	OnDisk     bool // Windows or the agent has every file
+	Tried      tried
+}
+
+// needed says whether there is something to install.
+func (c choice) needed() bool { return !c.Installed && !c.Restart && !c.Tried.Restart }
+
+// wanted says whether its files are worth having: it may be installed, now
+// or when its delay is over.
+func (c choice) wanted() bool {
+	return c.needed() && c.Decision.May() && !c.Outdone && !c.UserInput
+}
+
+// installable says whether it may be installed now. An order of an admin does
+// not wait for the pause after a failure.
+func (c choice) installable(now time.Time, ordered bool) bool {
+	return c.wanted() && c.OnDisk && c.Decision.Verdict == rules.Allowed && (ordered || !now.Before(c.Tried.again()))
+}
+
+// files are the downloads the update needs: the deltas only after Windows
+// refused the full files alone (AGENT's section on CopyToCache in DESIGN.md).
+func (c choice) files() []agentproto.File {
+	return slices.DeleteFunc(slices.Clone(c.Update.Files), func(f agentproto.File) bool { return f.Delta && !c.Tried.Deltas })
+}
+
+// again is when an update that failed is tried again by itself: after an
+// hour, then two, four… at most a day.
+func (t tried) again() time.Time {
+	if t.Count == 0 {
+		return time.Time{}
+	}
+	return t.At.Add(min(time.Hour<<min(t.Count-1, 5), 24*time.Hour))
+}
+
+// decide says what becomes of everything a scan found. onDisk says whether
+// the agent holds every file of an update that it is asked about.
+func decide(found []Found, p rules.Policy, tries map[rules.UpdateID]tried, onDisk func(choice) bool, now time.Time) []choice {
+	set := rules.Compile(p)
+	by := superseders(found)
+	list := make([]choice, len(found))
+	may := make(map[rules.UpdateID]bool, len(found))
+	for i, f := range found {
+		u := ruleView(f.Update)
+		u.Superseded = len(by[f.Update.ID]) > 0
+		list[i] = choice{Found: f, Superseded: u.Superseded, Decision: set.Decide(u, now), Tried: tries[f.Update.ID]}
+		may[f.Update.ID] = f.Installed || f.Restart || list[i].Decision.May() && !f.UserInput
+	}
+	for i := range list {
+		c := &list[i]
+		for _, newer := range by[c.Update.ID] {
+			c.Outdone = c.Outdone || may[newer]
+		}
+		c.OnDisk = c.Found.OnHost || onDisk(*c)
+	}
+	return list
+}
+
+// superseders maps an update to those found ones that replace it. Windows
+// lists what an update replaces at any distance; two that claim to replace
+// each other are both kept, since neither is older.
+func superseders(found []Found) map[rules.UpdateID][]rules.UpdateID {
+	replaces := make(map[[2]rules.UpdateID]bool)
+	for _, f := range found {
+		for _, old := range f.Update.Supersedes {
+			replaces[[2]rules.UpdateID{f.Update.ID, old}] = true
+		}
+	}
+	by := make(map[rules.UpdateID][]rules.UpdateID)
+	for _, f := range found {
+		for _, old := range f.Update.Supersedes {
+			if old != f.Update.ID && !replaces[[2]rules.UpdateID{old, f.Update.ID}] {
+				by[old] = append(by[old], f.Update.ID)
+			}
+		}
+	}
+	return by
+}
+
+// ruleView is what deciding needs to know of an update.
+func ruleView(u agentproto.Update) rules.Update {
+	v := rules.Update{ID: u.ID, KBs: u.KBs, Severity: u.Severity, Classification: u.Classification.ID, Published: u.Published}
+	for _, p := range u.Products {
+		v.Products = append(v.Products, p.ID)
+	}
+	return v
+}
+
+// inOrder sorts what is to be installed: servicing stacks first, because they
+// install the others; what must be alone last, because a restart it demands
+// would hold the others up; else the oldest first.
+func inOrder(list []choice) {
+	rank := func(c choice) int {
+		switch {
+		case strings.Contains(strings.ToLower(c.Update.Title), "servicing stack"):
+			return 0
+		case c.Update.Exclusive:
+			return 2
+		}
+		return 1
+	}
+	slices.SortFunc(list, func(a, b choice) int {
+		return cmp.Or(rank(a)-rank(b), a.Update.Published.Compare(b.Update.Published), strings.Compare(string(a.Update.ID), string(b.Update.ID)))
+	})
+}
+
+// statuses are what the node is told of every update that was found.
+func statuses(list []choice) []agentproto.Status {
+	out := make([]agentproto.Status, 0, len(list))
+	for _, c := range list {
+		s := agentproto.Status{
+			ID: c.Update.ID, Revision: c.Update.Revision, Installed: c.Installed,
+			OnHost: c.OnDisk && !c.Installed, Restart: c.Restart || c.Tried.Restart && !c.Installed, Superseded: c.Superseded,
+		}
+		if !c.Tried.At.IsZero() {
+			s.HResult, s.Tried = c.Tried.HResult, c.Tried.At
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// recurring is when work that last began at last is due again. A share of a
+// tenth of the period, at most half an hour, keeps the hosts of a branch
+// apart that were installed together.
+func recurring(last time.Time, period time.Duration, share float64) time.Time {
+	if last.IsZero() {
+		return last
+	}
+	return last.Add(period + time.Duration(share*float64(min(period/10, 30*time.Minute))))
+}
+
+// minPeriod is what a schedule of 0, "at every tick", comes to.
+const minPeriod = time.Minute
+
+// scanDue is when the next scan begins, if at all: download_scheduling has
+// passed since the last one and something changed. A failed one is repeated
+// sooner, at growing intervals.
+func scanDue(last attemptAt, s rules.Settings, changed bool) (time.Time, bool) {
+	period := max(s.DownloadScheduling, minPeriod)
+	switch {
+	case last.At.IsZero():
+		return time.Time{}, true
+	case last.Failed > 0:
+		return recurring(last.At, min(15*time.Minute<<min(last.Failed-1, 7), period, 24*time.Hour), last.Share), true
+	case !changed:
+		return time.Time{}, false
+	}
+	return recurring(last.At, period, last.Share), true
+}
+
+// installDue is when the next install begins; never without a schedule.
+func installDue(last attemptAt, s rules.Settings) (time.Time, bool) {
+	if s.InstallScheduling <= 0 {
+		return time.Time{}, false
+	}
+	return recurring(last.At, max(s.InstallScheduling, minPeriod), last.Share), true
+}
+
+// backoff is how long to wait after that many failures in a row: from first,
+// doubled each time, at most most, less up to a half by share so that a
+// branch does not come back all at once.
+func backoff(failures int, first, most time.Duration, share float64) time.Duration {
+	d := first << min(max(failures-1, 0), 16)
+	if d > most || d <= 0 {
+		d = most
+	}
+	return d - time.Duration(share*float64(d/2))
+}
