@@ -20,7 +20,7 @@ const (
 	PathCheckin = "/agent/v1/checkin" // POST Checkin → CheckinResponse
 	PathReport  = "/agent/v1/report"  // POST Report → ReportResponse
 	PathResults = "/agent/v1/results" // POST Results → 204
-	PathEvents  = "/agent/v1/events"  // GET, server-sent events: "command" (a Command), "policy" (no data: check in)
+	PathEvents  = "/agent/v1/events"  // GET, server-sent events: "command" (a Command), "policy" (check in), "files" (files arrived on the node: ask again)
 	PathFolder  = "/waptwua/"         // GET and HEAD of files, with Range
 )
 

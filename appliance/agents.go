@@ -412,6 +412,13 @@ func (a *Appliance) results(w http.ResponseWriter, r *http.Request, id agentprot
 		}
 		return a.keepInstalls(tx, id, res.Installs)
 	})
+	if err == nil {
+		for _, n := range res.Installs {
+			if n.HResult == 0 {
+				a.installed.Add(1)
+			}
+		}
+	}
 	a.answer(w, r, nil, err)
 }
 
@@ -457,7 +464,8 @@ func (a *Appliance) events(w http.ResponseWriter, r *http.Request, id agentproto
 	beat := time.NewTicker(30 * time.Second)
 	defer beat.Stop()
 	for {
-		if rc.SetWriteDeadline(time.Now().Add(20*time.Second)) != nil || rc.Flush() != nil {
+		// Written within 20 seconds or given up; between events there is none.
+		if rc.SetWriteDeadline(time.Now().Add(20*time.Second)) != nil || rc.Flush() != nil || rc.SetWriteDeadline(time.Time{}) != nil {
 			return
 		}
 		var err error

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,8 @@ type Appliance struct {
 	console string // secret of the command line on this machine
 	https   net.Listener
 	http    net.Listener
+
+	installed atomic.Int64 // updates that agents said they installed, since the start
 }
 
 // Open takes hold of the node's store, folder and addresses. It starts
@@ -150,6 +153,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	}
 	part("store", a.db.Run)
 	part("watchers", a.watch.run)
+	part("arrivals", a.streams.tellArrivals)
 	part("downloads", a.folder.run)
 	part("scan cab", a.keepCab)
 	part("missing files", a.keepFiles)

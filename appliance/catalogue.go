@@ -85,6 +85,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 	return c, a.db.Follow(func(list []replicate.Record) {
 		a.watch.follow(list)
 		a.folder.follow(list)
+		a.streams.follow(list)
 	})
 }
 

@@ -149,8 +149,8 @@ func (f *folder) next(now time.Time) (first *task, wait time.Duration) {
 			continue
 		}
 		if problem, hint := f.fits(t, free); problem != "" {
-			t.Status, t.Error, t.Hint, t.NextTry = statusQueued, problem, hint, now.Add(spaceCheck)
-			wait = min(wait, spaceCheck)
+			t.Status, t.Error, t.Hint, t.NextTry = statusQueued, problem, hint, now.Add(f.recheck)
+			wait = min(wait, f.recheck)
 			f.node.watch.tell("downloads")
 			continue
 		}
@@ -213,7 +213,7 @@ func (f *folder) failed(t *task, err error) {
 	var full *microsoft.FullError
 	if errors.As(err, &full) {
 		// Nobody's fault and no try: it goes on when there is space.
-		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(spaceCheck), t.Attempts-1
+		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1
 		t.Error, t.Hint = f.full(full.Free, full.Need-int64(f.node.cfg.DiskFloor))
 		return
 	}

@@ -2,19 +2,12 @@ package appliance
 
 import (
 	"context"
-	"crypto/sha1"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +26,7 @@ type folder struct {
 	root *os.Root // of dir: no name leads out of it
 
 	backoff  func(try int) time.Duration // from a failed try to the next
+	recheck  time.Duration               // how often a download that waits for space looks again
 	upstream atomic.Int64                // bytes moved from Microsoft since the start
 	sent     atomic.Int64                // bytes of files sent since the start
 
@@ -75,7 +69,7 @@ func (h holding) is(info fs.FileInfo) bool {
 // there with the records. What needs reading whole is left to verify.
 func openFolder(a *Appliance) (*folder, error) {
 	f := &folder{
-		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff,
+		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
 		look: make(chan struct{}, 1), work: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
 		marks: map[string]time.Time{}, queue: map[string]*task{},
@@ -281,139 +275,6 @@ func (f *folder) hold(ctx context.Context, name string, h *heldFile, also func(*
 func (f *folder) changed() {
 	f.node.cat.stale()
 	f.node.watch.tell("downloads")
-}
-
-// verify reads whole what is in doubt, one file at a time, and serves what
-// turns out right. It is a part of the node.
-func (f *folder) verify(ctx context.Context) error {
-	for {
-		f.mu.RLock()
-		list := slices.Sorted(maps.Keys(f.doubts))
-		f.mu.RUnlock()
-		for _, name := range list {
-			if err := f.verifyFile(ctx, name); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				f.log.WarnContext(ctx, "file not verified, trying again later", "file", name, "err", err)
-			}
-			f.mu.Lock()
-			delete(f.doubts, name)
-			f.mu.Unlock()
-			f.lookSoon()
-		}
-		if len(list) > 0 {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.doubt:
-		}
-	}
-}
-
-// verifyFile compares a file with everything that is known of it: its record,
-// the digest in its name, what hosts reported. A wrong one is deleted, one
-// that nothing is known of is left alone and not served.
-func (f *folder) verifyFile(ctx context.Context, name string) error {
-	r, err := f.root.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	info, err := r.Stat()
-	if err != nil {
-		return err
-	}
-	got, err := digests(ctx, r)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	got.Size = info.Size()
-	expected, err := f.expected(ctx, name)
-	if err != nil {
-		return err
-	}
-	known, wrong := false, ""
-	for _, want := range expected {
-		known = known || want.SHA1 != "" || want.SHA256 != ""
-		wrong += differs("SHA-1", want.SHA1, got.SHA1) + differs("SHA-256", want.SHA256, got.SHA256)
-		got.URL, got.Completed = want.URL, want.Completed
-	}
-	switch {
-	case !known:
-		f.mu.Lock()
-		f.strange[name] = info.ModTime()
-		f.mu.Unlock()
-		f.log.WarnContext(ctx, "file in the folder is left alone and not served: nothing says what it should be", "file", name)
-		return nil
-	case wrong != "":
-		f.log.WarnContext(ctx, "wrong file in the folder is deleted", "file", name, "err", errors.New(wrong))
-		return errors.Join(f.removeIf(name, info), f.forget(ctx, []string{name}, nil))
-	}
-	f.log.InfoContext(ctx, "file verified", "file", name, "bytes", got.Size)
-	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{info.Size(), info.ModTime()}}, nil)
-}
-
-// removeIf removes the file unless it was replaced since it was looked at.
-func (f *folder) removeIf(name string, was fs.FileInfo) error {
-	if is, err := f.root.Lstat(name); err != nil || !os.SameFile(is, was) {
-		return err
-	}
-	return f.root.Remove(name)
-}
-
-// expected is what is known of the file of that name. The record comes last:
-// it has the time and the URL.
-func (f *folder) expected(ctx context.Context, name string) (list []fileRecord, err error) {
-	if name == microsoft.ScanCabName {
-		f.mu.RLock()
-		defer f.mu.RUnlock()
-		return []fileRecord{cabFile(f.cab).fileRecord}, nil
-	}
-	if _, sum, err := microsoft.NameFromURL(name); err == nil && sum != nil {
-		list = append(list, fileRecord{SHA1: hex.EncodeToString(sum)})
-	}
-	if w, ok := f.node.cat.fileNamed(name); ok {
-		list = append(list, fileRecord{SHA1: w.SHA1, SHA256: w.SHA256, URL: w.URL})
-	}
-	err = f.node.db.View(ctx, func(tx *replicate.Tx) error {
-		r, ok, err := files.find(tx, name)
-		if ok {
-			list = append(list, r)
-		}
-		return err
-	})
-	return list, err
-}
-
-func differs(what, want, got string) string {
-	if want == "" || strings.EqualFold(want, got) {
-		return ""
-	}
-	return fmt.Sprintf("%s is %s, not %s; ", what, got, want)
-}
-
-// digests reads r to its end.
-func digests(ctx context.Context, r io.Reader) (fileRecord, error) {
-	h1, h256 := sha1.New(), sha256.New()
-	buf := make([]byte, 256<<10)
-	for {
-		n, err := r.Read(buf)
-		for _, h := range []hash.Hash{h1, h256} {
-			h.Write(buf[:n])
-		}
-		if err == io.EOF {
-			return fileRecord{SHA1: hex.EncodeToString(h1.Sum(nil)), SHA256: hex.EncodeToString(h256.Sum(nil))}, nil
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return fileRecord{}, err
-		}
-	}
 }
 
 // A fileState is how far one file has come on this node.

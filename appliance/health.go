@@ -64,6 +64,7 @@ func (a *Appliance) metrics(w http.ResponseWriter, r *http.Request) {
 	put("folder_free_bytes", "gauge", "Bytes free on the folder's disk.", s.FreeBytes)
 	put("upstream_bytes_total", "counter", "Bytes moved from Microsoft since the start.", s.FromUpstream)
 	put("agent_bytes_total", "counter", "Bytes of files sent since the start.", s.ToAgents)
+	put("installs_total", "counter", "Updates that agents installed since the start.", s.Installed)
 	put("store_bytes", "gauge", "Bytes of the store on disk.", a.db.Size())
 	put("goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	if !s.Cab.Date.IsZero() {

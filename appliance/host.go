@@ -236,7 +236,7 @@ func span(d time.Duration) string {
 func (c *catalogue) hostUpdate(id agentproto.HostID, p pair) HostUpdate {
 	u := HostUpdate{
 		Host: id, HostName: c.hosts[id].Facts.Name, Update: c.name(p.status.ID), Revision: p.status.Revision, Severity: cmp.Or(p.update.Severity, rules.Unspecified),
-		Tried: !p.status.Tried.IsZero(), State: p.state, Reason: p.reason, Why: rules.Sentence(p.decision, p.reason), Decision: p.decision,
+		State: p.state, Reason: p.reason, Why: rules.Sentence(p.decision, p.reason), Decision: p.decision,
 	}
 	for _, f := range p.update.Files {
 		u.Size += f.Size

@@ -120,11 +120,16 @@ func hostID(n int) agentproto.HostID {
 // enrol makes host n with a token.
 func (s *site) enrol(t testing.TB, n int, token string) *machine {
 	t.Helper()
+	return enrolAt(t, s.URL(), s.Pin(), n, token)
+}
+
+func enrolAt(t testing.TB, url, pin string, n int, token string) *machine {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, resp, err := s.ask(t, n, token, key)
+	m, resp, err := askAt(t, url, pin, n, token, key)
 	if err != nil || resp.Pending {
 		t.Fatalf("enrol host %d: %+v, %v", n, resp, err)
 	}
@@ -134,11 +139,16 @@ func (s *site) enrol(t testing.TB, n int, token string) *machine {
 // ask sends an enrolment of host n with that key.
 func (s *site) ask(t testing.TB, n int, token string, key *ecdsa.PrivateKey) (*machine, agentproto.EnrollResponse, error) {
 	t.Helper()
+	return askAt(t, s.URL(), s.Pin(), n, token, key)
+}
+
+func askAt(t testing.TB, url, pin string, n int, token string, key *ecdsa.PrivateKey) (*machine, agentproto.EnrollResponse, error) {
+	t.Helper()
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := agentproto.NewClient(agentproto.ClientOptions{Nodes: []string{s.URL()}, Pin: s.Pin(), Log: slog.New(slog.DiscardHandler)})
+	c, err := agentproto.NewClient(agentproto.ClientOptions{Nodes: []string{url}, Pin: pin, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +165,7 @@ func (s *site) ask(t testing.TB, n int, token string, key *ecdsa.PrivateKey) (*m
 	}
 	m.pool = x509.NewCertPool()
 	m.pool.AddCert(ca)
-	m.connect(t, s.URL())
+	m.connect(t, url)
 	return m, resp, nil
 }
 

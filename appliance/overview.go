@@ -18,7 +18,7 @@ const scanAge = 7 * 24 * time.Hour
 func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	s := Status{
 		Node: a.cfg.Name, Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
-		FromUpstream: a.folder.upstream.Load(), ToAgents: a.folder.sent.Load(),
+		FromUpstream: a.folder.upstream.Load(), ToAgents: a.folder.sent.Load(), Installed: a.installed.Load(),
 	}
 	s.Files, s.FolderBytes = a.folder.size()
 	var err error

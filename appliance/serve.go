@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"html"
 	"io"
-	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -264,12 +263,3 @@ func (m *meter) ReadFrom(r io.Reader) (int64, error) {
 
 // Unwrap lets [http.ResponseController] through.
 func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
-
-// removePartial deletes what arrived of a file, with its note.
-func (f *folder) removePartial(name string) {
-	for _, p := range []string{".partial/" + name, ".partial/" + name + ".json"} {
-		if err := f.root.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			f.log.Warn("partial file not deleted", "path", p, "err", err)
-		}
-	}
-}

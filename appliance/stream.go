@@ -1,9 +1,13 @@
 package appliance
 
 import (
+	"context"
+	"strings"
 	"sync"
+	"time"
 
 	"wuamesh/agentproto"
+	"wuamesh/replicate"
 )
 
 // streams are the open streams of events, one for each connected host.
@@ -12,6 +16,7 @@ type streams struct {
 	all      map[agentproto.HostID]*stream
 	policies map[agentproto.HostID]string // hash of the policy the host has
 	closed   bool
+	arrived  chan struct{} // files came into the folder
 }
 
 type stream struct {
@@ -26,7 +31,7 @@ type event struct {
 }
 
 func newStreams() *streams {
-	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}}
+	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, arrived: make(chan struct{}, 1)}
 }
 
 // join opens a host's stream and ends the one it had: a host that calls again
@@ -94,6 +99,35 @@ func (s *streams) differs(id agentproto.HostID, hash string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.policies[id] != hash
+}
+
+// follow notes when files came into the folder.
+func (s *streams) follow(list []replicate.Record) {
+	for _, r := range list {
+		if strings.HasPrefix(r.Key, files.prefix) && !r.Deleted {
+			wake(s.arrived)
+		}
+	}
+}
+
+// tellArrivals lets connected hosts know that files came, at most once in two
+// seconds: they wait for them otherwise.
+func (s *streams) tellArrivals(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.arrived:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(2 * time.Second):
+		}
+		for _, id := range s.connected() {
+			s.send(id, event{"files", struct{}{}})
+		}
+	}
 }
 
 // end closes the stream of one host.

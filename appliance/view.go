@@ -213,7 +213,6 @@ type HostUpdate struct {
 	Why      string            `json:"why"` // one or two sentences
 	Decision rules.Decision    `json:"decision"`
 	HResult  string            `json:"hresult,omitempty"` // "0x800F0922" of the last try
-	Tried    bool              `json:"tried,omitempty"`   // an agent of ours tried to install it
 }
 
 // A Why is the chain from need to restart, for one host and one update.
@@ -353,6 +352,7 @@ type Status struct {
 	FreeBytes    int64        `json:"free_bytes"`
 	FromUpstream int64        `json:"from_upstream"` // bytes moved from Microsoft since start
 	ToAgents     int64        `json:"to_agents"`     // bytes of files sent to agents since start
+	Installed    int64        `json:"installed"`     // updates that agents installed since start
 	Unused       CleanPlan    `json:"unused"`
 	Attention    []Attention  `json:"attention"` // at most 8, gravest first
 	Running      []Task       `json:"running"`

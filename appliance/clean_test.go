@@ -1,0 +1,146 @@
+package appliance_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+// TestCleaning keeps what hosts need, what just came and what was just sent,
+// and deletes the rest.
+func TestCleaning(t *testing.T) {
+	foreign, b := payload("old", ".cab", 10_000)
+	s := startWith(t, map[string][]byte{foreign: b}, nil)
+	list, byID := described(s.world)
+	s.allow(t)
+	m := s.enrol(t, 1, s.enrolToken(t, 1))
+	m.report(t, needs(list[:4]...), byID)
+	var names []string
+	for _, u := range list[:4] {
+		names = append(names, u.Files[0].Name)
+		eventually(t, "download", s.serves(u.Files[0].Name))
+	}
+	eventually(t, "scan cab", s.serves("wsusscn2.cab"))
+	needed, installed, forbidden, sent := names[0], names[1], names[2], names[3]
+	st := needs(list[:4]...)
+	st[1].Installed, st[3].Installed = true, true
+	m.report(t, st, byID)
+	if _, err := s.PutPackage(t.Context(), owner, "freeze", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Forbid, Kind: rules.ByUpdateID, Value: string(list[2].ID)}}}); err != nil {
+		t.Fatal(err)
+	}
+	plan := func() map[string]string {
+		t.Helper()
+		p, err := s.Unused(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		why := map[string]string{}
+		for _, f := range p.Files {
+			why[f.Name] = f.Note
+		}
+		return why
+	}
+	if p := plan(); len(p) != 0 {
+		t.Errorf("fresh files are unused: %v", p)
+	}
+	s.Age(time.Hour)
+	get(t, "GET", s.FolderURL()+sent)
+	p := plan()
+	if len(p) != 3 || p[installed] == "" || !strings.Contains(p[forbidden], list[2].Title) || !strings.Contains(p[foreign], "No update that hosts report") {
+		t.Errorf("unused is %v", p)
+	}
+	if n := len(s.UnusedAtNight().Files); n != 0 {
+		t.Errorf("at night %d files of today go", n)
+	}
+	if _, err := s.Clean(t.Context(), appliance.Actor{Name: "v", Role: appliance.Viewer}); err == nil {
+		t.Error("a viewer cleans")
+	}
+	done, err := s.Clean(t.Context(), owner)
+	if err != nil || len(done.Files) != 3 || done.Bytes <= 10_000 {
+		t.Errorf("deleted %+v, %v", done, err)
+	}
+	for _, name := range []string{installed, forbidden, foreign} {
+		if _, err := os.Stat(filepath.Join(s.dir, "waptwua", name)); !errors.Is(err, os.ErrNotExist) || s.serves(name)() == nil {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	for _, name := range []string{needed, sent, "wsusscn2.cab"} {
+		if err := s.serves(name)(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	log, _, err := s.Audit(t.Context(), "folder", appliance.Page{})
+	if err != nil || len(log) != 1 || log[0].Actor != "maelle" || !strings.Contains(log[0].After, "3 files deleted") {
+		t.Errorf("the audit log has %+v, %v", log, err)
+	}
+	s.Age(48 * time.Hour)
+	if night := s.UnusedAtNight(); len(night.Files) != 1 || night.Files[0].Name != sent {
+		t.Errorf("the next night %+v goes", night.Files)
+	}
+	// What was cleaned is no deletion by hand: a host that needs it gets it.
+	m.report(t, needs(list[1]), byID)
+	eventually(t, "needed again", s.serves(installed))
+}
+
+// TestAnAdminsDownloadIsCleanedLater forces an update that no host may
+// install; it is fetched, and unused.
+func TestAnAdminsDownloadIsCleanedLater(t *testing.T) {
+	s := start(t, nil)
+	list, byID := described(s.world)
+	s.enrol(t, 1, s.enrolToken(t, 1)).report(t, needs(list[0]), byID)
+	if n, err := s.DownloadUpdates(t.Context(), owner, []rules.UpdateID{list[0].ID}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	name := list[0].Files[0].Name
+	eventually(t, "download", s.serves(name))
+	s.Age(time.Hour)
+	if p, err := s.Unused(t.Context()); err != nil || len(p.Files) != 1 {
+		t.Errorf("unused is %+v, %v", p, err)
+	}
+	if n, err := s.DownloadUpdates(t.Context(), owner, []rules.UpdateID{list[0].ID}); n != 0 || err != nil {
+		t.Errorf("it is queued again: %d, %v", n, err)
+	}
+	if _, err := s.DownloadUpdates(t.Context(), owner, []rules.UpdateID{"00000000-0000-4000-8000-000000000000"}); err == nil {
+		t.Error("an unknown update is downloaded")
+	}
+}
+
+func TestNextCleaning(t *testing.T) {
+	paris, err := time.LoadLocation("Europe/Paris")
+	if err != nil {
+		t.Skip("no time zones here:", err)
+	}
+	at := func(s string) time.Time {
+		v, err := time.ParseInLocation("2006-01-02 15:04", s, paris)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, tt := range []struct {
+		now    string
+		minute int
+		want   string
+	}{
+		{"2026-11-24 14:00", 0, "2026-11-25 02:30"},
+		{"2026-11-24 00:10", 59, "2026-11-24 03:29"},
+		{"2026-11-24 02:30", 0, "2026-11-25 02:30"},  // just cleaned
+		{"2026-11-24 02:30", 50, "2026-11-25 03:20"}, // the same night is not cleaned twice
+		{"2026-12-31 23:00", 5, "2027-01-01 02:35"},
+		{"2026-10-24 12:00", 10, "2026-10-25 02:40"}, // summer time ends
+	} {
+		if got := appliance.NextCleaning(at(tt.now), tt.minute); !got.Equal(at(tt.want)) {
+			t.Errorf("after %s, minute %d: %s, want %s", tt.now, tt.minute, got, tt.want)
+		}
+	}
+	// 02:30 does not exist when summer time begins; it is cleaned all the same.
+	if got := appliance.NextCleaning(at("2026-03-28 12:00"), 0); got.Day() != 29 || got.Hour() > 3 {
+		t.Errorf("in the short night: %s", got)
+	}
+}
