@@ -94,6 +94,7 @@ func cleanUpdate(u *agentproto.Update) (odd bool) {
 	}
 	u.Description = cut(strings.ToValidUTF8(u.Description, "\uFFFD"), 8<<10)
 	u.Classification.Title = oneLine(u.Classification.Title, 256)
+	u.Products = slices.Clone(u.Products) // the machine may keep its own
 	for i := range u.Products {
 		u.Products[i].Title = oneLine(u.Products[i].Title, 256)
 	}

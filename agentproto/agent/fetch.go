@@ -124,7 +124,7 @@ func cabName(digest string) string { return "wsusscn2-" + digest[:min(16, len(di
 // first. A file that cannot be had does not hold up the others; a full disk
 // and a context that ended do.
 func (a *Agent) fetchFiles(ctx context.Context) (got, left int, err error) {
-	list := slices.DeleteFunc(a.choices(), func(c choice) bool { return !c.wanted() || c.Found.OnHost })
+	list := slices.DeleteFunc(a.choices(), func(c choice) bool { return !c.wanted() || c.cached() })
 	inOrder(list)
 	policy, _ := a.policy()
 	broken := 0
@@ -360,7 +360,7 @@ func (a *Agent) clean(ctx context.Context) {
 	}
 	keep := map[string]bool{}
 	for _, c := range a.choices() {
-		if c.wanted() && !c.Found.OnHost {
+		if c.wanted() && !c.cached() {
 			for _, f := range c.files() {
 				keep[f.Name] = true
 			}

@@ -236,14 +236,20 @@ func (c *Config) global(f sections) {
 	c.RepoURL = v.text
 	u, err := url.Parse(v.text)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		c.warn(v.line, "repo_url %q: want http or https and a host", clip(v.text))
 	case u.Scheme == "http" && u.Port() != "" && u.Port() != "80":
 		c.warn(v.line, "repo_url %q names a port for http; say in [wuamesh] nodes where https is", clip(v.text))
-	case u.Scheme == "http":
-		c.Nodes = []string{"https://" + host(u)}
 	default:
-		c.Nodes = []string{"https://" + u.Host}
+		base := u.Host
+		if u.Scheme == "http" {
+			base = host(u)
+		}
+		if base, err = parseNode(base); err != nil {
+			c.warn(v.line, "repo_url: %v", err)
+			return
+		}
+		c.Nodes = []string{base}
 	}
 }
 

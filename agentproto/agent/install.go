@@ -57,7 +57,8 @@ func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
 		_, hash = a.policy()
 		return errors.Join(err, a.search(ctx, s, cab, hash))
 	})
-	a.fetch.now() // cleans, and gets deltas that Windows asked for
+	a.clean(ctx)
+	a.fetch.now() // gets the deltas that Windows asked for
 	a.contact.now()
 	if err != nil {
 		return "", fmt.Errorf("install: %w", err)
@@ -147,7 +148,7 @@ func (a *Agent) stillMay(c choice) bool {
 
 // installOne gives Windows the files, accepts the licence and installs.
 func (a *Agent) installOne(ctx context.Context, s Session, c choice) (Outcome, error) {
-	if !c.Found.OnHost {
+	if !c.cached() {
 		var paths []string
 		for _, f := range c.files() {
 			path, err := a.files.verify(want(f))

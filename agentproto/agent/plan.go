@@ -35,8 +35,12 @@ func (c choice) installable(now time.Time, ordered bool) bool {
 	return c.wanted() && c.OnDisk && c.Decision.Verdict == rules.Allowed && (ordered || !now.Before(c.Tried.again()))
 }
 
+// cached says whether Windows needs no file of us any more. What it says of
+// its cache does not count once it asked for the deltas too.
+func (c choice) cached() bool { return c.Found.OnHost && !c.Tried.Deltas }
+
 // files are the downloads the update needs: the deltas only after Windows
-// refused the full files alone (AGENT's section on CopyToCache in DESIGN.md).
+// refused the full files alone (DESIGN.md, "Deltas").
 func (c choice) files() []agentproto.File {
 	return slices.DeleteFunc(slices.Clone(c.Update.Files), func(f agentproto.File) bool { return f.Delta && !c.Tried.Deltas })
 }
@@ -68,7 +72,7 @@ func decide(found []Found, p rules.Policy, tries map[rules.UpdateID]tried, onDis
 		for _, newer := range by[c.Update.ID] {
 			c.Outdone = c.Outdone || may[newer]
 		}
-		c.OnDisk = c.Found.OnHost || onDisk(*c)
+		c.OnDisk = c.cached() || onDisk(*c)
 	}
 	return list
 }
@@ -148,7 +152,7 @@ func recurring(last time.Time, period time.Duration, share float64) time.Time {
 }
 
 // minPeriod is what a schedule of 0, "at every tick", comes to.
-const minPeriod = time.Minute
+const minPeriod = 10 * time.Second
 
 // scanDue is when the next scan begins, if at all: download_scheduling has
 // passed since the last one and something changed. A failed one is repeated

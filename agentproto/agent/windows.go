@@ -91,8 +91,12 @@ func (a *Agent) session(ctx context.Context, cab string, fn func(Session) error)
 // two schedules say. They are independent of each other; when both are due,
 // the scan goes first, so that the install knows what there is.
 func (a *Agent) runWindows(ctx context.Context) error {
-	rested := time.Now()
+	rested, mode := time.Now(), a.atRest()
 	for ctx.Err() == nil {
+		if now := a.atRest(); now != mode || time.Since(rested) >= serviceEvery {
+			rested, mode = time.Now(), now
+			a.serviceAtRest(ctx)
+		}
 		a.obeyWindows(ctx)
 		if a.scanIsDue() {
 			if _, err := a.scanNow(ctx); err != nil && ctx.Err() == nil {
@@ -105,10 +109,6 @@ func (a *Agent) runWindows(ctx context.Context) error {
 				a.log.WarnContext(ctx, "install", "err", err)
 			}
 			continue
-		}
-		if time.Since(rested) >= serviceEvery {
-			rested = time.Now()
-			a.serviceAtRest(ctx)
 		}
 		a.windows.wait(ctx, a.untilWindows())
 	}
