@@ -39,6 +39,7 @@ func (s *site) wants(t testing.TB, n int) (names []string) {
 // TestEveryStepOfAnUnluckyDownload has one file truncated, refused, corrupted
 // and right at last. The admin asks for each try.
 func TestEveryStepOfAnUnluckyDownload(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	list, _ := described(s.world)
 	name, size := list[0].Files[0].Name, list[0].Files[0].Size
@@ -72,6 +73,7 @@ func TestEveryStepOfAnUnluckyDownload(t *testing.T) {
 
 // TestFiveWrongFilesAreOneADay stops hurrying after five wrong files in a row.
 func TestFiveWrongFilesAreOneADay(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	list, _ := described(s.world)
 	name := list[0].Files[0].Name
@@ -162,12 +164,19 @@ func newGate(t testing.TB, after int64) (*gate, string) {
 
 // TestAStopResumes stops the node in the middle of a file and starts it.
 func TestAStopResumes(t *testing.T) {
+	t.Parallel()
 	g, url := newGate(t, 100_000)
 	dir := t.TempDir()
 	s := startIn(t, dir, g.world, url, nil)
 	s.wants(t, 1)
 	<-g.held
-	s.has(t, g.name, func(k appliance.Task) bool { return k.Status == "running" && k.Done > 0 })
+	eventually(t, "the first bytes", func() error {
+		info, err := os.Stat(filepath.Join(dir, "waptwua", ".partial", g.name))
+		if err == nil && info.Size() != 100_000 {
+			err = fmt.Errorf("%d bytes", info.Size())
+		}
+		return err
+	})
 	s.stop()
 	s = startIn(t, dir, g.world, url, nil)
 	k := s.has(t, g.name, status("done"))
@@ -193,6 +202,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 		<-t.Context().Done()
 		return
 	}
+	t.Parallel()
 	g, url := newGate(t, 150_000)
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -253,6 +263,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 // TestAFullDisk puts the folder on a disk of a few hundred kilobytes and
 // makes it larger.
 func TestAFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small disk needs root")
 	}
@@ -303,6 +314,7 @@ func TestAFullDisk(t *testing.T) {
 
 // TestTasksAreListedInPages walks through tasks page by page.
 func TestTasksAreListedInPages(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	names := s.wants(t, 10)
 	for _, name := range names {
@@ -337,6 +349,7 @@ func TestTasksAreListedInPages(t *testing.T) {
 // TestWhatNobodyWaitsForLeavesTheQueue forbids an update while its file waits
 // for its next try.
 func TestWhatNobodyWaitsForLeavesTheQueue(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	list, _ := described(s.world)
 	name := list[0].Files[0].Name

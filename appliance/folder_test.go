@@ -176,8 +176,8 @@ func TestDeletedByHandStaysAway(t *testing.T) {
 		if n, err := s.DownloadMissing(t.Context(), owner); n != 0 || err != nil {
 			t.Errorf("%d files queued, %v", n, err)
 		}
-		if w := s.state(t, m, u); w.State != rules.Missing || !strings.Contains(w.Why, "deleted") {
-			t.Errorf("it is %s: %s", w.State, w.Why)
+		if w := s.state(t, m, u); w.State != rules.Missing || !strings.Contains(fmt.Sprint(w.Steps), "deleted on") {
+			t.Errorf("it is %s: %s %v", w.State, w.Why, w.Steps)
 		}
 	}
 	del()

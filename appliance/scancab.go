@@ -82,6 +82,7 @@ func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched 
 	if errors.Is(err, fs.ErrNotExist) { // nothing newer
 		f.mu.Lock()
 		f.cab, t.Size, t.Done = v, v.Size, v.Size
+		f.cabNext = v.Checked.Add(cabPeriod)
 		f.mu.Unlock()
 		return statusUnchanged, fetched, f.node.db.Update(ctx, func(tx *replicate.Tx) error {
 			return cabs.put(tx, microsoft.ScanCabName, v)
@@ -118,7 +119,7 @@ func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion
 		return fmt.Errorf("put the scan cab in place: %w", err)
 	}
 	f.cab, f.held[microsoft.ScanCabName] = v, file
-	t.Size, t.Done = v.Size, v.Size
+	f.cabNext, t.Size, t.Done = v.Checked.Add(cabPeriod), v.Size, v.Size
 	delete(f.strange, microsoft.ScanCabName)
 	return nil
 }
