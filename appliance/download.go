@@ -252,7 +252,7 @@ func backoff(try int) time.Duration {
 // fetchFile downloads one update file. One that lies in the folder already,
 // because recording it did not work out, is verified instead.
 func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched int64, err error) {
-	if _, err := f.root.Lstat(t.File); err == nil {
+	if info, err := f.root.Lstat(t.File); err == nil && info.Mode().IsRegular() {
 		if err := f.verifyFile(ctx, t.File); err != nil {
 			return "", 0, err
 		}

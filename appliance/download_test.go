@@ -346,6 +346,21 @@ func TestTasksAreListedInPages(t *testing.T) {
 	}
 }
 
+// TestHistoryIsBounded keeps 2,000 ended tasks, and none of a hundred days ago.
+func TestHistoryIsBounded(t *testing.T) {
+	s := start(t, nil)
+	s.has(t, "wsusscn2.cab", status("done"))
+	for _, tt := range []struct {
+		n    int
+		ago  time.Duration
+		want int
+	}{{50, 100 * 24 * time.Hour, 1}, {50, 80 * 24 * time.Hour, 51}, {2500, 79 * 24 * time.Hour, 2000}} {
+		if n, err := s.Prune(t.Context(), tt.n, tt.ago); n != tt.want || err != nil {
+			t.Errorf("after %d more there are %d, want %d: %v", tt.n, n, tt.want, err)
+		}
+	}
+}
+
 // TestWhatNobodyWaitsForLeavesTheQueue forbids an update while its file waits
 // for its next try.
 func TestWhatNobodyWaitsForLeavesTheQueue(t *testing.T) {

@@ -2,8 +2,11 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
+
+	"wuamesh/replicate"
 )
 
 // What tests of the folder reach from outside the package: the waits, which
@@ -43,3 +46,36 @@ func (a *Appliance) UnusedAtNight() CleanPlan { return a.folder.unused(graceAtNi
 // Look compares the directory with the records as the node does every half
 // hour.
 func (a *Appliance) Look(ctx context.Context) error { return a.folder.rescan(ctx) }
+
+// Prune adds n tasks that ended that long ago, one a second, and forgets what
+// is not kept; it returns how many there are then.
+func (a *Appliance) Prune(ctx context.Context, n int, ago time.Duration) (int, error) {
+	f := a.folder
+	var rows []Task
+	for i := range n {
+		t := newTask(kindUpdate, fmt.Sprintf("old%d.cab", i), time.Now().Add(-ago))
+		t.Status, t.Finished = statusDone, t.Queued.Add(time.Duration(i)*time.Second)
+		rows = append(rows, t.Task)
+	}
+	f.mu.Lock()
+	f.ended = append(rows, f.ended...)
+	f.mu.Unlock()
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error { return keepTasks(tx, rows...) })
+	if err == nil {
+		err = f.prune(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	n = 0
+	err = a.db.View(ctx, func(tx *replicate.Tx) error {
+		for _, err := range tasks.all(tx) {
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
