@@ -84,7 +84,7 @@ func (a *Agent) runContact(ctx context.Context) error {
 			failures = 0
 		default:
 			failures++
-			a.hurryUp() // whatever failed, the next turn is a whole one
+			a.whole() // whatever failed, the next turn starts from the check-in
 			wait = backoff(failures, firstRetry, lastRetry, a.share())
 			if away := (*agentproto.AwayError)(nil); errors.As(err, &away) {
 				wait = max(wait, away.After)
@@ -125,11 +125,16 @@ func (a *Agent) heard(err error, wait time.Duration) {
 	a.nextCheck = time.Now().Add(wait)
 }
 
-// hurryUp asks for a check-in at the next turn of contact, due or not.
-func (a *Agent) hurryUp() {
+// whole makes the next turn of contact a whole one, whenever it comes.
+func (a *Agent) whole() {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.hurry = true
-	a.mu.Unlock()
+}
+
+// hurryUp asks for a check-in now, due or not.
+func (a *Agent) hurryUp() {
+	a.whole()
 	a.contact.now()
 }
 

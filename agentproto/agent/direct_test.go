@@ -1,0 +1,85 @@
+package agent_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"wuamesh/agentproto/agent/agenttest"
+)
+
+// microsoft stands in for Microsoft's hosts, whatever their name.
+type microsoft struct{ to *url.URL }
+
+func (m microsoft) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host = m.to.Scheme, m.to.Host
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// TestDirectDownload is requirement A9: the files come from Microsoft, and
+// from the node when Microsoft has another file or the URL is not one of
+// Microsoft's.
+func TestDirectDownload(t *testing.T) {
+	u := agenttest.Updates(3)
+	u[2].Files[0].URL = "http://download.example.net/c/" + fileOf(u[2])
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if strings.HasSuffix(r.URL.Path, fileOf(u[1])) {
+			w.Write([]byte("a page of a proxy"))
+			return
+		}
+		w.Write(agenttest.Content(path.Base(r.URL.Path)))
+	}))
+	defer server.Close()
+	to, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	s := settings()
+	s.DirectDownload, s.DefaultAllow = true, true
+	n.policy = allow(s)
+	h := newHost(t, iniFor(m, n), u)
+	h.o.Microsoft = microsoft{to}
+	a := h.open()
+	defer a.Close()
+	a.Scan(t.Context())
+	if text, err := a.Install(t.Context()); err != nil || text != "Installed 3 updates." {
+		t.Errorf("%q, %v", text, err)
+	}
+	n.look(func() {
+		if n.fetched[fileOf(u[0])] != 0 || n.fetched[fileOf(u[1])] != 1 || n.fetched[fileOf(u[2])] != 1 || asked.Load() != 2 {
+			t.Errorf("%d files from Microsoft, from the node %v", asked.Load(), n.fetched)
+		}
+	})
+}
+
+// TestDiskFull fetches nothing that would not fit, and says so.
+func TestDiskFull(t *testing.T) {
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	s := settings()
+	s.DefaultAllow = true
+	n.policy = allow(s)
+	h := newHost(t, iniFor(m, n), agenttest.Updates(1))
+	h.machine.free = 1 << 20
+	a := h.open()
+	defer a.Close()
+	if _, err := a.Download(t.Context()); err == nil || !strings.Contains(err.Error(), "not enough free space") {
+		t.Errorf("%v", err)
+	}
+	if st := a.Status(); len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "1 MB are free") {
+		t.Errorf("%v", st.Warnings)
+	}
+	h.machine.free = 0
+	if _, err := a.Scan(t.Context()); err != nil || len(a.Status().Warnings) > 0 {
+		t.Errorf("%v, %v", err, a.Status().Warnings)
+	}
+}

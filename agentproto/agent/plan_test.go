@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+)
+
+var tuesday = time.Date(2026, 11, 10, 18, 0, 0, 0, time.UTC)
+
+func id(n string) rules.UpdateID { return rules.UpdateID("00000000-0000-4000-8000-00000000000" + n) }
+
+func needs(n string, replaces ...string) Found {
+	u := agentproto.Update{ID: id(n), Revision: 1, Title: "update " + n, KBs: []string{"500000" + n}, Published: tuesday}
+	for _, r := range replaces {
+		u.Supersedes = append(u.Supersedes, id(r))
+	}
+	return Found{Update: u}
+}
+
+func forbidding(n string, s rules.Settings) rules.Policy {
+	return rules.Policy{Settings: s, Packages: []rules.Package{{Name: "freeze", Lines: []rules.Line{{Verb: rules.Forbid, Kind: rules.ByUpdateID, Value: string(id(n))}}}}}
+}
+
+// TestDecide says which updates are worth their files.
+func TestDecide(t *testing.T) {
+	installed := needs("2", "1")
+	installed.Installed = true
+	asks := needs("1")
+	asks.UserInput = true
+	restart := needs("1")
+	restart.Restart = true
+	all := rules.Settings{DefaultAllow: true}
+	both := rules.Settings{DefaultAllow: true, IncludeSuperseded: true}
+	for _, tt := range []struct {
+		name   string
+		found  []Found
+		policy rules.Policy
+		want   []string
+	}{
+		{"nothing allows", []Found{needs("1")}, rules.Policy{}, nil},
+		{"allowed", []Found{needs("1"), needs("2")}, rules.Policy{Settings: all}, []string{"1", "2"}},
+		{"forbidden", []Found{needs("1"), needs("2")}, forbidding("1", all), []string{"2"}},
+		{"replaced", []Found{needs("1"), needs("2", "1")}, rules.Policy{Settings: all}, []string{"2"}},
+		{"replaced, and shown", []Found{needs("1"), needs("2", "1")}, rules.Policy{Settings: both}, []string{"2"}},
+		{"the newer one is forbidden", []Found{needs("1"), needs("2", "1")}, forbidding("2", both), []string{"1"}},
+		{"the newer one is installed", []Found{needs("1"), installed}, rules.Policy{Settings: both}, nil},
+		{"each replaces the other", []Found{needs("1", "2"), needs("2", "1")}, rules.Policy{Settings: all}, []string{"1", "2"}},
+		{"replaces itself", []Found{needs("1", "1")}, rules.Policy{Settings: all}, []string{"1"}},
+		{"may ask the user", []Found{asks}, rules.Policy{Settings: all}, nil},
+		{"waits for a restart", []Found{restart}, rules.Policy{Settings: all}, nil},
+		{"delayed, but fetched", []Found{needs("1")}, rules.Policy{Settings: rules.Settings{DefaultAllow: true, InstallDelay: 48 * time.Hour}}, []string{"1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, c := range decide(tt.found, tt.policy, nil, func(choice) bool { return true }, tuesday.Add(time.Hour)) {
+				if c.wanted() {
+					got = append(got, strings.TrimPrefix(c.Update.Title, "update "))
+				}
+				if c.Decision.Verdict == rules.Delayed && c.installable(tuesday.Add(time.Hour), true) {
+					t.Error("a delayed update is installed")
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("wanted %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestAgain(t *testing.T) {
+	for count, want := range map[int]time.Duration{1: time.Hour, 2: 2 * time.Hour, 5: 16 * time.Hour, 6: 24 * time.Hour, 60: 24 * time.Hour} {
+		if got := (tried{Count: count, At: tuesday}).again().Sub(tuesday); got != want {
+			t.Errorf("after %d failures again in %s, want %s", count, got, want)
+		}
+	}
+	c := choice{Found: needs("1"), Decision: rules.Decision{Verdict: rules.Allowed}, OnDisk: true, Tried: tried{Count: 1, At: tuesday}}
+	if c.installable(tuesday.Add(time.Minute), false) || !c.installable(tuesday.Add(time.Minute), true) || !c.installable(tuesday.Add(time.Hour), false) {
+		t.Error("the pause after a failure holds for the schedule, and not for an order")
+	}
+}
+
+func TestDue(t *testing.T) {
+	s := rules.Settings{DownloadScheduling: 24 * time.Hour}
+	for _, tt := range []struct {
+		name    string
+		last    attemptAt
+		changed bool
+		after   time.Duration
+		never   bool
+	}{
+		{"never scanned", attemptAt{}, false, 0, false},
+		{"nothing changed", attemptAt{At: tuesday}, false, 0, true},
+		{"changed", attemptAt{At: tuesday}, true, 24 * time.Hour, false},
+		{"changed, with jitter", attemptAt{At: tuesday, Share: 1}, true, 24*time.Hour + 30*time.Minute, false},
+		{"failed once", attemptAt{At: tuesday, Failed: 1}, false, 15 * time.Minute, false},
+		{"failed twice", attemptAt{At: tuesday, Failed: 2}, false, 30 * time.Minute, false},
+		{"failed often", attemptAt{At: tuesday, Failed: 50}, false, 24 * time.Hour, false},
+	} {
+		at, ok := scanDue(tt.last, s, tt.changed)
+		if ok == tt.never || ok && !tt.last.At.IsZero() && at.Sub(tuesday) != tt.after {
+			t.Errorf("%s: %s, %v", tt.name, at, ok)
+		}
+	}
+	if at, _ := scanDue(attemptAt{At: tuesday}, rules.Settings{}, true); at.Sub(tuesday) != minPeriod {
+		t.Errorf("download_scheduling = 0 scans after %s", at.Sub(tuesday))
+	}
+}
+
+// TestRolledBack has an update come back after the restart it waited for.
+func TestRolledBack(t *testing.T) {
+	tries := map[rules.UpdateID]tried{id("1"): {At: tuesday, Restart: true}}
+	settle(tries, []Found{needs("1")}, tuesday.Add(-time.Hour))
+	if !tries[id("1")].Restart {
+		t.Error("forgot the restart before there was one")
+	}
+	settle(tries, []Found{needs("1")}, tuesday.Add(time.Hour))
+	if got := tries[id("1")]; got.Restart || got.HResult != codeRolledBack || got.Count != 1 {
+		t.Errorf("after the restart: %+v", got)
+	}
+	settle(tries, nil, tuesday.Add(time.Hour))
+	if len(tries) > 0 {
+		t.Errorf("tries of an update that is gone: %v", tries)
+	}
+}
+
+// TestLedger keeps commands that have not ended, and the last of the others.
+func TestLedger(t *testing.T) {
+	var s state
+	for i := range 3 * maxLedger {
+		c := agentproto.Command{ID: strings.Repeat("x", i/100+1) + string(rune('0'+i%10)) + string(rune('a'+i/10%10)), Action: agentproto.ActionScan}
+		if !s.take(c) || s.take(c) {
+			t.Fatalf("command %d: not taken once", i)
+		}
+		if i > 0 {
+			s.move(c.ID, stageEnded)
+		}
+	}
+	if len(s.Commands) > maxLedger+1 || s.Commands[0].Stage != stageNew {
+		t.Errorf("%d commands are remembered, the first is %s", len(s.Commands), s.Commands[0].Stage)
+	}
+}
+
+// FuzzClean: whatever Windows says, a node accepts what is made of it.
+func FuzzClean(f *testing.F) {
+	f.Add("2026-11 Cumulative Update\x00", "text", "5091157", "CVE-2026-1234", "https://x/", "kb_1.cab", int64(3), int64(1e9))
+	f.Add("", "\xff", "KB1", "CVE", "ftp://x", "../x", int64(-3), int64(-1e18))
+	f.Fuzz(func(t *testing.T, title, text, kb, cve, url, file string, size, published int64) {
+		u := agentproto.Update{
+			ID: id("1"), Revision: int(size), Title: title, Description: text, KBs: []string{kb, "5091157"}, Severity: rules.Severity(text),
+			Classification: agentproto.Category{ID: rules.CategoryID(kb), Title: title}, Products: []agentproto.Category{{ID: rules.CategoryID(id("2")), Title: text}, {ID: rules.CategoryID(text)}},
+			Published: time.Unix(published, 0), CVEs: []string{cve, "CVE-2026-12345"}, Bulletins: []string{text}, Supersedes: []rules.UpdateID{id("3"), rules.UpdateID(cve)},
+			Restart: text, SupportURL: url, Files: []agentproto.File{{Name: file, URL: url, Size: size}},
+		}
+		list, _ := cleanFound([]Found{{Update: u}, {Update: u}, {Update: agentproto.Update{ID: rules.UpdateID(text)}}})
+		r := agentproto.Report{Protocol: 1}
+		for _, f := range list {
+			r.Updates = append(r.Updates, f.Update)
+			r.Statuses = append(r.Statuses, agentproto.Status{ID: f.Update.ID, Revision: f.Update.Revision})
+		}
+		if err := r.Validate(); err != nil {
+			t.Errorf("a node would refuse it: %v", err)
+		}
+		k := agentproto.Checkin{Protocol: 1, Facts: cleanFacts(agentproto.Facts{Name: title, Serial: text, Addresses: []string{url, "10.0.0.1"}, Booted: time.Unix(published, 0)})}
+		if err := k.Validate(); err != nil {
+			t.Errorf("a node would refuse the facts: %v", err)
+		}
+	})
+}
