@@ -38,20 +38,15 @@ type order struct {
 
 // order queues files. One that is in the queue already is not queued again:
 // who asks is added, and the more hosts wait the sooner it comes. It returns
-// how many are new or tried again at once. What else belongs to the change,
-// an audit line, comes with it.
+// how many are new or tried again at once. Queueing lifts the mark of a file
+// deleted by hand. What else belongs to the change, an audit line, comes with
+// it.
 func (f *folder) order(ctx context.Context, list []order, also func(*replicate.Tx) error) (n int, err error) {
 	var rows []Task
-	var lifted []string
 	now := time.Now().UTC()
 	f.mu.Lock()
 	for _, o := range list {
-		if o.forced {
-			if _, ok := f.marks[o.file]; ok {
-				delete(f.marks, o.file)
-				lifted = append(lifted, o.file)
-			}
-		}
+		delete(f.marks, o.file)
 		t := f.queue[o.file]
 		if t == nil {
 			t = newTask(o.kind, o.file, now)
@@ -72,21 +67,13 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 	}
 	f.mu.Unlock()
 	wake(f.work)
-	if len(rows)+len(lifted) == 0 && also == nil {
+	if len(rows) == 0 && also == nil {
 		return n, nil
 	}
 	f.changed()
-	err = f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-		for _, name := range lifted {
-			if err := deleted.del(tx, name); err != nil {
-				return err
-			}
-		}
-		if err := keepTasks(tx, rows...); err != nil || also == nil {
-			return err
-		}
-		return also(tx)
-	})
+	err = f.inBatches(ctx, len(rows), func(tx *replicate.Tx, i int) error {
+		return errors.Join(tasks.put(tx, rows[i].ID, rows[i]), deleted.del(tx, rows[i].File))
+	}, also)
 	if err != nil {
 		return n, fmt.Errorf("record %d downloads: %w", len(rows), err)
 	}

@@ -60,7 +60,7 @@ func (a *Appliance) Prune(ctx context.Context, n int, ago time.Duration) (int, e
 	f.mu.Lock()
 	f.ended = append(rows, f.ended...)
 	f.mu.Unlock()
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error { return keepTasks(tx, rows...) })
+	err := f.inBatches(ctx, n, func(tx *replicate.Tx, i int) error { return tasks.put(tx, rows[i].ID, rows[i]) }, nil)
 	if err == nil {
 		err = f.prune(ctx)
 	}

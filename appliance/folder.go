@@ -221,24 +221,39 @@ func (f *folder) rescan(ctx context.Context) error {
 
 // forget drops the records of files, with what else belongs to the change.
 func (f *folder) forget(ctx context.Context, names []string, also func(*replicate.Tx) error) error {
-	return f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-		for _, name := range names {
-			if err := holdings.del(tx, name); err != nil {
-				return err
-			}
-			drop := files.del
-			if name == microsoft.ScanCabName {
-				drop = cabs.del
-			}
-			if err := drop(tx, name); err != nil {
-				return err
-			}
+	return f.inBatches(ctx, len(names), func(tx *replicate.Tx, i int) error {
+		drop := files.del
+		if names[i] == microsoft.ScanCabName {
+			drop = cabs.del
 		}
-		if also == nil {
-			return nil
+		return errors.Join(holdings.del(tx, names[i]), drop(tx, names[i]))
+	}, also)
+}
+
+// batch is how many rows one change set takes: the store bounds its size, and
+// a folder has thousands of files.
+const batch = 500
+
+// inBatches writes n rows, and with the last of them what else belongs to the
+// change; also may be nil.
+func (f *folder) inBatches(ctx context.Context, n int, row func(tx *replicate.Tx, i int) error, also func(*replicate.Tx) error) error {
+	for from := 0; from < n || from == 0 && also != nil; from += batch {
+		err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+			for i := from; i < min(from+batch, n); i++ {
+				if err := row(tx, i); err != nil {
+					return err
+				}
+			}
+			if also == nil || from+batch < n {
+				return nil
+			}
+			return also(tx)
+		})
+		if err != nil {
+			return err
 		}
-		return also(tx)
-	})
+	}
+	return nil
 }
 
 // hold records that a file lies in the folder and is right, with what else

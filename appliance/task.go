@@ -143,23 +143,13 @@ func (f *folder) loadTasks(tx *replicate.Tx) error {
 	return nil
 }
 
-// keepTasks stores tasks in a transaction.
-func keepTasks(tx *replicate.Tx, list ...Task) error {
-	for _, t := range list {
-		if err := tasks.put(tx, t.ID, t); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // save stores a task as it is now. A store that cannot be written costs the
 // row its durability, not the download.
 func (f *folder) save(ctx context.Context, t *task) {
 	f.mu.RLock()
 	row := t.Task
 	f.mu.RUnlock()
-	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error { return keepTasks(tx, row) })
+	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error { return tasks.put(tx, row.ID, row) })
 	if err != nil && ctx.Err() == nil {
 		f.log.WarnContext(ctx, "download task not recorded", "file", row.File, "err", err)
 	}
@@ -182,17 +172,12 @@ func (f *folder) prune(ctx context.Context) error {
 	gone := f.ended[:n]
 	f.ended = slices.Clone(f.ended[n:])
 	f.mu.Unlock()
-	if n == 0 {
-		return nil
-	}
-	return f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-		for _, t := range gone {
-			if err := tasks.del(tx, t.ID); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return f.dropRows(ctx, gone)
+}
+
+// dropRows deletes the records of tasks.
+func (f *folder) dropRows(ctx context.Context, list []Task) error {
+	return f.inBatches(ctx, len(list), func(tx *replicate.Tx, i int) error { return tasks.del(tx, list[i].ID) }, nil)
 }
 
 // Tasks lists downloads, running ones first, then newest; status empty for

@@ -123,15 +123,7 @@ func (f *folder) dropTasks(ctx context.Context, list []*task) error {
 		f.log.InfoContext(ctx, "download taken out of the queue, no host waits for it", "file", t.File)
 	}
 	defer f.changed()
-	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-		for _, t := range gone {
-			if err := tasks.del(tx, t.ID); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := f.dropRows(ctx, gone); err != nil {
 		return fmt.Errorf("drop tasks that no host waits for: %w", err)
 	}
 	return nil
@@ -182,14 +174,7 @@ func (f *folder) liftMarks(names []string) {
 	if len(names) == 0 {
 		return
 	}
-	err := f.node.db.Update(context.Background(), func(tx *replicate.Tx) error {
-		for _, name := range names {
-			if err := deleted.del(tx, name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := f.inBatches(context.Background(), len(names), func(tx *replicate.Tx, i int) error { return deleted.del(tx, names[i]) }, nil)
 	if err != nil {
 		f.log.Warn("marks of deleted files not lifted in the store", "files", len(names), "err", err)
 	}
