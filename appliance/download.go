@@ -266,7 +266,7 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 	t.Size, t.Done = r.Size, r.Size
 	f.mu.Unlock()
 	rec := fileRecord{Size: r.Size, SHA1: fmt.Sprintf("%x", r.SHA1), SHA256: fmt.Sprintf("%x", r.SHA256), URL: w.URL}
-	return statusDone, r.Fetched, f.hold(ctx, t.File, &heldFile{fileRecord: rec, holding: holding{info.Size(), info.ModTime()}}, nil)
+	return statusDone, r.Fetched, f.hold(ctx, t.File, &heldFile{fileRecord: rec, holding: holding{info.Size(), info.ModTime()}})
 }
 
 var errForgotten = errors.New("no update that is known names this file any more")

@@ -256,9 +256,9 @@ func (f *folder) inBatches(ctx context.Context, n int, row func(tx *replicate.Tx
 	return nil
 }
 
-// hold records that a file lies in the folder and is right, with what else
-// belongs to the change, and serves it from now on.
-func (f *folder) hold(ctx context.Context, name string, h *heldFile, also func(*replicate.Tx) error) error {
+// hold records that a file lies in the folder and is right, and serves it from
+// now on.
+func (f *folder) hold(ctx context.Context, name string, h *heldFile) error {
 	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
 		if h.Completed.IsZero() {
 			h.Completed = tx.Now()
@@ -268,10 +268,7 @@ func (f *folder) hold(ctx context.Context, name string, h *heldFile, also func(*
 				return err
 			}
 		}
-		if err := errors.Join(holdings.put(tx, name, h.holding), deleted.del(tx, name)); err != nil || also == nil {
-			return err
-		}
-		return also(tx)
+		return errors.Join(holdings.put(tx, name, h.holding), deleted.del(tx, name))
 	})
 	if err != nil {
 		return fmt.Errorf("record that %s is held: %w", name, err)

@@ -92,7 +92,7 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 		return errors.Join(f.removeIf(name, info), f.forget(ctx, []string{name}, nil))
 	}
 	f.log.InfoContext(ctx, "file verified", "file", name, "bytes", got.Size)
-	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{info.Size(), info.ModTime()}}, nil)
+	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{info.Size(), info.ModTime()}})
 }
 
 // removeIf removes the file unless it was replaced since it was looked at.
