@@ -53,6 +53,26 @@ var serveCommand = cli.Command{
 	},
 }
 
+var demoCommand = cli.Command{
+	Name: "demo", Summary: "Show it: a node, a stand-in for Microsoft and forty hosts in one process",
+	Example: "wuamesh demo\nwuamesh demo --for 60s    ends by itself and says what was installed",
+	Flags: func(fs *flag.FlagSet) cli.Runner {
+		o := demo.Options{Pages: pages}
+		fs.DurationVar(&o.For, "for", 0, "end by itself after this `long`")
+		fs.IntVar(&o.Hosts, "hosts", 40, "how many hosts, 1 to 500")
+		fs.StringVar(&o.Data, "data", "", "`directory` to keep; default one that is removed at the end")
+		fs.Uint64Var(&o.Seed, "seed", 1, "same seed, same hosts and updates")
+		logs := fs.Bool("log", false, "also print what node and agents log")
+		return func(ctx context.Context, s cli.Streams, args []string) error {
+			o.Out, o.Log = s.Out, slog.New(slog.DiscardHandler)
+			if *logs {
+				o.Log = slog.New(slog.NewTextHandler(s.Err, nil))
+			}
+			return demo.Run(ctx, o)
+		}
+	},
+}
+
 // configuration reads the file that was named, or the usual one if it is
 // there, over the defaults.
 func configuration(path string, dev bool) (appliance.Config, error) {

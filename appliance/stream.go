@@ -16,6 +16,7 @@ type streams struct {
 	all      map[agentproto.HostID]*stream
 	policies map[agentproto.HostID]string // hash of the policy the host has
 	closed   bool
+	stopped  chan struct{} // closed with closed
 	arrived  chan struct{} // files came into the folder
 }
 
@@ -31,7 +32,7 @@ type event struct {
 }
 
 func newStreams() *streams {
-	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, arrived: make(chan struct{}, 1)}
+	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, stopped: make(chan struct{}), arrived: make(chan struct{}, 1)}
 }
 
 // join opens a host's stream and ends the one it had: a host that calls again
@@ -140,10 +141,17 @@ func (s *streams) end(id agentproto.HostID) {
 	}
 }
 
+// Stopping is closed when the node stops: whoever streams to a browser ends
+// then.
+func (a *Appliance) Stopping() <-chan struct{} { return a.streams.stopped }
+
 // close ends every stream, now and from now on: the node stops.
 func (s *streams) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.closed {
+		close(s.stopped)
+	}
 	s.closed = true
 	for _, st := range s.all {
 		st.end()

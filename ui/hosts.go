@@ -1,0 +1,103 @@
+package ui
+
+import (
+	"net/http"
+	"net/url"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+// hostsView is the list of hosts with the filter that made it.
+type hostsView struct {
+	List  appliance.HostList
+	Query url.Values
+	Facet []facetView
+}
+
+func (u *UI) hosts(r *http.Request) (reply, error) {
+	q := url.Values{}
+	for _, k := range []string{"q", "group", "state", "os", "seen", "sort", "after"} {
+		for _, v := range r.URL.Query()[k] {
+			if v != "" {
+				q.Add(k, v)
+			}
+		}
+	}
+	list, err := u.node.Hosts(r.Context(), appliance.HostQuery{
+		Text: q.Get("q"), Group: q.Get("group"), State: typed[rules.State](q["state"]), OS: q["os"], Seen: q.Get("seen"), Sort: q.Get("sort"), Page: appliance.Page{After: q.Get("after")},
+	})
+	if err != nil {
+		return reply{}, err
+	}
+	return show(hostsPage(hostsView{list, q, []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}})), nil
+}
+
+// hostsAction triggers the hosts that a form has ticked, or a group.
+func (u *UI) hostsAction(r *http.Request) (reply, error) {
+	n, err := u.node.Trigger(r.Context(), actor(r), agentproto.Action(r.FormValue("do")), typed[agentproto.HostID](r.Form["id"]), r.FormValue("group"))
+	if err != nil {
+		return reply{}, err
+	}
+	back := "/hosts"
+	if b := r.FormValue("back"); b != "" {
+		back = local(b)
+	}
+	return goTo(back).saying("The %s is queued on %s. Connected hosts begin now, the others when they return.", r.FormValue("do"), count(n, "host")), nil
+}
+
+// hostView is one host; Why is the one update that is explained.
+type hostView struct {
+	Host    appliance.HostDetail
+	Updates []appliance.HostUpdate
+	Total   int
+	Next    string
+	Query   url.Values
+	Why     *appliance.Why
+}
+
+func (u *UI) host(r *http.Request) (reply, error) {
+	id := agentproto.HostID(r.PathValue("id"))
+	h, err := u.node.Host(r.Context(), id)
+	if err != nil {
+		return reply{}, err
+	}
+	q := url.Values{}
+	for _, k := range []string{"q", "state", "why", "after"} {
+		for _, v := range r.URL.Query()[k] {
+			if v != "" {
+				q.Add(k, v)
+			}
+		}
+	}
+	v := hostView{Host: h, Query: q}
+	if v.Updates, v.Total, v.Next, err = u.node.HostUpdates(r.Context(), id, q.Get("q"), typed[rules.State](q["state"]), appliance.Page{Limit: 100, After: q.Get("after")}); err != nil {
+		return reply{}, err
+	}
+	if uid, err := rules.ParseUpdateID(q.Get("why")); err == nil {
+		if w, err := u.node.Why(r.Context(), id, uid); err == nil {
+			v.Why = &w
+		}
+	}
+	return show(hostPage(v)), nil
+}
+
+func (u *UI) hostApprove(r *http.Request) (reply, error) {
+	if err := u.node.ApproveHost(r.Context(), actor(r), agentproto.HostID(r.PathValue("id"))); err != nil {
+		return reply{}, err
+	}
+	return goTo("/hosts/" + r.PathValue("id")).saying("Approved. The host gets its certificate at its next try, within a minute."), nil
+}
+
+func (u *UI) hostRemove(r *http.Request) (reply, error) {
+	if err := u.node.RemoveHost(r.Context(), actor(r), agentproto.HostID(r.PathValue("id"))); err != nil {
+		return reply{}, err
+	}
+	return goTo("/hosts").saying("Removed. Its certificate is refused from now on."), nil
+}
+
+var stepClass = map[string]string{"now": "now", "todo": "todo", "never": "todo"}
+
+// explained is whether the row is the one whose why is open.
+func (v hostView) explained(id rules.UpdateID) bool { return v.Why != nil && v.Why.Update.ID == id }

@@ -1,0 +1,88 @@
+package ui
+
+import (
+	"net/http"
+	"time"
+
+	"wuamesh/appliance"
+)
+
+// loginView is the login form as it came in.
+type loginView struct {
+	Name, Next string
+	Pin        string
+	Problem    *appliance.Problem
+}
+
+func (u *UI) loginForm(r *http.Request) (reply, error) {
+	if u.node.NeedsSetup() {
+		return reply{status: http.StatusServiceUnavailable, page: notSetUpPage()}, nil
+	}
+	return show(loginPage(loginView{Next: local(r.FormValue("next")), Pin: u.node.Pin()})), nil
+}
+
+func (u *UI) login(r *http.Request) (reply, error) {
+	v := loginView{Name: r.FormValue("name"), Next: local(r.FormValue("next")), Pin: u.node.Pin()}
+	secret, err := u.node.Login(r.Context(), v.Name, r.FormValue("password"), address(r))
+	if p, ok := formError(err); ok {
+		v.Problem = p
+		rep := again(loginPage(v))
+		rep.status = p.Kind.Status()
+		return rep, nil
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	rep := goTo(v.Next)
+	rep.cookie = cookie(sessionCookie, secret, 7*24*time.Hour)
+	return rep, nil
+}
+
+func (u *UI) logout(r *http.Request) (reply, error) {
+	if err := u.node.Logout(r.Context(), value(r, sessionCookie)); err != nil {
+		return reply{}, err
+	}
+	rep := goTo("/login")
+	rep.cookie = cookie(sessionCookie, "", -time.Second)
+	return rep, nil
+}
+
+// setupView is the form that makes the first admin.
+type setupView struct {
+	Secret, Name string
+	Problem      *appliance.Problem
+}
+
+func (u *UI) setupForm(r *http.Request) (reply, error) {
+	if !u.node.NeedsSetup() {
+		return goTo("/login"), nil
+	}
+	return show(setupPage(setupView{Secret: r.FormValue("secret")})), nil
+}
+
+func (u *UI) setup(r *http.Request) (reply, error) {
+	v := setupView{Secret: r.FormValue("secret"), Name: r.FormValue("name")}
+	if r.FormValue("password") != r.FormValue("again") {
+		v.Problem = &appliance.Problem{Kind: appliance.Invalid, Msg: "The two passwords differ.", Field: "again"}
+		return again(setupPage(v)), nil
+	}
+	err := u.node.SetUp(r.Context(), v.Secret, v.Name, r.FormValue("password"))
+	if p, ok := formError(err); ok {
+		v.Problem = p
+		return again(setupPage(v)), nil
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return u.login(r)
+}
+
+func (u *UI) theme(r *http.Request) (reply, error) {
+	next := "dark"
+	if value(r, themeCookie) == "dark" {
+		next = "light"
+	}
+	rep := goTo(local(r.FormValue("next")))
+	rep.cookie = cookie(themeCookie, next, 365*24*time.Hour)
+	return rep, nil
+}

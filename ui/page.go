@@ -1,0 +1,202 @@
+package ui
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/a-h/templ"
+
+	"wuamesh/appliance"
+)
+
+// A reply is what a handler answers: a page, or the next place to go.
+type reply struct {
+	status int
+	page   templ.Component
+	next   string
+	toast  string // said on the next page
+	cookie *http.Cookie
+}
+
+func show(c templ.Component) reply  { return reply{status: http.StatusOK, page: c} }
+func again(c templ.Component) reply { return reply{status: http.StatusUnprocessableEntity, page: c} }
+func goTo(path string) reply        { return reply{status: http.StatusSeeOther, next: path} }
+
+// saying adds what the next page says about what was done.
+func (r reply) saying(format string, args ...any) reply {
+	r.toast = fmt.Sprintf(format, args...)
+	return r
+}
+
+// A frame is what every page shows around its content, and what its forms
+// carry. It travels in the context, so that components need no parameter.
+type frame struct {
+	who    appliance.Actor
+	csrf   string
+	theme  string
+	toast  string
+	node   string
+	path   string
+	counts navCounts
+}
+
+type navCounts struct{ updates, rules, hosts, running, waiting int }
+
+type frameKey struct{}
+
+func frameOf(ctx context.Context) frame {
+	f, _ := ctx.Value(frameKey{}).(frame)
+	return f
+}
+
+// actor is who makes the request.
+func actor(r *http.Request) appliance.Actor { return frameOf(r.Context()).who }
+
+const (
+	sessionCookie = "__Host-wuamesh"
+	toastCookie   = "__Host-wm_toast"
+	themeCookie   = "__Host-wm_theme"
+)
+
+func cookie(name, value string, life time.Duration) *http.Cookie {
+	return &http.Cookie{Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(life.Seconds())}
+}
+
+func value(r *http.Request, name string) string {
+	c, err := r.Cookie(name)
+	if err != nil {
+		return ""
+	}
+	return c.Value
+}
+
+func address(r *http.Request) string {
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return ap.Addr().Unmap().String()
+	}
+	return r.RemoteAddr
+}
+
+// maxForm bounds a form: the largest names some thousand updates.
+const maxForm = 1 << 20
+
+// page turns h into a handler for those who are logged in. Forms must carry
+// the session's token.
+func (u *UI) page(h func(*http.Request) (reply, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		if u.node.NeedsSetup() {
+			u.write(w, r, reply{status: http.StatusServiceUnavailable, page: notSetUpPage()}, began)
+			return
+		}
+		who, csrf, err := u.node.Session(r.Context(), value(r, sessionCookie), address(r))
+		if err != nil {
+			u.write(w, r, goTo("/login?next="+url.QueryEscape(r.URL.RequestURI())), began)
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), frameKey{}, u.frame(r, who, csrf)))
+		var rep reply
+		if r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err = r.ParseForm(); err != nil {
+				err = &appliance.Problem{Kind: appliance.Invalid, Msg: "The form cannot be read.", Hint: "Go back and send it again.", Err: err}
+			} else if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("csrf")), []byte(csrf)) != 1 {
+				err = &appliance.Problem{Kind: appliance.Denied, Msg: "This form is from another session.", Hint: "Go back, reload the page, and send it again."}
+			}
+		}
+		if err == nil {
+			rep, err = h(r)
+		}
+		if err != nil {
+			rep = u.sorry(r, err)
+		}
+		if value(r, toastCookie) != "" && rep.next == "" {
+			http.SetCookie(w, cookie(toastCookie, "", -time.Second))
+		}
+		u.write(w, r, rep, began)
+	})
+}
+
+// open turns h into a handler for everybody.
+func (u *UI) open(h func(*http.Request) (reply, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r = r.WithContext(context.WithValue(r.Context(), frameKey{}, frame{theme: value(r, themeCookie), node: u.node.NodeName()}))
+		rep, err := h(r)
+		if err != nil {
+			rep = u.sorry(r, err)
+		}
+		u.write(w, r, rep, time.Now())
+	})
+}
+
+func (u *UI) frame(r *http.Request, who appliance.Actor, csrf string) frame {
+	f := frame{who: who, csrf: csrf, theme: value(r, themeCookie), node: u.node.NodeName(), path: r.URL.Path}
+	if b, err := base64.RawURLEncoding.DecodeString(value(r, toastCookie)); err == nil {
+		f.toast = string(b)
+	}
+	if s, err := u.node.Status(r.Context()); err == nil {
+		f.counts = navCounts{s.Updates, s.Packages, s.Hosts, len(s.Running), s.Waiting}
+	}
+	return f
+}
+
+// write alone writes pages: whole, or none of it.
+func (u *UI) write(w http.ResponseWriter, r *http.Request, rep reply, began time.Time) {
+	if rep.cookie != nil {
+		http.SetCookie(w, rep.cookie)
+	}
+	if rep.toast != "" {
+		http.SetCookie(w, cookie(toastCookie, base64.RawURLEncoding.EncodeToString([]byte(rep.toast)), time.Minute))
+	}
+	if rep.next != "" {
+		http.Redirect(w, r, rep.next, rep.status)
+		return
+	}
+	var buf bytes.Buffer
+	if err := rep.page.Render(r.Context(), &buf); err != nil {
+		u.log.ErrorContext(r.Context(), "page not rendered", "path", r.URL.Path, "err", err)
+		http.Error(w, "This page could not be shown. The node's log has the details.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Server-Timing", fmt.Sprintf("page;dur=%.1f", float64(time.Since(began).Microseconds())/1000))
+	w.WriteHeader(rep.status)
+	w.Write(buf.Bytes())
+}
+
+// sorry shows what an admin can act on, and apologises for the rest.
+func (u *UI) sorry(r *http.Request, err error) reply {
+	if p, ok := errors.AsType[*appliance.Problem](err); ok {
+		return reply{status: p.Kind.Status(), page: problemPage(p)}
+	}
+	id := fmt.Sprintf("%x", time.Now().UnixMicro())
+	u.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "id", id, "err", err)
+	return reply{status: http.StatusInternalServerError, page: problemPage(&appliance.Problem{
+		Msg: "Something went wrong on this node.", Hint: "It is our mistake, not yours. The node's log has the details under " + id + ".",
+	})}
+}
+
+// formError keeps a problem with what a form said, to show both again.
+func formError(err error) (*appliance.Problem, bool) {
+	p, ok := errors.AsType[*appliance.Problem](err)
+	return p, ok && (p.Kind == appliance.Invalid || p.Kind == appliance.Conflict || p.Kind == appliance.NoLogin || p.Kind == appliance.TooMany)
+}
+
+// local keeps a path of this node, and turns anything else into the overview:
+// nobody is sent elsewhere after logging in.
+func local(path string) string {
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.HasPrefix(path, "/\\") {
+		return "/overview"
+	}
+	return path
+}

@@ -1,0 +1,85 @@
+// Package ui is the admin's web pages. They are rendered on the server, work
+// without scripts, and show and change everything through the methods of
+// [appliance.Appliance].
+//
+// To add a page: its handler and what it shows in x.go, its looks in x.templ,
+// one route below. Handlers take a request and return a reply or an error;
+// page.go alone writes to the browser.
+package ui
+
+import (
+	"log/slog"
+	"net/http"
+
+	"wuamesh/appliance"
+)
+
+// UI serves the pages of one node.
+type UI struct {
+	node  *appliance.Appliance
+	log   *slog.Logger
+	files *assets
+}
+
+// New returns the pages of node as one handler.
+func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
+	u := &UI{node: node, log: log.With("part", "ui"), files: static}
+	mux := http.NewServeMux()
+	mux.Handle("GET /a/", u.files)
+	mux.Handle("GET /login", u.open(u.loginForm))
+	mux.Handle("POST /login", u.open(u.login))
+	mux.Handle("GET /setup", u.open(u.setupForm))
+	mux.Handle("POST /setup", u.open(u.setup))
+	mux.Handle("POST /logout", u.page(u.logout))
+	mux.Handle("POST /prefs/theme", u.page(u.theme))
+	mux.HandleFunc("GET /events", u.events)
+
+	mux.Handle("GET /{$}", u.page(func(*http.Request) (reply, error) { return goTo("/overview"), nil }))
+	mux.Handle("GET /overview", u.page(u.overview))
+	mux.Handle("GET /updates", u.page(u.updates))
+	mux.Handle("POST /updates/bulk", u.page(u.updatesBulk))
+	mux.Handle("POST /updates/rule", u.page(u.updatesRule))
+	mux.Handle("GET /updates/{id}", u.page(u.update))
+	mux.Handle("POST /index/download", u.page(u.indexDownload))
+	mux.Handle("POST /index/missing", u.page(u.indexMissing))
+	mux.Handle("GET /downloads", u.page(u.downloads))
+	mux.Handle("GET /clean", u.page(u.cleanForm))
+	mux.Handle("POST /clean", u.page(u.clean))
+	mux.Handle("POST /files/delete", u.page(u.fileDelete))
+	mux.Handle("GET /rules", u.page(u.rules))
+	mux.Handle("GET /rules/new", u.page(u.ruleNew))
+	mux.Handle("GET /rules/{name}", u.page(u.rule))
+	mux.Handle("POST /rules", u.page(u.ruleSave))
+	mux.Handle("POST /rules/{name}/delete", u.page(u.ruleDelete))
+	mux.Handle("GET /hosts", u.page(u.hosts))
+	mux.Handle("POST /hosts/actions", u.page(u.hostsAction))
+	mux.Handle("GET /hosts/{id}", u.page(u.host))
+	mux.Handle("POST /hosts/{id}/approve", u.page(u.hostApprove))
+	mux.Handle("POST /hosts/{id}/remove", u.page(u.hostRemove))
+	mux.Handle("GET /access", u.page(u.access))
+	mux.Handle("POST /access/tokens", u.page(u.tokenMake))
+	mux.Handle("POST /access/tokens/revoke", u.page(u.tokenRevoke))
+	mux.Handle("GET /audit", u.page(u.audit))
+	mux.Handle("/", u.page(func(r *http.Request) (reply, error) {
+		return reply{}, &appliance.Problem{Kind: appliance.NotFound, Msg: "There is no page " + r.URL.Path + ".", Hint: "The menu has all of them."}
+	}))
+	return http.NewCrossOriginProtection().Handler(headers(mux))
+}
+
+// headers are the same on every answer; nothing is ever loaded from outside
+// of the node, and no script or style stands in a page.
+func headers(next http.Handler) http.Handler {
+	const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; " +
+		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types wuamesh"
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}

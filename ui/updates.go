@@ -1,0 +1,304 @@
+package ui
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+// updatesView is the list of updates with the filter that made it.
+type updatesView struct {
+	List  appliance.UpdateList
+	Cab   appliance.CabView
+	Query url.Values
+	Facet []facetView
+	Chips []chip
+	Sort  string
+}
+
+type facetView struct {
+	Title, Key string
+	Open       bool
+	Options    []appliance.FacetCount
+}
+
+type chip struct{ Key, Value, Label string }
+
+func (v facetView) on(q url.Values, value string) bool { return slices.Contains(q[v.Key], value) }
+
+func (u *UI) updates(r *http.Request) (reply, error) {
+	q := canonical(r.URL.Query())
+	query := updateQuery(q)
+	list, err := u.node.Updates(r.Context(), query)
+	if err != nil {
+		return reply{}, err
+	}
+	s, err := u.node.Status(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	v := updatesView{List: list, Cab: s.Cab, Query: q, Sort: query.Sort}
+	v.Facet = []facetView{
+		{"Criticality", "severity", true, list.Facets.Severity},
+		{"Product", "product", true, list.Facets.Product},
+		{"Classification", "classification", true, list.Facets.Classification},
+		{"Downloaded", "downloaded", true, list.Facets.Download},
+		{"Decision", "verdict", false, list.Facets.Verdict},
+		{"State on a host", "state", false, list.Facets.State},
+	}
+	for _, f := range v.Facet {
+		for _, value := range q[f.Key] {
+			label := value
+			if i := slices.IndexFunc(f.Options, func(o appliance.FacetCount) bool { return o.Value == value }); i >= 0 {
+				label = f.Options[i].Label
+			} else if c, ok := u.node.Category(rules.CategoryID(value)); ok {
+				label = c.Title
+			}
+			v.Chips = append(v.Chips, chip{f.Key, value, f.Title + " " + label})
+		}
+	}
+	if text := q.Get("q"); text != "" {
+		v.Chips = append(v.Chips, chip{"q", text, "Text " + text})
+	}
+	return show(updatesPage(v)), nil
+}
+
+// filterKeys are the keys of the list's query string; unknown ones are
+// dropped, so that equal views have equal URLs.
+var filterKeys = []string{"q", "severity", "product", "classification", "downloaded", "verdict", "state", "sort", "after", "host"}
+
+func canonical(q url.Values) url.Values {
+	c := url.Values{}
+	for _, k := range filterKeys {
+		for _, v := range q[k] {
+			if v != "" {
+				c.Add(k, v)
+			}
+		}
+	}
+	return c
+}
+
+// updateQuery reads a filter; a value nobody knows matches nothing.
+func updateQuery(q url.Values) appliance.UpdateQuery {
+	return appliance.UpdateQuery{
+		Text: q.Get("q"), Sort: q.Get("sort"), Severity: typed[rules.Severity](q["severity"]), Product: typed[rules.CategoryID](q["product"]),
+		Classification: typed[rules.CategoryID](q["classification"]), Download: typed[appliance.DownloadState](q["downloaded"]),
+		Verdict: typed[rules.Verdict](q["verdict"]), State: typed[rules.State](q["state"]), Page: appliance.Page{After: q.Get("after")},
+	}
+}
+
+func typed[T ~string](list []string) (out []T) {
+	for _, s := range list {
+		out = append(out, T(s))
+	}
+	return out
+}
+
+// chosenUpdates reads the rows a form has ticked.
+func chosenUpdates(r *http.Request) ([]rules.UpdateID, error) {
+	var ids []rules.UpdateID
+	for _, s := range r.Form["id"] {
+		id, err := rules.ParseUpdateID(s)
+		if err != nil {
+			return nil, &appliance.Problem{Kind: appliance.Invalid, Msg: err.Error() + ".", Err: err}
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		return nil, &appliance.Problem{Kind: appliance.Invalid, Msg: "No update is chosen.", Hint: "Go back and tick at least one row."}
+	}
+	return ids, nil
+}
+
+// ruleForm asks into which package updates are allowed or forbidden.
+type ruleForm struct {
+	Verb     rules.Verb // empty: out of all packages
+	Updates  []appliance.UpdateDetail
+	Packages []appliance.PackageRow
+	Name     string
+	Problem  *appliance.Problem
+	Back     string
+}
+
+func (f ruleForm) title() string {
+	n := count(len(f.Updates), "update")
+	switch f.Verb {
+	case rules.Allow:
+		return "Allow " + n
+	case rules.Forbid:
+		return "Forbid " + n
+	default:
+		return "Remove " + n + " from rules"
+	}
+}
+
+// updatesBulk does what needs no question, and asks for the package else.
+func (u *UI) updatesBulk(r *http.Request) (reply, error) {
+	ids, err := chosenUpdates(r)
+	if err != nil {
+		return reply{}, err
+	}
+	back := local(r.FormValue("back"))
+	switch do := r.FormValue("do"); do {
+	case "download":
+		n, err := u.node.DownloadUpdates(r.Context(), actor(r), ids)
+		if err != nil {
+			return reply{}, err
+		}
+		return goTo(back).saying("%s queued for download from Microsoft.", count(n, "file")), nil
+	case "allow", "forbid", "remove":
+		f, err := u.ruleForm(r, ids)
+		if err != nil {
+			return reply{}, err
+		}
+		return show(ruleChoicePage(f)), nil
+	default:
+		return reply{}, &appliance.Problem{Kind: appliance.Invalid, Msg: fmt.Sprintf("There is no action %q for updates.", do)}
+	}
+}
+
+func (u *UI) ruleForm(r *http.Request, ids []rules.UpdateID) (f ruleForm, err error) {
+	f = ruleForm{Name: strings.TrimSpace(r.FormValue("package")), Back: local(r.FormValue("back"))}
+	switch r.FormValue("do") {
+	case "allow":
+		f.Verb = rules.Allow
+	case "forbid":
+		f.Verb = rules.Forbid
+	}
+	for _, id := range ids {
+		d, err := u.node.UpdateByID(r.Context(), id)
+		if err != nil {
+			return f, err
+		}
+		f.Updates = append(f.Updates, d)
+	}
+	f.Packages, err = u.node.Packages(r.Context())
+	return f, err
+}
+
+// updatesRule puts updates into a package, which is made if it is new, or
+// takes them out of all.
+func (u *UI) updatesRule(r *http.Request) (reply, error) {
+	ids, err := chosenUpdates(r)
+	if err != nil {
+		return reply{}, err
+	}
+	f, err := u.ruleForm(r, ids)
+	if err != nil {
+		return reply{}, err
+	}
+	if f.Verb == "" {
+		return u.unrule(r, f)
+	}
+	if n := strings.TrimSpace(r.FormValue("new")); n != "" {
+		f.Name = n
+	}
+	var lines []rules.Line
+	for _, id := range ids {
+		lines = append(lines, rules.Line{Verb: f.Verb, Kind: rules.ByUpdateID, Value: string(id)})
+	}
+	if slices.ContainsFunc(f.Packages, func(p appliance.PackageRow) bool { return p.Name == f.Name }) {
+		err = u.node.AddLines(r.Context(), actor(r), f.Name, lines)
+	} else {
+		_, err = u.node.PutPackage(r.Context(), actor(r), f.Name, appliance.PackageEdit{Maturity: rules.Prod, Lines: lines, Groups: []string{"all"}})
+	}
+	if p, ok := formError(err); ok {
+		f.Problem = p
+		return again(ruleChoicePage(f)), nil
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo(f.Back).saying("%s in package %s. Hosts that are connected know it now.", f.title(), f.Name), nil
+}
+
+func (u *UI) unrule(r *http.Request, f ruleForm) (reply, error) {
+	n := 0
+	for _, d := range f.Updates {
+		for _, ref := range d.Lines {
+			if ref.Line.Kind != rules.ByUpdateID {
+				continue
+			}
+			if err := u.node.RemoveLines(r.Context(), actor(r), ref.Package, []rules.Line{ref.Line}); err != nil {
+				return reply{}, err
+			}
+			n++
+		}
+	}
+	return goTo(f.Back).saying("%s removed. What names a KB, product, classification or severity stays.", count(n, "line")), nil
+}
+
+func (u *UI) update(r *http.Request) (reply, error) {
+	id, err := rules.ParseUpdateID(r.PathValue("id"))
+	if err != nil {
+		return reply{}, &appliance.Problem{Kind: appliance.NotFound, Msg: err.Error() + ".", Err: err}
+	}
+	d, err := u.node.UpdateByID(r.Context(), id)
+	if err != nil {
+		return reply{}, err
+	}
+	return show(updatePage(d)), nil
+}
+
+func (u *UI) indexDownload(r *http.Request) (reply, error) {
+	if err := u.node.DownloadCab(r.Context(), actor(r)); err != nil {
+		return reply{}, err
+	}
+	return goTo("/updates").saying("Microsoft is being asked for a newer wsusscn2.cab."), nil
+}
+
+func (u *UI) indexMissing(r *http.Request) (reply, error) {
+	n, err := u.node.DownloadMissing(r.Context(), actor(r))
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/updates").saying("Microsoft is being asked for wsusscn2.cab; %s queued.", count(n, "missing file")), nil
+}
+
+func cabText(c appliance.CabView) string {
+	switch {
+	case c.Running:
+		return fmt.Sprintf("Downloading, %d %%", c.Progress)
+	case !c.Held:
+		return "Not here yet. " + c.Note
+	case c.Date.IsZero():
+		return size(c.Size)
+	default:
+		return "of " + date(c.Date) + ", " + size(c.Size)
+	}
+}
+
+func cabChecked(c appliance.CabView) string {
+	if c.Checked.IsZero() {
+		return c.Note
+	}
+	return "Checked " + ago(c.Checked, "never") + ", " + c.Note
+}
+
+var verdictTexts = map[rules.Verdict]string{rules.Allowed: "Allowed", rules.Delayed: "Delayed", rules.Forbidden: "Forbidden", rules.NoRule: "No rule", rules.Hidden: "Superseded"}
+
+var verdictClasses = map[rules.Verdict]string{rules.Allowed: "c-ok", rules.Delayed: "c-pen", rules.Forbidden: "c-err", rules.NoRule: "c-dis", rules.Hidden: "c-dis"}
+
+// sortLink is where a column's head leads: it sorts, then reverses.
+func sortLink(q url.Values, key string) string {
+	if q.Get("sort") == key {
+		key = "-" + key
+	}
+	return with(q, "sort", key)
+}
+
+func ariaSort(q url.Values, key string) string {
+	switch q.Get("sort") {
+	case key:
+		return "ascending"
+	case "-" + key:
+		return "descending"
+	}
+	return "none"
+}
