@@ -14,10 +14,12 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -84,6 +86,8 @@ type Agent struct {
 	stamp     stamp
 	id        identity
 	st        state
+	stored    []byte    // st as it is on disk
+	checked   time.Time // the last check-in that was answered
 	scan      scan
 	link      Node          // nil until enrolled
 	relinked  chan struct{} // closed when link changes
@@ -230,7 +234,18 @@ func (a *Agent) change(f func(*state)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f(&a.st)
-	return store(a.dir, stateFile, &a.st)
+	b, err := json.Marshal(&a.st)
+	if err != nil {
+		return fmt.Errorf("encode the agent's state: %w", err)
+	}
+	if bytes.Equal(b, a.stored) {
+		return nil // most check-ins bring nothing new: spare the disk
+	}
+	if err := replaceFile(filepath.Join(a.dir, stateFile), b); err != nil {
+		return err
+	}
+	a.stored = b
+	return nil
 }
 
 // note is change for callers that go on either way: what did not get to disk

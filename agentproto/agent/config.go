@@ -1,123 +1,329 @@
 package agent
 
 import (
-	"context"
-	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
+	"math"
+	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
 )
 
-// configEvery is how often the agent looks whether wapt-get.ini changed.
-const configEvery = time.Minute
-
-// stamp is by what a changed file is told. The digest is for editors and
-// copies that keep the time, and against clocks that went back.
-type stamp struct {
-	sum     [sha256.Size]byte
-	missing bool
+// A Config is what wapt-get.ini says. The zero values of what it does not
+// mention are the defaults.
+type Config struct {
+	Settings rules.Settings
+	Has      map[string]bool // keys of [waptwua] that were set and understood
+	Nodes    []string        // base URLs, from [wuamesh] nodes or else from [global] repo_url
+	RepoURL  string          // [global] repo_url, as written
+	Token    string          // [wuamesh] token: lets the host in
+	Pin      string          // [wuamesh] pin, or the token's: fingerprint of the mesh's authority
+	Warnings []Warning
 }
 
-// readINI reads wapt-get.ini if it changed, and says whether it did. A file
-// that cannot be read, perhaps because an editor holds it, changes nothing.
-func (a *Agent) readINI() bool {
-	data, err := readBounded(a.ini, maxINI+1)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
-		a.warn("config", fmt.Errorf("read wapt-get.ini: %w", err))
-		return false
-	}
-	a.warn("config", nil)
-	now := stamp{sha256.Sum256(data), missing}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if now == a.stamp {
-		return false
-	}
-	a.stamp, a.conf = now, ParseINI(data)
-	if missing {
-		a.conf.warn(0, "%s does not exist; the defaults hold", a.ini)
-	}
-	for _, w := range a.conf.Warnings {
-		a.log.Warn("wapt-get.ini", "line", w.Line, "warning", w.Text)
-	}
-	return true
+// A Warning is a line of wapt-get.ini that was not understood. What held
+// before still holds.
+type Warning struct {
+	Line int // from 1; 0 is the file as a whole
+	Text string
 }
 
-// readBounded reads at most n bytes of a file.
-func readBounded(path string, n int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+func (w Warning) String() string {
+	if w.Line == 0 {
+		return w.Text
 	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, n))
+	return fmt.Sprintf("wapt-get.ini line %d: %s", w.Line, w.Text)
 }
 
-// runConfig follows changes of wapt-get.ini.
-func (a *Agent) runConfig(ctx context.Context) error {
-	t := time.NewTicker(configEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-t.C:
-			if a.readINI() {
-				a.log.InfoContext(ctx, "wapt-get.ini changed")
-				a.applyConfig(ctx)
+// maxINI bounds wapt-get.ini; real ones have a few kilobytes.
+const maxINI = 1 << 20
+
+// maxWarnings bounds what one file can complain about.
+const maxWarnings = 40
+
+// ParseINI reads wapt-get.ini as WAPT does: Python's RawConfigParser, with
+// sections that merge, continuation lines, "=" and ":", comments after " ;".
+// Where WAPT refuses a whole file, the agent warns about the line and goes
+// on: a typing error must not take a host out of the mesh.
+func ParseINI(data []byte) Config {
+	c := Config{Settings: rules.DefaultSettings(), Has: map[string]bool{}}
+	if len(data) > maxINI {
+		c.warn(0, "wapt-get.ini is larger than %d kB and was not read", maxINI>>10)
+		return c
+	}
+	f := c.sections(decodeText(data))
+	c.waptwua(f)
+	c.global(f)
+	c.wuamesh(f)
+	return c
+}
+
+func (c *Config) warn(line int, format string, args ...any) {
+	if len(c.Warnings) < maxWarnings {
+		c.Warnings = append(c.Warnings, Warning{line, fmt.Sprintf(format, args...)})
+	}
+}
+
+// waptwua fills the settings from section [waptwua].
+func (c *Config) waptwua(f sections) {
+	s := &c.Settings
+	keys := map[string]func(string) error{
+		"enabled":                                func(v string) error { return parse(parseBool, v, func(b bool) { s.Enabled = &b }) },
+		"direct_download":                        into(parseBool, &s.DirectDownload),
+		"default_allow":                          into(parseBool, &s.DefaultAllow),
+		"install_at_shutdown":                    into(parseBool, &s.InstallAtShutdown),
+		"download_scheduling":                    into(parsePeriod, &s.DownloadScheduling),
+		"install_scheduling":                     into(parsePeriod, &s.InstallScheduling),
+		"install_delay":                          into(parsePeriod, &s.InstallDelay),
+		"allowed_severities":                     func(v string) (err error) { s.AllowedSeverities, err = parseSeverities(v, s.AllowedSeverities); return },
+		"waptexit_disable_skip_windows_updates":  into(parseBool, &s.DisableSkip),
+		"include_potentially_superseded_updates": into(parseBool, &s.IncludeSuperseded),
+		"filter":                                 into(parseFilter, &s.Filter),
+		// The agent never scans online, whatever it says; it is read so that
+		// files for older versions of WAPT cause no warning.
+		"offline": func(v string) error { _, err := parseBool(v); return err },
+	}
+	alias := map[string]string{"allow_direct_download": "direct_download"}
+	for _, section := range []string{"DEFAULT", "waptwua"} {
+		for _, key := range byLine(f[section]) {
+			name := key
+			if a, ok := alias[key]; ok {
+				name = a
+			}
+			v := f[section][key]
+			set, ok := keys[name]
+			if !ok {
+				if section == "waptwua" {
+					c.warn(v.line, "unknown key %q in [waptwua]%s", clip(key), meant(key, keys))
+				}
+				continue
+			}
+			if err := set(v.text); err != nil {
+				c.warn(v.line, "%s: %v", key, err)
+				continue
+			}
+			c.Has[name] = true
+		}
+	}
+}
+
+// byLine orders keys as they stand in the file, so that of two spellings of
+// one setting the last holds.
+func byLine(section map[string]value) []string {
+	keys := make([]string, 0, len(section))
+	for k := range section {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b string) int { return section[a].line - section[b].line })
+	return keys
+}
+
+// global takes repo_url, from which the node's address derives: the agent
+// talks to the same host over https.
+func (c *Config) global(f sections) {
+	v, ok := f.lookup("global", "repo_url")
+	if !ok || v.text == "" {
+		return
+	}
+	c.RepoURL = v.text
+	u, err := url.Parse(v.text)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
+		c.warn(v.line, "repo_url %q: want http or https and a host", clip(v.text))
+	case u.Scheme == "http" && u.Port() != "" && u.Port() != "80":
+		c.warn(v.line, "repo_url %q names a port for http; say in [wuamesh] nodes where https is", clip(v.text))
+	default:
+		base := u.Host
+		if u.Scheme == "http" {
+			base = host(u)
+		}
+		if base, err = parseNode(base); err != nil {
+			c.warn(v.line, "repo_url: %v", err)
+			return
+		}
+		c.Nodes = []string{base}
+	}
+}
+
+// host returns the host without a port, with the brackets of IPv6.
+func host(u *url.URL) string {
+	if h := u.Hostname(); strings.Contains(h, ":") {
+		return "[" + h + "]"
+	}
+	return u.Hostname()
+}
+
+// wuamesh takes what is ours: where the nodes are and how to be let in.
+func (c *Config) wuamesh(f sections) {
+	if v, ok := f.lookup("wuamesh", "nodes"); ok {
+		var nodes []string
+		for n := range strings.FieldsFuncSeq(v.text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+			base, err := parseNode(n)
+			if err != nil {
+				c.warn(v.line, "nodes: %v", err)
+			} else if !slices.Contains(nodes, base) {
+				nodes = append(nodes, base)
 			}
 		}
-	}
-}
-
-// applyConfig has every wheel look at the new configuration.
-func (a *Agent) applyConfig(ctx context.Context) {
-	a.mu.Lock()
-	id := a.id
-	a.mu.Unlock()
-	if err := a.setIdentity(id); err != nil {
-		a.log.WarnContext(ctx, "connect", "err", err)
-	}
-	a.hurryUp()
-	a.fetch.now()
-	a.windows.now()
-}
-
-// nodes are whom to ask: those a node named at the last check-in, nearest
-// first, then those of wapt-get.ini in case all of the others are gone. When
-// wapt-get.ini names others than at that time, it goes first: somebody moved
-// the host.
-func (a *Agent) nodes() []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	own := a.conf.Nodes
-	if len(own) == 0 {
-		own = a.spare
-	}
-	list := slices.Clone(own)
-	if slices.Equal(own, a.st.Asked) {
-		list = append(slices.Clone(a.st.Told), own...)
-	}
-	var once []string
-	for _, n := range list {
-		if base, err := parseNode(n); err == nil && !slices.Contains(once, base) {
-			once = append(once, base)
+		if len(nodes) > 0 {
+			c.Nodes = nodes
 		}
 	}
-	return once
+	if v, ok := f.lookup("wuamesh", "token"); ok && v.text != "" {
+		if t, err := agentproto.ParseEnrollToken(v.text); err != nil {
+			c.warn(v.line, "token: %v", err)
+		} else {
+			c.Token, c.Pin = t.String(), t.Pin
+		}
+	}
+	if v, ok := f.lookup("wuamesh", "pin"); ok && v.text != "" {
+		pin := strings.ToLower(v.text)
+		if b, err := hex.DecodeString(pin); err != nil || len(b) != 32 {
+			c.warn(v.line, "pin: want 64 hexadecimal digits")
+		} else {
+			c.Pin = pin
+		}
+	}
+	for _, key := range byLine(f["wuamesh"]) {
+		if known := map[string]func(string) error{"nodes": nil, "token": nil, "pin": nil}; !has(known, key) {
+			c.warn(f["wuamesh"][key].line, "unknown key %q in [wuamesh]%s", clip(key), meant(key, known))
+		}
+	}
 }
 
-// own are the nodes that wapt-get.ini names, or else the options.
-func (a *Agent) own() []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.conf.Nodes) > 0 {
-		return slices.Clone(a.conf.Nodes)
+func has[V any](m map[string]V, key string) bool { _, ok := m[key]; return ok }
+
+// parseNode reads a base URL, or a host with or without a port.
+func parseNode(s string) (string, error) {
+	if !strings.Contains(s, "://") {
+		s = "https://" + s
 	}
-	return slices.Clone(a.spare)
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return "", fmt.Errorf("node %q: want https://host or https://host:port", clip(s))
+	}
+	return "https://" + u.Host, nil
+}
+
+// into is a setter of one field.
+func into[T any](read func(string) (T, error), field *T) func(string) error {
+	return func(v string) error { return parse(read, v, func(t T) { *field = t }) }
+}
+
+func parse[T any](read func(string) (T, error), v string, set func(T)) error {
+	t, err := read(v)
+	if err == nil {
+		set(t)
+	}
+	return err
+}
+
+func parseBool(v string) (bool, error) {
+	switch strings.ToLower(v) {
+	case "1", "yes", "true", "on":
+		return true, nil
+	case "0", "no", "false", "off":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither True nor False", clip(v))
+}
+
+var errPeriod = errors.New("want a number and one of s, m, h, d, w, such as 12h; a number alone is days")
+
+// parsePeriod reads a length of time as WAPT's get_time_delta does: a decimal
+// number and a lower-case unit. In [waptwua] a number alone is days.
+func parsePeriod(v string) (time.Duration, error) {
+	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
+	if v == "" {
+		return 0, fmt.Errorf("%q: %w", v, errPeriod)
+	}
+	number, unit := v, 24*time.Hour
+	if u, ok := units[v[len(v)-1]]; ok {
+		number, unit = strings.TrimSpace(v[:len(v)-1]), u
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || strings.ContainsAny(number, "xXpP_nN") {
+		return 0, fmt.Errorf("%q: %w", clip(v), errPeriod)
+	}
+	d := n * float64(unit)
+	if n < 0 || d > float64(10*365*24*time.Hour) || math.IsNaN(d) {
+		return 0, fmt.Errorf("%q is not between 0 and ten years", clip(v))
+	}
+	return time.Duration(d), nil
+}
+
+// parseSeverities reads a comma list. One bad word makes the list what it was.
+func parseSeverities(v string, was []rules.Severity) ([]rules.Severity, error) {
+	var list []rules.Severity
+	for word := range strings.SplitSeq(v, ",") {
+		word = strings.TrimSpace(word)
+		if word == "" {
+			continue
+		}
+		s, err := rules.ParseSeverity(word)
+		if err != nil {
+			return was, err
+		}
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+func parseFilter(v string) (string, error) {
+	if v = strings.Join(strings.Fields(v), " "); len(v) > 1000 {
+		return "", fmt.Errorf("%d characters, at most 1000", len(v))
+	}
+	return v, nil
+}
+
+// meant guesses which key a typing error stands for.
+func meant[V any](key string, keys map[string]V) string {
+	best, at := "", 3
+	for k := range keys {
+		if d := distance(key, k); d < at || d == at && best != "" && k < best {
+			best, at = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// distance is Levenshtein's, of the first 60 bytes.
+func distance(a, b string) int {
+	a, b = a[:min(len(a), 60)], b[:min(len(b), 60)]
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := last
+			if a[i] != b[j] {
+				cost = 1 + min(last, row[j], row[j+1])
+			}
+			last, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// clip bounds what a message repeats of its input.
+func clip(s string) string {
+	if len(s) > 60 {
+		return strings.ToValidUTF8(s[:60], "") + "…"
+	}
+	return s
 }

@@ -222,7 +222,8 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 		if r.Resend {
 			s.Sent = ""
 		}
-		s.Told, s.Asked, s.Checkin = r.Nodes, own, time.Now()
+		s.Told, s.Asked = r.Nodes, own
+		a.checked = time.Now()
 		for _, c := range r.Commands {
 			if s.take(c) {
 				a.log.InfoContext(ctx, "command", "action", string(c.Action), "by", c.By)
@@ -320,9 +321,13 @@ func dropSent[T comparable](waits, sent []T) []T {
 	return slices.DeleteFunc(waits, func(w T) bool { return slices.Contains(sent, w) })
 }
 
-// final says whether a node understood the message and refused it.
+// final says whether a message will be refused as often as it is sent: by the
+// node, or by our own check before it leaves.
 func final(err error) bool {
-	p := (*agentproto.Problem)(nil)
+	p, field := (*agentproto.Problem)(nil), (*agentproto.FieldError)(nil)
+	if errors.As(err, &field) {
+		return true
+	}
 	return errors.As(err, &p) && p.Status >= 400 && p.Status < 500 &&
 		p.Status != http.StatusUnauthorized && p.Status != http.StatusRequestTimeout && p.Status != http.StatusTooManyRequests
 }

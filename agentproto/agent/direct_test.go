@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"wuamesh/agentproto"
 	"wuamesh/agentproto/agent/agenttest"
 )
 
@@ -81,5 +82,38 @@ func TestDiskFull(t *testing.T) {
 	h.machine.free = 0
 	if _, err := a.Scan(t.Context()); err != nil || len(a.Status().Warnings) > 0 {
 		t.Errorf("%v, %v", err, a.Status().Warnings)
+	}
+}
+
+// TestResumeAfterRestart cuts the line in the middle of the scan cab and of a
+// file, and stops the agent there: not one byte comes twice.
+func TestResumeAfterRestart(t *testing.T) {
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	u := agenttest.Updates(1)
+	s := settings()
+	s.DefaultAllow = true
+	n.policy = allow(s)
+	n.cut[agentproto.ScanCabName], n.cut[fileOf(u[0])] = 30000, 20000
+	h := newHost(t, iniFor(m, n), u)
+	for i := range 4 {
+		a := h.open()
+		if _, err := a.Scan(t.Context()); (err == nil) != (i > 0) {
+			t.Errorf("turn %d: %v", i, err)
+		}
+		if _, err := a.Download(t.Context()); err != nil && i > 1 {
+			t.Errorf("turn %d: %v", i, err)
+		}
+		a.Close()
+	}
+	n.look(func() {
+		for _, name := range []string{agentproto.ScanCabName, fileOf(u[0])} {
+			if want := int64(len(n.files[name])); n.sent[name] != want || n.fetched[name] != 2 {
+				t.Errorf("%s: %d bytes in %d requests, want %d in two", name, n.sent[name], n.fetched[name], want)
+			}
+		}
+	})
+	if got := h.files(); len(got) != 1 || got[0] != fileOf(u[0]) {
+		t.Errorf("downloads: %v", got)
 	}
 }

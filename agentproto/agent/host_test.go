@@ -20,7 +20,7 @@ import (
 // A host is a simulated one with an agent on it, which can be stopped and
 // started again on the same state.
 type host struct {
-	t   *testing.T
+	t   testing.TB
 	o   agent.Options
 	sim *wua.Sim
 	*machine
@@ -29,7 +29,7 @@ type host struct {
 }
 
 // newHost makes a host that needs these updates.
-func newHost(t *testing.T, ini string, updates []agentproto.Update) *host {
+func newHost(t testing.TB, ini string, updates []agentproto.Update) *host {
 	t.Helper()
 	var list []wua.SimUpdate
 	sim := wua.NewSim(wua.SimOptions{Seed: 1, Number: 1, Catalog: func() []wua.SimUpdate { return list }})

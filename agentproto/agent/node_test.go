@@ -34,7 +34,7 @@ type mesh struct {
 	token     agentproto.EnrollToken
 }
 
-func newMesh(t *testing.T) *mesh {
+func newMesh(t testing.TB) *mesh {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -48,7 +48,7 @@ func newMesh(t *testing.T) *mesh {
 	return m
 }
 
-func (m *mesh) sign(t *testing.T, c *x509.Certificate, public any) *x509.Certificate {
+func (m *mesh) sign(t testing.TB, c *x509.Certificate, public any) *x509.Certificate {
 	c.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
 	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)
 	parent := m.authority
@@ -69,7 +69,7 @@ func (m *mesh) sign(t *testing.T, c *x509.Certificate, public any) *x509.Certifi
 // A node is a small one: it keeps what agents say in memory. Its fields are
 // for the test to set and look at, under mu.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	mesh *mesh
 	name string
 	*httptest.Server
@@ -104,7 +104,7 @@ func (n *node) touch() {
 	n.changed = make(chan struct{})
 }
 
-func (m *mesh) node(t *testing.T, name string) *node {
+func (m *mesh) node(t testing.TB, name string) *node {
 	t.Helper()
 	n := &node{
 		t: t, mesh: m, name: name, files: map[string][]byte{}, away: map[string]bool{}, cut: map[string]int{},

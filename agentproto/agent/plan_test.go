@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -170,4 +171,23 @@ func FuzzClean(f *testing.F) {
 			t.Errorf("a node would refuse the facts: %v", err)
 		}
 	})
+}
+
+// BenchmarkDecide is what every check-in costs: two thousand updates against
+// a policy of a thousand lines.
+func BenchmarkDecide(b *testing.B) {
+	var found []Found
+	p := rules.Policy{Settings: rules.Settings{DefaultAllow: true}}
+	for i := range 2000 {
+		f := needs("1")
+		f.Update.ID = rules.UpdateID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i))
+		f.Update.Supersedes = []rules.UpdateID{rules.UpdateID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i-1))}
+		found = append(found, f)
+		if i < 1000 {
+			p.Packages = append(p.Packages, rules.Package{Name: fmt.Sprint("p", i%20), Lines: []rules.Line{{Verb: rules.Forbid, Kind: rules.ByKB, Value: fmt.Sprint(4000000 + i)}}})
+		}
+	}
+	for b.Loop() {
+		decide(found, p, nil, func(choice) bool { return false }, tuesday)
+	}
 }

@@ -50,7 +50,6 @@ type state struct {
 	Tried    map[rules.UpdateID]tried `json:"tried,omitempty"`
 	Commands []ledgerEntry            `json:"commands,omitempty"` // oldest first, at most maxLedger
 	Outbox   outbox                   `json:"outbox"`
-	Checkin  time.Time                `json:"checkin,omitzero"` // the last that was answered
 }
 
 // attemptAt is when something recurring last began and how it went.

@@ -17,7 +17,7 @@ type Status struct {
 	Host     agentproto.HostID `json:"host"`
 	Enrolled bool              `json:"enrolled"`
 	Nodes    []string          `json:"nodes"`
-	Checkin  time.Time         `json:"checkin,omitzero"` // the last that was answered
+	Checkin  time.Time         `json:"checkin,omitzero"` // the last of this run that was answered
 	Next     time.Time         `json:"next,omitzero"`    // when the next is due
 	Error    string            `json:"error,omitempty"`  // why the last contact failed
 	Doing    string            `json:"doing,omitempty"`
@@ -52,7 +52,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := Status{
-		Host: a.id.Host, Enrolled: a.id.enrolled(a.conf.Pin), Nodes: nodes, Checkin: a.st.Checkin, Next: a.nextCheck,
+		Host: a.id.Host, Enrolled: a.id.enrolled(a.conf.Pin), Nodes: nodes, Checkin: a.checked, Next: a.nextCheck,
 		Error: a.lastErr, Doing: a.doingLocked(), Cab: a.st.Cab, Scanned: a.scan.Started, ScanErr: a.scan.Error,
 		NextScan: scanAt, Install: installAt,
 	}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+)
+
+// configEvery is how often the agent looks whether wapt-get.ini changed.
+const configEvery = time.Minute
+
+// stamp is by what a changed file is told. The digest is for editors and
+// copies that keep the time, and against clocks that went back.
+type stamp struct {
+	sum     [sha256.Size]byte
+	missing bool
+}
+
+// readINI reads wapt-get.ini if it changed, and says whether it did. A file
+// that cannot be read, perhaps because an editor holds it, changes nothing.
+func (a *Agent) readINI() bool {
+	data, err := readBounded(a.ini, maxINI+1)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
+		a.warn("config", fmt.Errorf("read wapt-get.ini: %w", err))
+		return false
+	}
+	a.warn("config", nil)
+	now := stamp{sha256.Sum256(data), missing}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now == a.stamp {
+		return false
+	}
+	a.stamp, a.conf = now, ParseINI(data)
+	if missing {
+		a.conf.warn(0, "%s does not exist; the defaults hold", a.ini)
+	}
+	for _, w := range a.conf.Warnings {
+		a.log.Warn("wapt-get.ini", "line", w.Line, "warning", w.Text)
+	}
+	return true
+}
+
+// readBounded reads at most n bytes of a file.
+func readBounded(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
+}
+
+// runConfig follows changes of wapt-get.ini.
+func (a *Agent) runConfig(ctx context.Context) error {
+	t := time.NewTicker(configEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+			if a.readINI() {
+				a.log.InfoContext(ctx, "wapt-get.ini changed")
+				a.applyConfig(ctx)
+			}
+		}
+	}
+}
+
+// applyConfig has every wheel look at the new configuration.
+func (a *Agent) applyConfig(ctx context.Context) {
+	a.mu.Lock()
+	id := a.id
+	a.mu.Unlock()
+	if err := a.setIdentity(id); err != nil {
+		a.log.WarnContext(ctx, "connect", "err", err)
+	}
+	a.hurryUp()
+	a.fetch.now()
+	a.windows.now()
+}
+
+// nodes are whom to ask: those a node named at the last check-in, nearest
+// first, then those of wapt-get.ini in case all of the others are gone. When
+// wapt-get.ini names others than at that time, it goes first: somebody moved
+// the host.
+func (a *Agent) nodes() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	own := a.conf.Nodes
+	if len(own) == 0 {
+		own = a.spare
+	}
+	list := slices.Clone(own)
+	if slices.Equal(own, a.st.Asked) {
+		list = append(slices.Clone(a.st.Told), own...)
+	}
+	var once []string
+	for _, n := range list {
+		if base, err := parseNode(n); err == nil && !slices.Contains(once, base) {
+			once = append(once, base)
+		}
+	}
+	return once
+}
+
+// own are the nodes that wapt-get.ini names, or else the options.
+func (a *Agent) own() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.conf.Nodes) > 0 {
+		return slices.Clone(a.conf.Nodes)
+	}
+	return slices.Clone(a.spare)
+}
