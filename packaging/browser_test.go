@@ -1,0 +1,179 @@
+package packaging_test
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// demo runs the demonstration as a person would, and returns its address and
+// password.
+func demo(t *testing.T) (url, password string) {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "wuamesh")
+	if out, err := exec.Command("go", "build", "-o", bin, module).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(bin, "demo", "--hosts", "12", "--data", t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the demonstration ended with %v", err)
+		}
+	})
+	lines := bufio.NewScanner(out)
+	var text strings.Builder
+	for lines.Scan() {
+		text.WriteString(lines.Text() + "\n")
+		if m := regexp.MustCompile(`(?s)The node: +(\S+).*log in as demo with (\S+)`).FindStringSubmatch(text.String()); m != nil {
+			go func() {
+				for lines.Scan() { // so that it never blocks on a full pipe
+				}
+			}()
+			return m[1], m[2]
+		}
+	}
+	t.Fatalf("the demonstration said\n%s", text.String())
+	return "", ""
+}
+
+// TestBrowser does an admin's first ten minutes in Debian's Chromium: log in,
+// filter, forbid an update, trigger a scan, see the state change. Screenshots
+// are in packaging/out/shots, light and dark, wide and phone.
+func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short; packaging/check runs it")
+	}
+	url, password := demo(t)
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("ignore-certificate-errors", true), chromedp.NoSandbox,
+		chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1440, 900), chromedp.ExecPath("/usr/bin/chromium"))
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), opts...)
+	defer cancel()
+	ctx, cancel = chromedp.NewContext(ctx)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	b := &browser{t, ctx, url, faults(ctx)}
+	if err := chromedp.Run(ctx); err != nil { // starts it, in the context that outlives all steps
+		t.Fatalf("start Chromium (./packaging/check installs it): %v", err)
+	}
+	b.do("log in", chromedp.Navigate(url+"/updates"), chromedp.WaitVisible(`input[name=password]`), b.shot("login"),
+		chromedp.SendKeys(`input[name=name]`, "demo"), chromedp.SendKeys(`input[name=password]`, password), chromedp.Submit(`input[name=password]`),
+		chromedp.WaitVisible(`//h1[text()="Windows Updates"]`))
+	b.until("updates appear and are downloaded", "/updates", `[...document.querySelectorAll('tbody tr')].length > 5`)
+	b.do("overview", chromedp.Navigate(url+"/overview"), chromedp.WaitVisible(`.big`), b.shot("overview"))
+
+	// Filter by criticality: the URL is the filter.
+	var where string
+	var sevs []string
+	b.do("filter", chromedp.Navigate(url+"/updates"), chromedp.WaitVisible(`tbody tr`), b.shot("updates"),
+		chromedp.Click(`input[name=severity][value=Critical]`), chromedp.WaitVisible(`.chip`), chromedp.Location(&where),
+		chromedp.Evaluate(`[...document.querySelectorAll('tbody .sev')].map(e => e.title)`, &sevs))
+	if !strings.Contains(where, "severity=Critical") || len(sevs) == 0 {
+		t.Errorf("the filter led to %s with %d rows", where, len(sevs))
+	}
+	for _, s := range sevs {
+		if s != "Critical" {
+			t.Errorf("a row of the filtered list is %s", s)
+		}
+	}
+
+	// Forbid the first of them in a new package.
+	var id string
+	b.do("forbid", chromedp.Evaluate(`document.querySelector('tbody input[name=id]').value`, &id),
+		chromedp.Click(`tbody input[name=id]`), chromedp.Click(`button[value=forbid]`), chromedp.WaitVisible(`input[name=new]`), b.shot("forbid"),
+		chromedp.SendKeys(`input[name=new]`, "from-the-browser"), chromedp.Submit(`input[name=new]`), chromedp.WaitVisible(`.toast`))
+	b.do("its page", chromedp.Navigate(url+"/updates/"+id), chromedp.WaitVisible(`aside`), b.shot("update"))
+	var page string
+	b.do("read", chromedp.Text(`body`, &page))
+	if !strings.Contains(page, "from-the-browser") || !strings.Contains(page, "Forbidden by package from-the-browser") && !strings.Contains(page, "Installed") {
+		t.Errorf("after forbidding, the update's page says\n%s", page)
+	}
+	b.do("rules", chromedp.Navigate(url+"/rules/from-the-browser"), chromedp.WaitVisible(`.rules`), b.shot("rule"), chromedp.Navigate(url+"/rules"), chromedp.WaitVisible(`tbody`), b.shot("rules"))
+
+	// Trigger a scan of one host and watch its command end, without reloading.
+	b.do("host", chromedp.Navigate(url+"/hosts"), chromedp.WaitVisible(`tbody tr`), b.shot("hosts"), chromedp.Click(`tbody a.row-a`), chromedp.WaitVisible(`button[value=scan]`),
+		chromedp.Click(`button[value=scan]`), chromedp.WaitVisible(`.toast`))
+	b.do("the scan ends", chromedp.Poll(`/scan, demo\s+done/.test(document.body.innerText)`, nil, chromedp.WithPollingTimeout(30*time.Second)),
+		chromedp.Click(`a[aria-label^="Explain"]`), chromedp.WaitVisible(`.chain`), b.shot("host"))
+	for _, p := range []string{"downloads", "clean", "access", "audit"} {
+		b.do(p, chromedp.Navigate(url+"/"+p), chromedp.WaitVisible(`h1`), b.shot(p))
+	}
+
+	// Dark, and a phone.
+	b.do("dark", chromedp.Navigate(url+"/overview"), chromedp.WaitVisible(`h1`), chromedp.Evaluate(`document.documentElement.dataset.theme = 'dark'`, nil), b.shot("overview-dark"))
+	for _, p := range []string{"overview", "updates", "hosts"} {
+		var wide bool
+		b.do("phone", chromedp.EmulateViewport(390, 844), chromedp.Navigate(url+"/"+p), chromedp.WaitVisible(`h1`), b.shot(p+"-390"),
+			chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &wide))
+		if wide {
+			t.Errorf("/%s scrolls sideways on a phone", p)
+		}
+	}
+	for _, f := range b.faults() {
+		t.Errorf("the browser complained: %s", f)
+	}
+}
+
+// A browser is one tab of an admin.
+type browser struct {
+	t      *testing.T
+	ctx    context.Context
+	url    string
+	faults func() []string
+}
+
+func (b *browser) do(what string, actions ...chromedp.Action) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 45*time.Second)
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		var text, where string
+		chromedp.Run(b.ctx, chromedp.Location(&where), chromedp.Text("body", &text))
+		chromedp.Run(b.ctx, b.shot("failed"))
+		b.t.Fatalf("%s: %v\nat %s:\n%s", what, err, where, text)
+	}
+}
+
+// until loads a page again and again until a condition holds in it.
+func (b *browser) until(what, path, condition string) {
+	b.t.Helper()
+	for range 60 {
+		var ok bool
+		b.do(what, chromedp.Navigate(b.url+path), chromedp.WaitVisible(`h1`), chromedp.Evaluate(`!!(`+condition+`)`, &ok))
+		if ok {
+			return
+		}
+		b.do(what, chromedp.Sleep(500*time.Millisecond))
+	}
+	b.t.Fatalf("%s: not within 30 s", what)
+}
+
+func (b *browser) shot(name string) chromedp.Action {
+	return chromedp.ActionFunc(func(ctx context.Context) error {
+		var png []byte
+		if err := chromedp.CaptureScreenshot(&png).Do(ctx); err != nil {
+			return err
+		}
+		dir := filepath.Join("out", "shots")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644)
+	})
+}
