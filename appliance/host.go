@@ -245,7 +245,7 @@ func (c *catalogue) hostUpdate(id agentproto.HostID, p pair) HostUpdate {
 		u.HResult = fmt.Sprintf("0x%08X", p.status.HResult)
 		u.Why += " Windows answered " + u.HResult + " on " + clock(p.status.Tried) + "."
 	}
-	if p.state == rules.Missing && p.reason == rules.ReasonFailed {
+	if p.state == rules.Missing {
 		if _, f := c.filesOf(p.update); f.Note != "" {
 			u.Why += " " + f.Note
 		}

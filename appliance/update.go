@@ -37,7 +37,7 @@ func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 		r.Download = NotDownloaded
 	}
 	if r.Download == NotDownloaded && r.DownloadNote == "" {
-		r.DownloadNote = "Not downloaded"
+		r.DownloadNote = "No host waits for it"
 		if r.Verdict != "" && !(rules.Decision{Verdict: r.Verdict}).May() {
 			r.DownloadNote = "No host may install it"
 		}

@@ -109,7 +109,7 @@ func overviewPage(s appliance.Status) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 6, "<section class=\"hero\" aria-label=\"Compliance\"><div class=\"fig\"><div><p class=\"muted\">Compliant hosts</p><p class=\"big\">")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 6, "<section class=\"hero solo\" aria-label=\"Compliance\"><div class=\"fig\"><div><p class=\"muted\">Compliant hosts</p><p class=\"big\">")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
