@@ -1,0 +1,125 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+	"wuamesh/appliance/api"
+	"wuamesh/ui/cli"
+)
+
+// node runs a real node and returns its data directory.
+func node(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := appliance.DevConfig()
+	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
+	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.ListenMesh, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", "", false
+	log := slog.New(slog.DiscardHandler)
+	n, err := appliance.Open(cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := appliance.Actor{Name: "maelle", Role: appliance.Owner}
+	if _, err := n.PutPackage(t.Context(), by, "baseline", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx, api.New(n, log)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, n.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 1000 { // the console file is Run's first act
+		if _, err := os.Stat(filepath.Join(cfg.Data, appliance.ConsoleFile)); err == nil {
+			return cfg.Data
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	t.Fatal("the node left no console file")
+	return ""
+}
+
+// run types a command and returns what it printed and its exit code.
+func run(t *testing.T, args ...string) (out, err string, code int) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = cli.Main(t.Context(), cli.Commands(), args, cli.Streams{Out: &o, Err: &e, Env: func(string) string { return "" }})
+	return o.String(), e.String(), code
+}
+
+func TestCommandsOnThisMachine(t *testing.T) {
+	data := node(t)
+	for _, tt := range []struct {
+		args string
+		code int
+		want string // in what it printed
+	}{
+		{"status", 0, "rns-01, wuamesh "},
+		{"status --json", 0, `"node": "rns-01"`},
+		{"hosts", 0, "LAST SCAN"},
+		{"updates --severity critical", 0, "DOWNLOADED ON"},
+		{"updates --severity grave", 1, "want Critical, Important, Moderate"},
+		{"rules", 0, "baseline"},
+		{"rules baseline forbid kb KB5091157", 0, "forbid  kb    5091157"},
+		{"rules baseline allow kb 5091157", 0, "allow  kb    5091157"},
+		{"rules baseline remove kb 5091157", 0, "reaches 0 hosts"},
+		{"rules baseline allow kb soon", 2, "want an article number"},
+		{"rules nothing", 1, `no rule package "nothing"`},
+		{"why", 2, "it takes a HOST and an UPDATE"},
+		{"why X KB5091157", 1, "there is no host X"},
+		{"trigger scan X", 1, "there is no host X"},
+		{"trigger dance --group all", 2, "it takes scan, download or install"},
+		{"fetch cab", 1, "internet = false"},
+		{"clean --dry-run", 0, "0 files would be deleted"},
+		{"token enroll --uses 3", 0, "wme1."},
+		{"token api --role king", 1, "is no role"},
+		{"rule", 2, `did you mean "rules"?`},
+		{"status --colour", 2, "flag provided but not defined"},
+	} {
+		args := append(strings.Fields(tt.args), "--data", data)
+		if tt.code == 2 && tt.args == "rule" {
+			args = args[:1]
+		}
+		out, err, code := run(t, args...)
+		if code != tt.code || !strings.Contains(out+err, tt.want) {
+			t.Errorf("wuamesh %s: exit %d, want %d and %q:\n%s%s", tt.args, code, tt.code, tt.want, out, err)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	out, _, code := run(t)
+	for _, c := range cli.Commands() {
+		if !strings.Contains(out, c.Name) {
+			t.Errorf("the list leaves out %s", c.Name)
+		}
+		fs := flag.NewFlagSet("", flag.ContinueOnError)
+		fs.SetOutput(io.Discard)
+		c.Flags(fs)
+		help, _, code := run(t, c.Name, "--help")
+		if code != 0 || !strings.Contains(help, "Example:") || !strings.Contains(help, "wuamesh "+c.Name) {
+			t.Errorf("help of %s, exit %d:\n%s", c.Name, code, help)
+		}
+	}
+	if code != 0 {
+		t.Errorf("the list ends with %d", code)
+	}
+	if _, err, code := run(t, "status", "--data", t.TempDir()); code != 1 || !strings.Contains(err, "no node runs on this machine") {
+		t.Errorf("without a node: exit %d, %s", code, err)
+	}
+}
