@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -92,6 +93,7 @@ func (a *Agent) session(ctx context.Context, cab string, fn func(Session) error)
 // the scan goes first, so that the install knows what there is.
 func (a *Agent) runWindows(ctx context.Context) error {
 	rested, mode := time.Now(), a.atRest()
+	a.afterRestart(ctx)
 	for ctx.Err() == nil {
 		if now := a.atRest(); now != mode || time.Since(rested) >= serviceEvery {
 			rested, mode = time.Now(), now
@@ -113,6 +115,24 @@ func (a *Agent) runWindows(ctx context.Context) error {
 		a.windows.wait(ctx, a.untilWindows())
 	}
 	return ctx.Err()
+}
+
+// afterRestart asks for a scan when Windows was restarted since the last one
+// and an update waited for that: nothing else would tell how it ended. The
+// service starts with Windows, so it is enough to look once.
+func (a *Agent) afterRestart(ctx context.Context) {
+	f, err := a.facts(ctx)
+	if err != nil {
+		a.log.WarnContext(ctx, "facts of the host unknown", "err", err)
+		return
+	}
+	a.mu.Lock()
+	waited := slices.ContainsFunc(a.scan.Found, func(u Found) bool { return u.Restart })
+	due := waited && f.Booted.After(a.scan.Started)
+	a.mu.Unlock()
+	if due {
+		a.note(func(s *state) { s.Rescan = true })
+	}
 }
 
 // untilWindows is how long until the windows wheel has to look again.
