@@ -323,7 +323,9 @@ func TestRestartBetween(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
 	for deadline := time.Now().Add(20 * time.Second); ; {
+		n.mu.Lock()
 		st, _ := n.status(u[0].ID)
+		n.mu.Unlock()
 		if !st.Restart && st.Installed {
 			break
 		}

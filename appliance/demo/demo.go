@@ -5,7 +5,6 @@
 package demo
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -304,8 +303,11 @@ func (p *play) tell(ctx context.Context) error {
 		case <-tick.C:
 		}
 		s, err := p.node.Status(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
-			return cmp.Or(ctx.Err(), err)
+			return err
 		}
 		if !pilots && s.Hosts >= min(p.Hosts, 5) {
 			pilots = true
