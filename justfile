@@ -22,6 +22,10 @@ check:
 quick:
     ./packaging/check quick
 
+# the Debian packages, amd64 and arm64, in packaging/out
+deb *flags:
+    go run ./packaging/deb {{ flags }}
+
 # fuzz one target: just fuzz FuzzCheckCab ./appliance/microsoft
 fuzz target pkg time="60s":
     go test -run='^$' -fuzz='^{{ target }}$' -fuzztime={{ time }} {{ pkg }}

@@ -23,7 +23,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := cli.Main(ctx, append([]cli.Command{serveCommand, demoCommand}, cli.Commands()...), os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr, Env: os.Getenv})
+	code := cli.Main(ctx, cli.Commands(serveCommand, demoCommand), os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr, Env: os.Getenv})
 	stop()
 	os.Exit(code)
 }
@@ -32,21 +32,19 @@ var serveCommand = cli.Command{
 	Name: "serve", Summary: "Run the node until it is told to stop",
 	Example: "wuamesh serve                                  with /etc/wuamesh/wuamesh.toml\nwuamesh serve --dev                            no root, data in ./wuamesh-data, ports 8443 and 8080\nwuamesh serve --print-config > wuamesh.toml    every key with its default",
 	Flags: func(fs *flag.FlagSet) cli.Runner {
-		path := fs.String("config", "", "configuration `file`; default /etc/wuamesh/wuamesh.toml, where it exists")
-		dev := fs.Bool("dev", false, "defaults that need no root")
-		data := fs.String("data", "", "`directory` of records and keys, instead of the configuration's")
+		var from appliance.ConfigSource
+		fs.StringVar(&from.Path, "config", "", "configuration `file`; default "+appliance.ConfigPath+", where it exists")
+		fs.BoolVar(&from.Dev, "dev", false, "defaults that need no root")
+		fs.StringVar(&from.Data, "data", "", "`directory` of records and keys, instead of the configuration's")
 		show := fs.Bool("print-config", false, "print the configuration that ships, and end")
 		return func(ctx context.Context, s cli.Streams, args []string) error {
 			if *show {
-				_, err := fmt.Fprint(s.Out, appliance.DefaultConfigText)
+				_, err := fmt.Fprint(s.Out, appliance.ShippedConfigText())
 				return err
 			}
-			cfg, err := configuration(*path, *dev)
+			cfg, err := from.Load()
 			if err != nil {
 				return err
-			}
-			if *data != "" {
-				cfg.Data = *data
 			}
 			return serve(ctx, cfg, s)
 		}
@@ -71,23 +69,6 @@ var demoCommand = cli.Command{
 			return demo.Run(ctx, o)
 		}
 	},
-}
-
-// configuration reads the file that was named, or the usual one if it is
-// there, over the defaults.
-func configuration(path string, dev bool) (appliance.Config, error) {
-	const usual = "/etc/wuamesh/wuamesh.toml"
-	base := appliance.DefaultConfig()
-	if dev {
-		base = appliance.DevConfig()
-	}
-	if path == "" {
-		if _, err := os.Stat(usual); dev || errors.Is(err, os.ErrNotExist) {
-			return base, nil
-		}
-		path = usual
-	}
-	return appliance.LoadConfig(path, base)
 }
 
 // serve opens the node, runs it, and closes it.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -18,6 +19,7 @@ import (
 // is a record instead, changed on the pages.
 type Config struct {
 	Name          string   `toml:"name"`
+	Site          string   `toml:"site"`
 	Data          string   `toml:"data"`
 	Folder        string   `toml:"folder"`
 	ListenHTTPS   string   `toml:"listen_https"`
@@ -35,6 +37,40 @@ type Config struct {
 	DiskFloor     Size     `toml:"disk_floor"`
 	FolderListing bool     `toml:"folder_listing"`
 	LogLevel      string   `toml:"log_level"`
+
+	source ConfigSource
+	given  map[string]bool // keys that the file sets
+}
+
+// A ConfigSource is where a configuration comes from: what the flags of the
+// commands that read one say.
+type ConfigSource struct {
+	Path string // of the file; empty for [ConfigPath] where that exists
+	Dev  bool   // defaults that need no root
+	Data string // directory instead of the one configured; empty for that
+}
+
+// ConfigPath is where the package installs the configuration.
+const ConfigPath = "/etc/wuamesh/wuamesh.toml"
+
+// Load reads the configuration. What is wrong with it is a [Problem] that
+// names the line.
+func (s ConfigSource) Load() (c Config, err error) {
+	c, path := DefaultConfig(), s.Path
+	if s.Dev {
+		c = DevConfig()
+	} else if _, err := os.Stat(ConfigPath); path == "" && !errors.Is(err, os.ErrNotExist) {
+		path = ConfigPath
+	}
+	if path != "" {
+		if c, err = LoadConfig(path, c); err != nil {
+			return c, err
+		}
+	}
+	if c.source = s; s.Data != "" {
+		c.Data = s.Data
+	}
+	return c, nil
 }
 
 // Size is a number of bytes, written as "500 MB" or "2 GiB".
@@ -60,12 +96,16 @@ func (s *Size) UnmarshalText(b []byte) error {
 	return fmt.Errorf("%q is no size such as \"500 MB\" or \"2 GiB\"", b)
 }
 
-// DefaultConfigText is the file that ships: every key with its default.
+// DefaultConfigText is every key with its default and what it means.
 const DefaultConfigText = `# wuamesh.toml: what this node must be told to start. Everything else is set on
-# its pages. A key that is absent has the value written here.
+# its pages. A key that is absent has the value written here, or the one that
+# the setup page was told; one that is set here wins over both.
 
 # What the node is called on the pages. Empty: the machine's host name.
 name = ""
+
+# The branch the node is in: nodes of one site share a LAN. Empty: the name.
+site = ""
 
 # Directory of the node's records and keys; backed up with "wuamesh backup".
 data = "/var/lib/wuamesh"
@@ -112,6 +152,12 @@ folder_listing = false
 log_level = "info"
 `
 
+var keyLine = regexp.MustCompile(`(?m)^[a-z_]+ = `)
+
+// ShippedConfigText is the file that ships: [DefaultConfigText] with every
+// key commented out, so that an upgrade asks about keys an admin did set.
+func ShippedConfigText() string { return keyLine.ReplaceAllString(DefaultConfigText, "#$0") }
+
 // DefaultConfig is what holds where the file says nothing.
 func DefaultConfig() Config {
 	var c Config
@@ -153,6 +199,14 @@ func LoadConfig(path string, base Config) (Config, error) {
 	case err != nil:
 		return base, &Problem{Kind: Invalid, Msg: fmt.Sprintf("%s: %v.", path, err)}
 	}
+	var keys map[string]any
+	if err := toml.Unmarshal(b, &keys); err != nil {
+		return base, fmt.Errorf("read the keys of %s: %w", path, err)
+	}
+	base.given = map[string]bool{}
+	for key := range keys {
+		base.given[key] = true
+	}
 	return base, base.Validate()
 }
 
@@ -161,7 +215,7 @@ func nearestKey(key string) string {
 	best, least := "", 1<<30
 	for f := range reflect.TypeFor[Config]().Fields() {
 		name := f.Tag.Get("toml")
-		if d := edits(key, name); d < least {
+		if d := edits(key, name); name != "" && d < least {
 			best, least = name, d
 		}
 	}

@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"/agentproto/agent/agenttest":                        {"agentproto", "agentproto/rules", "agentproto/agent"},
 	"/agentproto/agent/wua":                              {"agentproto", "agentproto/rules", "agentproto/agent"},
 	"/packaging":                                         {},
+
+	"/packaging/deb": {},
 }
 
 func TestImports(t *testing.T) {

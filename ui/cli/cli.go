@@ -56,6 +56,10 @@ func Main(ctx context.Context, commands []Command, args []string, s Streams) int
 		overview(commands, s.Out)
 		return 0
 	}
+	if slices.Contains([]string{"version", "-version", "--version"}, args[0]) {
+		fmt.Fprintf(s.Out, "wuamesh %s\n", appliance.Version)
+		return 0
+	}
 	i := slices.IndexFunc(commands, func(c Command) bool { return c.Name == args[0] })
 	if i < 0 {
 		fmt.Fprintf(s.Err, "wuamesh: there is no command %q%s.\nRun wuamesh help for the list.\n", args[0], didYouMean(commands, args[0]))
@@ -119,9 +123,9 @@ func explain(c Command, err error, w io.Writer) int {
 func overview(commands []Command, w io.Writer) {
 	fmt.Fprint(w, "wuamesh brings Windows updates to branch offices.\n\nUsage: wuamesh COMMAND [flags]\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-9s %s\n", c.Name, c.Summary)
+		fmt.Fprintf(w, "  %-11s %s\n", c.Name, c.Summary)
 	}
-	fmt.Fprint(w, "\nwuamesh COMMAND --help says more, with an example.\n")
+	fmt.Fprint(w, "\nwuamesh COMMAND --help says more, with an example; wuamesh --version says which this is.\n")
 }
 
 func help(c Command, fs *flag.FlagSet, w io.Writer) {

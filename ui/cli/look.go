@@ -13,9 +13,14 @@ import (
 	"wuamesh/appliance/api"
 )
 
-// Commands are those that ask a node.
-func Commands() []Command {
-	return []Command{statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand, tokenCommand}
+// Commands is the whole list: those of the program itself first, then those
+// that ask a node, then those that tell of all of them.
+func Commands(own ...Command) []Command {
+	var all []Command
+	list := func() []Command { return all }
+	all = append(own, statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand, tokenCommand,
+		manualCommand(list), completionCommand(list))
+	return all
 }
 
 var statusCommand = Command{
