@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"/appliance/microsoft/authenticode/authenticodetest": {},
 	"/appliance/microsoft/catalogue":                     {"appliance/microsoft/cab"},
 	"/appliance/microsoft/microsofttest":                 {"appliance/microsoft/cab/cabtest", "appliance/microsoft/authenticode/authenticodetest"},
-	"/replicate":                                         {"github.com/dgraph-io/badger", "github.com/hashicorp/memberlist"},
+	"/replicate":                                         {"github.com/dgraph-io/badger", "github.com/hashicorp/memberlist", "github.com/hashicorp/yamux", "github.com/klauspost/compress"},
 	"/agentproto":                                        {"agentproto/rules"},
 	"/agentproto/rules":                                  {},
 	"/agentproto/agent":                                  {"agentproto", "agentproto/rules", "golang.org/x/sys/windows"},

@@ -20,11 +20,11 @@ type job struct {
 	done  chan struct{}
 	err   error
 	panic any // what fn panicked with, for its caller
-	// remote is a change set of another node instead of fn.
-	remote *ChangeSet
+	// remote are change sets of other nodes instead of fn.
+	remote []ChangeSet
 	// What it changed, in key order.
 	changes []change
-	local   map[string]write
+	news    []ChangeSet // what of it other nodes may lack
 }
 
 const (
@@ -113,6 +113,10 @@ func (b *batch) add(j *job) *batch {
 	if j.remote == nil && !j.run(tx) {
 		return b
 	}
+	if err := b.gap(j.remote); err != nil {
+		j.fail(err)
+		return b
+	}
 	entries, size := j.weigh(tx)
 	if entries >= b.db.kv.MaxBatchCount() || size >= b.db.kv.MaxBatchSize() {
 		j.fail(fmt.Errorf("change set of %d records and %d bytes: %w for one transaction", entries, size, ErrTooLarge))
@@ -165,8 +169,10 @@ func (j *job) weigh(tx *Tx) (entries, size int64) {
 		entries += 3
 		size += int64(3*(len(key)+96) + min(value, 64<<10))
 	}
-	if j.remote != nil {
-		for _, c := range j.remote.Changes {
+	for _, cs := range j.remote {
+		entries++
+		size += 128
+		for _, c := range cs.Changes {
 			add(c.Key, len(c.Value))
 		}
 	}
@@ -181,8 +187,10 @@ func (j *job) weigh(tx *Tx) (entries, size int64) {
 
 // take writes the job's change set into the transaction.
 func (b *batch) take(j *job, tx *Tx) error {
-	if j.remote != nil {
-		return b.takeRemote(j)
+	for _, cs := range j.remote {
+		if err := b.takeRemote(j, cs); err != nil {
+			return err
+		}
 	}
 	for k, w := range tx.local {
 		if err := w.to(b.txn, localPrefix+k); err != nil {
@@ -190,18 +198,22 @@ func (b *batch) take(j *job, tx *Tx) error {
 		}
 	}
 	keys := slices.Sorted(maps.Keys(tx.writes))
-	end := b.db.seq + uint64(len(keys))
+	// Numbers of a batch that was not committed are not used again, so the
+	// set follows what is stored, not the number before.
+	cs := ChangeSet{Writer: b.db.writer, After: b.have(b.db.writer), End: b.db.seq + uint64(len(keys))}
 	for i, k := range keys {
 		w := tx.writes[k]
 		c := change{Record{Key: k, Value: w.value, Deleted: w.deleted, Version: tx.version}, b.db.seq + uint64(i) + 1}
-		if err := b.put(c, end); err != nil {
+		if err := b.put(c, cs.End); err != nil {
 			return err
 		}
 		j.changes = append(j.changes, c)
+		cs.Changes = append(cs.Changes, Change{c.Record, c.seq})
 	}
 	if len(keys) > 0 {
-		b.db.seq = end
-		b.vector[b.db.writer] = end
+		b.db.seq = cs.End
+		b.vector[b.db.writer] = cs.End
+		j.news = append(j.news, cs)
 	}
 	return nil
 }
@@ -249,6 +261,8 @@ func (b *batch) end() {
 	if err == nil {
 		b.db.moveVector(b.vector)
 		b.db.tell(b.jobs)
+	} else {
+		b.db.rereadVector() // Badger may have stored it in spite of its error
 	}
 	b.db.following.Unlock()
 	for _, j := range b.jobs {
@@ -284,6 +298,9 @@ func (b *batch) commit() error {
 
 func (db *DB) tell(jobs []*job) {
 	for _, j := range jobs {
+		if db.pass != nil && len(j.news) > 0 {
+			db.pass(j.news)
+		}
 		if len(j.changes) == 0 {
 			continue
 		}

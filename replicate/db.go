@@ -21,6 +21,8 @@ import (
 type Options struct {
 	Dir string // made if missing, for its owner alone
 	Log *slog.Logger
+
+	small bool // of tests with many stores: less memory, on no disk
 }
 
 // What opening and writing may meet.
@@ -70,6 +72,7 @@ type DB struct {
 	// that a follower misses nothing and hears nothing twice.
 	following sync.Mutex
 	followers []func([]Record)
+	pass      func([]ChangeSet) // of the mesh: what others may lack
 	vectorMu  sync.RWMutex
 }
 
@@ -79,7 +82,7 @@ func Open(o Options) (*DB, error) {
 		return nil, fmt.Errorf("make the store's directory: %w", err)
 	}
 	log := o.Log.With("part", "replicate")
-	kv, err := badger.Open(badgerOptions(o.Dir, log))
+	kv, err := badger.Open(badgerOptions(o, log))
 	if err != nil {
 		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
 			return nil, fmt.Errorf("open the store in %s: %w; is another wuamesh running?", o.Dir, ErrInUse)
@@ -100,8 +103,8 @@ func Open(o Options) (*DB, error) {
 
 // badgerOptions keep an idle store small: defaults allocate 88 MB of heap.
 // One committer writes, so conflicts cannot be and are not looked for.
-func badgerOptions(dir string, log *slog.Logger) badger.Options {
-	return badger.DefaultOptions(dir).
+func badgerOptions(o Options, log *slog.Logger) badger.Options {
+	opt := badger.DefaultOptions(o.Dir).
 		WithLogger(badgerLog{log}).
 		WithSyncWrites(true).
 		WithDetectConflicts(false).
@@ -118,6 +121,10 @@ func badgerOptions(dir string, log *slog.Logger) badger.Options {
 		WithIndexCacheSize(4 << 20).
 		WithCompression(options.Snappy).
 		WithMetricsEnabled(false)
+	if o.small {
+		opt = opt.WithDir("").WithValueDir("").WithInMemory(true).WithMemTableSize(1 << 20).WithBlockCacheSize(0).WithIndexCacheSize(0).WithCompression(options.None)
+	}
+	return opt
 }
 
 // prepare reads who this node is and begins a new epoch. No sequence number
@@ -136,7 +143,10 @@ func (db *DB) prepare() error {
 		if db.clock, err = readClock(txn); err != nil {
 			return err
 		}
-		if err := db.readVector(txn); err != nil {
+		if db.vector, err = readVector(txn); err != nil {
+			return err
+		}
+		if err := forgetEmpty(txn); err != nil {
 			return err
 		}
 		var epoch [8]byte
@@ -146,23 +156,39 @@ func (db *DB) prepare() error {
 	})
 }
 
-// readVector reads how much of each writer's log is here. An epoch that
-// wrote nothing is forgotten.
-func (db *DB) readVector(txn *badger.Txn) error {
-	var empty [][]byte
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(vectorPrefix), PrefetchValues: true})
+// readVector reads how much of each writer's log is here; epochs that wrote
+// nothing are not in it.
+func readVector(txn *badger.Txn) (map[string]uint64, error) {
+	vector := map[string]uint64{}
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(vectorPrefix), PrefetchValues: true, PrefetchSize: 100})
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
 		n, err := number(it.Item())
 		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			vector[strings.TrimPrefix(string(it.Item().Key()), vectorPrefix)] = n
+		}
+	}
+	return vector, nil
+}
+
+// forgetEmpty removes epochs that wrote nothing.
+func forgetEmpty(txn *badger.Txn) error {
+	var empty [][]byte
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(vectorPrefix), PrefetchValues: true})
+	for it.Rewind(); it.Valid(); it.Next() {
+		n, err := number(it.Item())
+		if err != nil {
+			it.Close()
 			return err
 		}
 		if n == 0 {
 			empty = append(empty, it.Item().KeyCopy(nil))
-			continue
 		}
-		db.vector[strings.TrimPrefix(string(it.Item().Key()), vectorPrefix)] = n
 	}
+	it.Close()
 	for _, key := range empty {
 		if err := txn.Delete(key); err != nil {
 			return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"math/rand/v2"
@@ -96,9 +95,6 @@ func (m *Members) List() []Member {
 	return all
 }
 
-// rejoin is how often nodes that are known and not seen are called.
-const rejoin = 30 * time.Second
-
 // Run joins the known nodes and joins them again after every cut, until ctx
 // ends: after a cut of minutes memberlist has forgotten the other half and
 // never calls it by itself (members_test.go shows it).
@@ -131,20 +127,4 @@ func (m *Members) joinUnseen() {
 // Close says goodbye to the others and stops listening.
 func (m *Members) Close() error {
 	return errors.Join(m.list.Leave(time.Second), m.list.Shutdown())
-}
-
-// memberLog hands memberlist's warnings to our log.
-type memberLog struct{ log *slog.Logger }
-
-var _ io.Writer = memberLog{}
-
-func (l memberLog) Write(b []byte) (int, error) {
-	text := strings.TrimSpace(string(b))
-	switch {
-	case strings.HasPrefix(text, "[ERR]"), strings.HasPrefix(text, "[WARN]"):
-		l.log.Warn("memberlist says", "text", text)
-	default:
-		l.log.Debug("memberlist says", "text", text)
-	}
-	return len(b), nil
 }

@@ -2,11 +2,13 @@ package replicate
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,11 +16,12 @@ import (
 )
 
 // A ChangeSet is what one Update changed, or what is still live of it, for
-// another node. End is the last sequence number of the set.
+// another node. After is how much of the writer's log must be there before
+// it, End the last sequence number of the set.
 type ChangeSet struct {
-	Writer  string
-	End     uint64
-	Changes []Change
+	Writer     string
+	After, End uint64
+	Changes    []Change
 }
 
 // A Change is one record and its number in its writer's log.
@@ -31,8 +34,12 @@ type Change struct {
 // changes are refused: they would win every merge until time gets there.
 const maxAhead = 10 * time.Minute
 
-// ErrAhead is what Apply returns for a change from the future.
-var ErrAhead = errors.New("the other node's clock is ahead")
+// What Apply refuses.
+var (
+	ErrAhead = errors.New("the other node's clock is ahead")
+	// ErrGap says that changes before the set are missing here.
+	ErrGap = errors.New("earlier changes of the same writer are missing")
+)
 
 // Vector says how much of each writer's log this store has: everything up to
 // and including that number.
@@ -42,20 +49,62 @@ func (db *DB) Vector() map[string]uint64 {
 	return maps.Clone(db.vector)
 }
 
+// Have says how much of one writer's log this store has.
+func (db *DB) Have(writer string) uint64 {
+	db.vectorMu.RLock()
+	defer db.vectorMu.RUnlock()
+	return db.vector[writer]
+}
+
+// onCommit sets what hears of every change set that is new here, ours and
+// others', while it is being committed.
+func (db *DB) onCommit(fn func([]ChangeSet)) {
+	db.following.Lock()
+	defer db.following.Unlock()
+	db.pass = fn
+}
+
 func (db *DB) moveVector(to map[string]uint64) {
 	db.vectorMu.Lock()
 	defer db.vectorMu.Unlock()
 	maps.Copy(db.vector, to)
 }
 
+// rereadVector takes the vector from the store again.
+func (db *DB) rereadVector() {
+	err := db.kv.View(func(txn *badger.Txn) error {
+		vector, err := readVector(txn)
+		if err == nil {
+			db.moveVector(vector)
+		}
+		return err
+	})
+	if err != nil {
+		db.log.Error("the vector could not be read again", "err", err)
+	}
+}
+
+// Digest is equal on two stores that have the same vector.
+func (db *DB) Digest() [16]byte {
+	db.vectorMu.RLock()
+	defer db.vectorMu.RUnlock()
+	sum := sha256.Sum256(appendVector(nil, db.vector))
+	return [16]byte(sum[:])
+}
+
 // Since yields what a node with that vector lacks, writer by writer, each in
 // sequence order and cut only at the ends of change sets. What later changes
 // replaced is not in it; the last set of a writer may be empty and only move
-// the vector.
+// the vector. Records and vector are of one moment.
 func (db *DB) Since(have map[string]uint64) iter.Seq2[ChangeSet, error] {
 	return func(yield func(ChangeSet, error) bool) {
 		err := db.View(context.Background(), func(tx *Tx) error {
-			for writer, last := range db.Vector() {
+			vector, err := readVector(tx.txn)
+			if err != nil {
+				return err
+			}
+			for _, writer := range slices.Sorted(maps.Keys(vector)) {
+				last := vector[writer]
 				if have[writer] >= last {
 					continue
 				}
@@ -77,21 +126,9 @@ func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) boo
 	prefix := []byte(logPrefix + writer + "/")
 	it := tx.txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
 	defer it.Close()
-	cs := ChangeSet{Writer: writer}
+	cs := ChangeSet{Writer: writer, After: after}
 	for it.Seek(logKey(writer, after+1)); it.Valid(); it.Next() {
-		entry, err := it.Item().ValueCopy(nil)
-		if err != nil || len(entry) < 8 {
-			return false, fmt.Errorf("log entry %q: %w", it.Item().Key(), errors.Join(err, errCut))
-		}
-		end, key := binary.BigEndian.Uint64(entry), string(entry[8:])
-		if end > last {
-			break // came after the vector was read
-		}
-		b, err := tx.raw(recordPrefix+key, key)
-		if err != nil {
-			return false, err
-		}
-		c, err := decodeChange(key, b)
+		end, c, err := tx.entry(it.Item())
 		if err != nil {
 			return false, err
 		}
@@ -99,7 +136,7 @@ func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) boo
 			if !yield(cs) {
 				return false, nil
 			}
-			cs = ChangeSet{Writer: writer}
+			cs = ChangeSet{Writer: writer, After: cs.End}
 		}
 		cs.End = end
 		cs.Changes = append(cs.Changes, Change{c.Record, c.seq})
@@ -108,11 +145,28 @@ func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) boo
 		if !yield(cs) {
 			return false, nil
 		}
+		cs = ChangeSet{Writer: writer, After: cs.End, End: cs.End}
 	}
 	if cs.End < last {
-		return yield(ChangeSet{Writer: writer, End: last}), nil
+		cs.End = last
+		return yield(cs), nil
 	}
 	return true, nil
+}
+
+// entry reads a log entry and the change it stands for.
+func (tx *Tx) entry(item *badger.Item) (end uint64, c change, err error) {
+	b, err := item.ValueCopy(nil)
+	if err != nil || len(b) < 8 {
+		return 0, c, fmt.Errorf("log entry %q: %w", item.Key(), errors.Join(err, errCut))
+	}
+	key := string(b[8:])
+	raw, err := tx.raw(recordPrefix+key, key)
+	if err != nil {
+		return 0, c, err
+	}
+	c, err = decodeChange(key, raw)
+	return binary.BigEndian.Uint64(b), c, err
 }
 
 var errCut = errors.New("cut short")
@@ -121,15 +175,17 @@ func logKey(writer string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(logPrefix+writer+"/"), seq)
 }
 
-// Apply merges a change set of another node, as one transaction. Sets of one
+// Apply merges change sets of other nodes, as one transaction. Sets of one
 // writer come in order and without gaps, as Since yields them; one that is
 // known already changes nothing. A record that is older than ours is left
 // out. Keys of kinds nobody here knows are kept like all others.
-func (db *DB) Apply(ctx context.Context, cs ChangeSet) error {
-	if err := cs.check(); err != nil {
-		return err
+func (db *DB) Apply(ctx context.Context, sets ...ChangeSet) error {
+	for _, cs := range sets {
+		if err := cs.check(); err != nil {
+			return err
+		}
 	}
-	return db.submit(&job{ctx: ctx, remote: &cs, done: make(chan struct{})})
+	return db.submit(&job{ctx: ctx, remote: sets, done: make(chan struct{})})
 }
 
 // check refuses what no Since yields.
@@ -138,7 +194,10 @@ func (cs ChangeSet) check() error {
 	if !ok || len(node) != 32 || len(epoch) != 16 {
 		return fmt.Errorf("change set of writer %.80q: not a writer", cs.Writer)
 	}
-	limit, before := clockAt(time.Now().Add(maxAhead)), uint64(0)
+	limit, before := clockAt(time.Now().Add(maxAhead)), cs.After
+	if cs.End < cs.After {
+		return fmt.Errorf("change set %s/%d ends before it begins", cs.Writer, cs.End)
+	}
 	for _, c := range cs.Changes {
 		if err := checkKey(c.Key); err != nil {
 			return fmt.Errorf("change set %s/%d: %w", cs.Writer, cs.End, err)
@@ -156,13 +215,31 @@ func (cs ChangeSet) check() error {
 	return nil
 }
 
-// takeRemote merges another node's change set into the batch.
-func (b *batch) takeRemote(j *job) error {
-	cs := j.remote
-	have, moved := b.vector[cs.Writer]
-	if !moved {
-		have = b.db.vector[cs.Writer]
+// have is how much of the writer's log is here, the batch included.
+func (b *batch) have(writer string) uint64 {
+	if n, moved := b.vector[writer]; moved {
+		return n
 	}
+	return b.db.vector[writer]
+}
+
+// gap finds out whether something before the sets is missing, before any of
+// them is written.
+func (b *batch) gap(sets []ChangeSet) error {
+	have := map[string]uint64{}
+	for _, cs := range sets {
+		n := max(have[cs.Writer], b.have(cs.Writer))
+		if cs.After > n {
+			return fmt.Errorf("change set %s/%d follows %d, here up to %d: %w", cs.Writer, cs.End, cs.After, n, ErrGap)
+		}
+		have[cs.Writer] = max(n, cs.End)
+	}
+	return nil
+}
+
+// takeRemote merges another node's change set into the batch.
+func (b *batch) takeRemote(j *job, cs ChangeSet) error {
+	have := b.have(cs.Writer)
 	if cs.End <= have {
 		return nil
 	}
@@ -185,6 +262,7 @@ func (b *batch) takeRemote(j *job) error {
 		b.db.clock = max(b.db.clock, c.Version.Clock)
 	}
 	b.vector[cs.Writer] = cs.End
+	j.news = append(j.news, cs)
 	return nil
 }
 

@@ -1,0 +1,300 @@
+package replicate
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	syncPath = "/replicate/v1/sync"
+	// maxAnswer is about how many bytes of change sets one answer carries;
+	// the next request goes on where it ended.
+	maxAnswer = 4 << 20
+	// maxServes syncs are answered at a time.
+	maxServes = 4
+)
+
+// A sync: A posts its vector, B answers with its own vector and the change
+// sets that A lacks, compressed: sizes of four bytes, zero at the end, then a
+// byte that says whether there is more. A stores each set as it comes and asks
+// again, so whatever interrupts them nothing is done twice or left out.
+
+func (m *Mesh) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+syncPath, m.serveSync)
+	mux.Handle("/", m.o.Handler)
+	return mux
+}
+
+func (m *Mesh) serveSync(w http.ResponseWriter, r *http.Request) {
+	select {
+	case m.serves <- struct{}{}:
+		defer func() { <-m.serves }()
+	case <-r.Context().Done():
+		return
+	}
+	have, err := readVectorOf(http.MaxBytesReader(w, r.Body, 16<<20))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if s := m.session(FromPeer(r.Context()).NodeID); s != nil {
+		s.heardVector(have)
+	}
+	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if err := m.answerSync(z, have); err != nil {
+		m.log.Debug("sync not answered to the end", "peer", FromPeer(r.Context()).NodeID, "err", err)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (m *Mesh) answerSync(z *zstd.Encoder, have map[string]uint64) error {
+	if err := writeBlock(z, appendVector(nil, m.db.Vector())); err != nil {
+		return err
+	}
+	total, more := 0, byte(0)
+	for cs, err := range m.db.Since(have) {
+		if err != nil {
+			return err
+		}
+		b := appendSet(nil, cs)
+		if err := writeBlock(z, b); err != nil {
+			return err
+		}
+		if total += len(b); total >= maxAnswer {
+			more = 1
+			break
+		}
+	}
+	if _, err := z.Write([]byte{0, 0, 0, 0, more}); err != nil {
+		return err
+	}
+	return z.Close()
+}
+
+func writeBlock(w io.Writer, b []byte) error {
+	if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b)))); err != nil {
+		return err
+	}
+	_, err := w.Write(b)
+	return err
+}
+
+// readBlock reads what writeBlock wrote, at most most bytes; nil at the end.
+func readBlock(r io.Reader, most uint32) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > most {
+		return nil, fmt.Errorf("block of %d bytes: %w", n, errGarbage)
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	var b bytes.Buffer // grows with what comes, not with what is claimed
+	if _, err := io.CopyN(&b, r, int64(n)); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func readVectorOf(r io.Reader) (map[string]uint64, error) {
+	z, err := newUnpacker(r)
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	b, err := io.ReadAll(io.LimitReader(z, 16<<20))
+	if err != nil {
+		return nil, err
+	}
+	return decodeVector(b)
+}
+
+func newUnpacker(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(8<<20))
+}
+
+func (s *session) heardVector(v map[string]uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.theirs = v
+}
+
+func (s *session) wantSync() {
+	select {
+	case s.pull <- struct{}{}:
+	default:
+	}
+}
+
+// keepSynced asks the peer for what it has and we lack, whenever there is
+// reason to.
+func (s *session) keepSynced() {
+	for {
+		select {
+		case <-s.ended:
+			return
+		case <-s.pull:
+		}
+		err := s.syncAll()
+		switch {
+		case err == nil:
+		case errors.Is(err, errGarbage):
+			s.garbage(err)
+			return
+		default:
+			s.m.log.Debug("sync interrupted", "peer", s.peer.Node, "err", err)
+			if !s.pause(jitter(2 * time.Second)) {
+				return
+			}
+			s.wantSync()
+		}
+	}
+}
+
+func (s *session) pause(d time.Duration) bool {
+	select {
+	case <-s.ended:
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func (s *session) syncAll() error {
+	for more := true; more; {
+		select {
+		case s.m.pulls <- struct{}{}:
+		case <-s.ended:
+			return nil
+		}
+		var err error
+		more, err = s.syncOnce()
+		<-s.m.pulls
+		if err != nil {
+			return err
+		}
+	}
+	s.ping() // tells the peer what we have now
+	return nil
+}
+
+// syncOnce makes one request and stores what it brings.
+func (s *session) syncOnce() (more bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop := time.AfterFunc(stall, cancel)
+	defer stop.Stop()
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peer"+syncPath, bytes.NewReader(pack(appendVector(nil, s.m.db.Vector()))))
+	if err != nil {
+		return false, err
+	}
+	res, err := s.client.RoundTrip(req)
+	if err != nil {
+		return false, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return false, fmt.Errorf("sync answered with %s", res.Status)
+	}
+	z, err := newUnpacker(movingReader{res.Body, stop})
+	if err != nil {
+		return false, err
+	}
+	defer z.Close()
+	return s.takeAnswer(ctx, z)
+}
+
+// A movingReader puts the end off while something arrives.
+type movingReader struct {
+	io.Reader
+	stop *time.Timer
+}
+
+func (r movingReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if n > 0 {
+		r.stop.Reset(stall)
+	}
+	return n, err
+}
+
+func pack(b []byte) []byte {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err) // only of wrong options
+	}
+	return z.EncodeAll(b, nil)
+}
+
+// takeAnswer stores the change sets of an answer as they come.
+func (s *session) takeAnswer(ctx context.Context, r io.Reader) (more bool, err error) {
+	b, err := readBlock(r, 16<<20)
+	if err != nil {
+		return false, err
+	}
+	vector, err := decodeVector(b)
+	if err != nil {
+		return false, err
+	}
+	s.heardVector(vector)
+	var sets []ChangeSet
+	size := 0
+	for {
+		b, err := readBlock(r, maxSetWire)
+		if err != nil {
+			return false, err
+		}
+		if b == nil || size+len(b) > 1<<20 {
+			if err := s.store(ctx, sets); err != nil {
+				return false, err
+			}
+			sets, size = nil, 0
+		}
+		if b == nil {
+			break
+		}
+		cs, err := decodeSet(b)
+		if err != nil {
+			return false, err
+		}
+		sets, size = append(sets, cs), size+len(b)
+	}
+	var last [1]byte
+	if _, err := io.ReadFull(r, last[:]); err != nil {
+		return false, err
+	}
+	return last[0] == 1, nil
+}
+
+// store applies sets of a sync in order. A set that gossip brought meanwhile
+// is no gap and no error.
+func (s *session) store(ctx context.Context, sets []ChangeSet) error {
+	for _, group := range grouped(sets) {
+		for _, cs := range group {
+			s.told(cs.Writer, cs.End)
+			if err := cs.check(); err != nil && !errors.Is(err, ErrAhead) {
+				return fmt.Errorf("%w: %w", errGarbage, err)
+			}
+		}
+		if err := s.m.db.Apply(ctx, group...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
