@@ -73,11 +73,8 @@ var demoCommand = cli.Command{
 
 // serve opens the node, runs it, and closes it.
 func serve(ctx context.Context, cfg appliance.Config, s cli.Streams) (err error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level}))
+	cfg.Level = new(slog.LevelVar)
+	log := slog.New(appliance.LogHandler(s.Err, cfg.Level))
 	node, err := appliance.Open(cfg, log)
 	if err != nil {
 		return err

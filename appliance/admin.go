@@ -27,48 +27,6 @@ const (
 	sessionLife = 7 * 24 * time.Hour
 )
 
-// prepareSetup makes the setup link's secret while there is no admin.
-func (a *Appliance) prepareSetup() error {
-	if !a.cat.hasAdmin() {
-		a.setup = rand.Text()
-	}
-	return nil
-}
-
-// NeedsSetup says that no admin exists yet.
-func (a *Appliance) NeedsSetup() bool { return !a.cat.hasAdmin() }
-
-// SetupLink is the one-time link of the setup page, good until used, at most
-// a day from the start; empty once an admin exists.
-func (a *Appliance) SetupLink() string {
-	if !a.NeedsSetup() {
-		return ""
-	}
-	return a.URL() + "/setup?secret=" + a.setup
-}
-
-// SetUp makes the first admin; secret is the one of the setup link.
-func (a *Appliance) SetUp(ctx context.Context, secret, name, password string) error {
-	gone := &Problem{Kind: Denied, Msg: "This setup link is not good any more.", Hint: "The node's journal has the link of its last start: journalctl -u wuamesh. Restart the node for a fresh one."}
-	if !a.NeedsSetup() || time.Since(a.started) > 24*time.Hour || subtle.ConstantTimeCompare([]byte(secret), []byte(a.setup)) != 1 {
-		return gone
-	}
-	rec, err := newAdmin(name, password, Owner)
-	if err != nil {
-		return err
-	}
-	return a.db.Update(ctx, func(tx *replicate.Tx) error {
-		for range admins.all(tx, "") {
-			return gone // someone was quicker
-		}
-		rec.Created = tx.Now()
-		if err := admins.put(tx, name, rec); err != nil {
-			return err
-		}
-		return a.audit(tx, Actor{Name: name, Role: Owner}, "make first admin", "admin "+name, "", string(Owner))
-	})
-}
-
 func newAdmin(name, password string, role Role) (adminRecord, error) {
 	if err := rules.CheckName(name); err != nil {
 		return adminRecord{}, &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}

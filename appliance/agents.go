@@ -49,7 +49,7 @@ func (a *Appliance) answer(w http.ResponseWriter, r *http.Request, v any, err er
 	case errors.As(err, &large):
 		err = &Problem{Kind: TooLarge, Msg: upper(large.Error()) + ".", Hint: "Nothing of it was stored.", Err: err}
 	case errors.Is(err, replicate.ErrFull):
-		err = &Problem{Kind: Full, Msg: "The disk of " + a.cfg.Name + " is full.", Hint: "Nothing was stored; it works again when there is space.", Err: err}
+		err = &Problem{Kind: Full, Msg: "The disk of " + a.config().Name + " is full.", Hint: "Nothing was stored; it works again when there is space.", Err: err}
 	}
 	if !errors.As(err, &problem) {
 		if r.Context().Err() == nil {
@@ -136,10 +136,10 @@ func (a *Appliance) admit(ctx context.Context, req agentproto.EnrollRequest, csr
 		return resp, err
 	}
 	if waiting {
-		return agentproto.EnrollResponse{Pending: true, Wait: agentproto.Duration(time.Minute), Node: a.cfg.Name}, nil
+		return agentproto.EnrollResponse{Pending: true, Wait: agentproto.Duration(time.Minute), Node: a.config().Name}, nil
 	}
 	cert, err := a.auth.sign(csr, req.Host)
-	return agentproto.EnrollResponse{Certificate: cert, Authority: a.auth.cert.Raw, Node: a.cfg.Name}, err
+	return agentproto.EnrollResponse{Certificate: cert, Authority: a.auth.cert.Raw, Node: a.config().Name}, err
 }
 
 func (c *catalogue) waiting() (n int) {
@@ -191,7 +191,7 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 		return
 	}
 	next := checkinIdle
-	resp := agentproto.CheckinResponse{Node: a.cfg.Name, Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id), Nodes: []string{"https://" + r.Host}}
+	resp := agentproto.CheckinResponse{Node: a.config().Name, Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id), Nodes: []string{"https://" + r.Host}}
 	a.cat.mu.Lock()
 	h := a.cat.hosts[id]
 	if h == nil {
@@ -364,7 +364,7 @@ func (a *Appliance) sound(list []agentproto.File) (files []agentproto.File, prob
 	for _, f := range list {
 		name, sum, err := microsoft.NameFromURL(f.URL)
 		if err == nil {
-			_, err = a.source.CheckURL(f.URL)
+			_, err = a.source.Load().CheckURL(f.URL)
 		}
 		switch {
 		case err != nil:

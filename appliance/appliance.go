@@ -11,6 +11,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,7 +19,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,12 +34,14 @@ var Version = "0.1.0"
 
 // Appliance is one node.
 type Appliance struct {
-	cfg     Config
+	cfg     Config // of the start; config() is what holds now
+	live    atomic.Pointer[Config]
 	log     *slog.Logger
+	base    *slog.Logger // before it got its part
 	started time.Time
 
 	db      *replicate.DB
-	source  *microsoft.Source
+	source  atomic.Pointer[microsoft.Source]
 	auth    *authority
 	cat     *catalogue
 	folder  *folder
@@ -46,10 +49,13 @@ type Appliance struct {
 	watch   *watchers
 	streams *streams
 	logins  throttle
-	setup   string // secret of the setup link; empty once an admin exists
+	setup   setupDoor
 	console string // secret of the command line on this machine
 	https   net.Listener
 	http    net.Listener
+
+	browsers atomic.Pointer[tls.Certificate] // configured for browsers; nil for the node's own
+	changing sync.Mutex                      // held while the configuration changes
 
 	installed atomic.Int64 // updates that agents said they installed, since the start
 }
@@ -61,25 +67,22 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Name == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return nil, fmt.Errorf("name of this machine: %w", err)
-		}
-		cfg.Name, _, _ = strings.Cut(name, ".")
-	}
-	a := &Appliance{cfg: cfg, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams()}
+	a := &Appliance{cfg: cfg, base: log, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	if a.source, err = microsoft.NewSource(microsoft.Options{Upstream: cfg.Upstream, Hosts: cfg.Sources, Proxy: cfg.Proxy, NoProxy: cfg.NoProxy, Log: log}); err != nil {
-		return a, &Problem{Kind: Invalid, Msg: "The configuration does not hold: " + err.Error() + "."}
-	}
 	if a.db, err = openStore(cfg.Data, log); err != nil {
 		return a, err
 	}
+	if err = a.fillIn(context.Background(), &cfg); err != nil {
+		return a, err
+	}
+	if err = a.use(cfg); err != nil {
+		return a, err
+	}
+	a.cfg = cfg
 	if a.auth, err = openAuthority(a.db, cfg); err != nil {
 		return a, err
 	}
@@ -89,10 +92,10 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if a.cat, err = newCatalogue(a); err != nil {
 		return a, err
 	}
-	if err = a.prepareSetup(); err != nil {
-		return a, err
+	if a.NeedsSetup() {
+		a.setup.renew()
 	}
-	if a.https, a.http, err = listen(cfg); err != nil {
+	if a.https, a.http, err = listen(cfg, a.log); err != nil {
 		return a, err
 	}
 	a.members, err = a.openMembers()
@@ -128,7 +131,7 @@ func reachable(addr net.Addr) string {
 }
 
 // NodeName is what the node is called.
-func (a *Appliance) NodeName() string { return a.cfg.Name }
+func (a *Appliance) NodeName() string { return a.config().Name }
 
 // Pin is the fingerprint of the node's authority: SHA-256 of its
 // SubjectPublicKeyInfo, hexadecimal.
@@ -167,6 +170,9 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	}
 	if link := a.SetupLink(); link != "" {
 		a.log.InfoContext(ctx, "no admin yet: open this link once to make the first", "url", link)
+		if err := writeMotd(link); err != nil {
+			a.log.WarnContext(ctx, "the setup link is not shown at login", "err", err)
+		}
 	}
 	return g.Wait()
 }
@@ -188,7 +194,7 @@ func (a *Appliance) Close() error {
 		errs = append(errs, a.folder.root.Close())
 	}
 	if a.db != nil {
-		errs = append(errs, os.RemoveAll(filepath.Join(a.cfg.Data, ConsoleFile)), a.db.Close())
+		errs = append(errs, removeMotd(), os.RemoveAll(filepath.Join(a.cfg.Data, ConsoleFile)), a.db.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -100,6 +101,16 @@ func serial() *big.Int {
 // ConsoleServerName is the server name (SNI) by which the command line asks for
 // the node's own certificate, also where browsers get another.
 const ConsoleServerName = "console.wuamesh.internal"
+
+// rename makes the next certificate one for the names that cfg gives.
+func (au *authority) rename(cfg Config) {
+	au.mu.Lock()
+	defer au.mu.Unlock()
+	if au.cfg.Name != cfg.Name || !slices.Equal(au.cfg.Names, cfg.Names) {
+		au.own = nil
+	}
+	au.cfg = cfg
+}
 
 // certificate is the node's own, signed by its authority, for all the names
 // it is known by.

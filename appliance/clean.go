@@ -27,7 +27,7 @@ const (
 // cleanNightly cleans every night at a minute between 2:30 and 3:30, local
 // time. It is a part of the node.
 func (a *Appliance) cleanNightly(ctx context.Context) error {
-	for a.cfg.CleanupKBs {
+	for {
 		timer := time.NewTimer(time.Until(nextCleaning(time.Now(), rand.IntN(60))))
 		select {
 		case <-ctx.Done():
@@ -35,12 +35,13 @@ func (a *Appliance) cleanNightly(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
+		if !a.config().CleanupKBs {
+			continue
+		}
 		if _, err := a.folder.clean(ctx, Node, graceAtNight); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "cleaning failed, trying again tomorrow", "err", err)
 		}
 	}
-	<-ctx.Done()
-	return nil
 }
 
 // nextCleaning is the next time that many minutes after 2:30 that lies at

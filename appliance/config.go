@@ -38,7 +38,11 @@ type Config struct {
 	FolderListing bool     `toml:"folder_listing"`
 	LogLevel      string   `toml:"log_level"`
 
+	// Level, where it is set, follows LogLevel.
+	Level *slog.LevelVar `toml:"-"`
+
 	source ConfigSource
+	loaded bool            // from source
 	given  map[string]bool // keys that the file sets
 }
 
@@ -67,7 +71,7 @@ func (s ConfigSource) Load() (c Config, err error) {
 			return c, err
 		}
 	}
-	if c.source = s; s.Data != "" {
+	if c.source, c.loaded = s, true; s.Data != "" {
 		c.Data = s.Data
 	}
 	return c, nil
@@ -215,7 +219,7 @@ func nearestKey(key string) string {
 	best, least := "", 1<<30
 	for f := range reflect.TypeFor[Config]().Fields() {
 		name := f.Tag.Get("toml")
-		if d := edits(key, name); name != "" && d < least {
+		if d := edits(key, name); name != "" && name != "-" && d < least {
 			best, least = name, d
 		}
 	}

@@ -83,10 +83,8 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 // run downloads what is queued until ctx ends. It is a part of the node.
 func (f *folder) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	if f.node.cfg.Internet {
-		for range workers {
-			g.Go(func() error { return f.download(ctx) })
-		}
+	for range workers {
+		g.Go(func() error { return f.download(ctx) })
 	}
 	g.Go(func() error { return every(ctx, f.log, time.Hour, f.prune) })
 	return g.Wait()
@@ -122,6 +120,9 @@ func (f *folder) next(now time.Time) (first *task, wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	wait = time.Hour
+	if !f.node.config().Internet {
+		return nil, wait
+	}
 	for _, t := range f.queue {
 		if t.Status == statusRunning { // what it still brings is spoken for
 			free -= max(t.Size-t.Done, 0)
@@ -201,7 +202,7 @@ func (f *folder) failed(t *task, err error) {
 	if errors.As(err, &full) {
 		// Nobody's fault and no try: it goes on when there is space.
 		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1
-		t.Error, t.Hint = f.full(full.Free, full.Need-int64(f.node.cfg.DiskFloor))
+		t.Error, t.Hint = f.full(full.Free, full.Need-int64(f.node.config().DiskFloor))
 		return
 	}
 	t.Status, t.Finished = statusFailed, now
@@ -254,7 +255,7 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 	if !ok {
 		return "", 0, errForgotten
 	}
-	r, err := f.node.source.Download(ctx, f.dir, w.download(), f.options(t))
+	r, err := f.node.source.Load().Download(ctx, f.dir, w.download(), f.options(t))
 	if err != nil {
 		return "", r.Fetched, err
 	}
@@ -273,7 +274,7 @@ var errForgotten = errors.New("no update that is known names this file any more"
 
 func (f *folder) options(t *task) microsoft.DownloadOptions {
 	return microsoft.DownloadOptions{
-		Floor: int64(f.node.cfg.DiskFloor),
+		Floor: int64(f.node.config().DiskFloor),
 		Progress: func(done, total int64) {
 			f.mu.Lock()
 			t.progress(done, total, time.Now())
@@ -306,7 +307,7 @@ func (f *folder) explain(err error) (msg, hint string) {
 	case errors.As(err, &refused):
 		return upper(refused.Error()) + ".", "If you trust this source, add its host to sources in the configuration of this node."
 	case errors.As(err, &dns):
-		return fmt.Sprintf("%s cannot resolve %s.", f.node.cfg.Name, dns.Name), "Look at the name servers of this machine, and at proxy in its configuration."
+		return fmt.Sprintf("%s cannot resolve %s.", f.node.config().Name, dns.Name), "Look at the name servers of this machine, and at proxy in its configuration."
 	case errors.As(err, &op) && op.Op == "proxyconnect":
 		return "The proxy cannot be reached: " + lastOf(err) + ".", "Look at proxy in the configuration of this node."
 	case errors.As(err, &op) && op.Op == "dial":
@@ -332,11 +333,11 @@ func lastOf(err error) string {
 
 // online is nil when this node may ask Microsoft.
 func (f *folder) online() error {
-	if f.node.cfg.Internet {
+	if f.node.config().Internet {
 		return nil
 	}
 	return &Problem{
-		Kind: Unavailable, Msg: f.node.cfg.Name + " does not download from Microsoft: its configuration says internet = false.",
+		Kind: Unavailable, Msg: f.node.config().Name + " does not download from Microsoft: its configuration says internet = false.",
 		Hint: "Ask on a node that may, or change it in wuamesh.toml.",
 	}
 }

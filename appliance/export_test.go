@@ -3,8 +3,11 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
 
 	"wuamesh/replicate"
 )
@@ -78,4 +81,18 @@ func (a *Appliance) Prune(ctx context.Context, n int, ago time.Duration) (int, e
 		return nil
 	})
 	return n, err
+}
+
+// A JournalEntry is what the journal would have got.
+type JournalEntry struct {
+	Text   string
+	Fields map[string]string
+}
+
+// JournalTo is the journal's handler, with an entry in place of the journal.
+func JournalTo(e *JournalEntry) slog.Handler {
+	return &journalHandler{level: slog.LevelInfo, send: func(text string, _ journal.Priority, fields map[string]string) error {
+		*e = JournalEntry{text, fields}
+		return nil
+	}}
 }

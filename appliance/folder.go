@@ -316,7 +316,7 @@ func (f *folder) state(name string) fileState {
 		s.State, s.Note = Queued, "The file is in the folder and is being verified."
 	case ok:
 		s.Note = "The file was deleted on " + clock(at) + "; it is fetched again when a host asks for it."
-	case !f.node.cfg.Internet:
+	case !f.node.config().Internet:
 		s.Note = "This node does not download from Microsoft."
 	}
 	return s

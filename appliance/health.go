@@ -23,8 +23,8 @@ func (a *Appliance) healthy(ctx context.Context) (wrong []string) {
 	switch {
 	case err != nil:
 		wrong = append(wrong, "the folder cannot be read")
-	case free < int64(a.cfg.DiskFloor):
-		wrong = append(wrong, fmt.Sprintf("the folder's disk has %s free, below the floor of %s", bytesText(free), bytesText(int64(a.cfg.DiskFloor))))
+	case free < int64(a.config().DiskFloor):
+		wrong = append(wrong, fmt.Sprintf("the folder's disk has %s free, below the floor of %s", bytesText(free), bytesText(int64(a.config().DiskFloor))))
 	}
 	return wrong
 }

@@ -20,15 +20,23 @@ import (
 )
 
 // listen takes the sockets that systemd passed, by their names http and
-// https, or opens its own.
-func listen(cfg Config) (https, plain net.Listener, err error) {
+// https, or opens its own. The configuration decides: a socket that listens
+// elsewhere is not taken.
+func listen(cfg Config, log *slog.Logger) (https, plain net.Listener, err error) {
 	passed, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, nil, fmt.Errorf("take the sockets that systemd passed: %w", err)
 	}
 	take := func(name, addr string) (net.Listener, error) {
-		if l := passed[name]; len(l) > 0 {
-			return l[0], nil
+		for _, l := range passed[name] {
+			if samePort(l.Addr(), addr) {
+				return l, nil
+			}
+			log.Warn("the socket of systemd listens elsewhere than the configuration says and is left alone", "socket", l.Addr().String(), "configured", addr,
+				"hint", "systemctl disable --now wuamesh-"+name+".socket, or systemctl edit it")
+			if err := l.Close(); err != nil {
+				return nil, fmt.Errorf("give back the socket that systemd passed: %w", err)
+			}
 		}
 		l, err := net.Listen("tcp", addr)
 		switch {
@@ -49,6 +57,13 @@ func listen(cfg Config) (https, plain net.Listener, err error) {
 		return nil, nil, errors.Join(err, https.Close())
 	}
 	return https, plain, nil
+}
+
+// samePort says whether a listener has the port of a configured address.
+func samePort(is net.Addr, addr string) bool {
+	tcp, ok := is.(*net.TCPAddr)
+	want, err := net.ResolveTCPAddr("tcp", addr)
+	return ok && err == nil && tcp.Port == want.Port
 }
 
 // serve answers on both listeners until ctx ends, then lets requests finish
@@ -100,19 +115,11 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 // tlsConfig tells callers apart by the server name they ask for: agents show
 // a certificate, enrolling agents and browsers do not.
 func (a *Appliance) tlsConfig() (*tls.Config, error) {
-	var forBrowsers *tls.Certificate
-	if a.cfg.TLSCert != "" {
-		c, err := tls.LoadX509KeyPair(a.cfg.TLSCert, a.cfg.TLSKey)
-		if err != nil {
-			return nil, &Problem{Kind: Invalid, Msg: fmt.Sprintf("The certificate %s with key %s cannot be used: %v.", a.cfg.TLSCert, a.cfg.TLSKey, err), Hint: "Both are PEM files; the key belongs to the certificate."}
-		}
-		forBrowsers = &c
-	}
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if forBrowsers != nil && !strings.HasSuffix(h.ServerName, ".wuamesh.internal") {
-				return forBrowsers, nil
+			if c := a.browsers.Load(); c != nil && !strings.HasSuffix(h.ServerName, ".wuamesh.internal") {
+				return c, nil
 			}
 			return a.auth.certificate()
 		},

@@ -17,7 +17,7 @@ const scanAge = 7 * 24 * time.Hour
 // Status is the overview.
 func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	s := Status{
-		Node: a.cfg.Name, Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
+		Node: a.config().Name, Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
 		FromUpstream: a.folder.upstream.Load(), ToAgents: a.folder.sent.Load(), Installed: a.installed.Load(),
 	}
 	s.Files, s.FolderBytes = a.folder.size()
@@ -115,7 +115,7 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 			list = append(list, Attention{fact, cause, label, url})
 		}
 	}
-	floor := int64(a.cfg.DiskFloor)
+	floor := int64(a.config().DiskFloor)
 	add(s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
 	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")
 	add(len(failed) > 0, fmt.Sprintf("%s failed.", things(len(failed), "download", "downloads")), firstError(failed), "See downloads", "/downloads?status=failed")
@@ -127,7 +127,7 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 		add(true, fmt.Sprintf("Installs fail on %s with 0x%08X.", things(n.failures[code], "host", "hosts"), code), "The hosts try again; each host's page says when.", "See hosts", "/hosts?state=PENDING")
 	}
 	add(n.unscanned > 0, fmt.Sprintf("%s not scanned in the last 7 days.", things(n.unscanned, "host was", "hosts were")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
-	add(!a.cfg.CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")
+	add(!a.config().CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")
 	return list
 }
 

@@ -41,12 +41,11 @@ func cabFile(v microsoft.CabVersion) *heldFile {
 // node.
 func (a *Appliance) keepCab(ctx context.Context) error {
 	f := a.folder
-	if !a.cfg.Internet {
-		<-ctx.Done()
-		return nil
-	}
 	var jitter time.Duration
 	return every(ctx, a.log, cabCheck, func(ctx context.Context) error {
+		if !a.config().Internet {
+			return nil
+		}
 		f.mu.Lock()
 		due := f.cab.Checked.Add(cabPeriod + jitter)
 		if f.held[microsoft.ScanCabName] == nil && !f.doubts[microsoft.ScanCabName] {
@@ -74,7 +73,7 @@ func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched 
 	}
 	f.mu.RUnlock()
 	in := filepath.Join(f.dir, cabDir)
-	v, fetched, _, err := f.node.source.DownloadScanCab(ctx, in, prev, f.options(t))
+	v, fetched, _, err := f.node.source.Load().DownloadScanCab(ctx, in, prev, f.options(t))
 	if err != nil {
 		return "", fetched, err
 	}
@@ -161,7 +160,7 @@ func (f *folder) cabView() CabView {
 	}
 	t := f.cabTask()
 	switch {
-	case !f.node.cfg.Internet:
+	case !f.node.config().Internet:
 		v.Note = "this node does not download from Microsoft"
 		return v
 	case t != nil && t.Status == statusRunning:

@@ -45,7 +45,7 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(r.URL.Path, agentproto.PathFolder)
-	if name == "" && f.node.cfg.FolderListing {
+	if name == "" && f.node.config().FolderListing {
 		f.list(w)
 		return
 	}
@@ -165,7 +165,7 @@ func (f *folder) absent(w http.ResponseWriter, r *http.Request, name string, why
 			Status: http.StatusNotFound, Title: "There is no file " + name + " here.",
 			Hint: "A node holds what its hosts reported as needed and may install; scan the host and ask again.",
 		})
-	case !f.node.cfg.Internet:
+	case !f.node.config().Internet:
 		later(w, offlineRetry, name+" is not here, and this node does not download from Microsoft.", "Copy the file into the folder, or ask a node with internet = true.")
 	default:
 		wait, err := f.asked(r, name)

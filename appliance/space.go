@@ -14,7 +14,7 @@ const spaceCheck = time.Minute
 // the floor free. If not, it says so for people.
 func (f *folder) fits(t *task, free int64) (problem, hint string) {
 	need := max(t.Size-t.Done, 0)
-	if free >= need+int64(f.node.cfg.DiskFloor) {
+	if free >= need+int64(f.node.config().DiskFloor) {
 		return "", ""
 	}
 	return f.full(free, need)
@@ -22,8 +22,8 @@ func (f *folder) fits(t *task, free int64) (problem, hint string) {
 
 // full is what people read about a disk without room for need bytes.
 func (f *folder) full(free, need int64) (problem, hint string) {
-	floor := int64(f.node.cfg.DiskFloor)
-	problem = fmt.Sprintf("%s has %s free and needs %s.", f.node.cfg.Name, bytesText(max(free, 0)), bytesText(need+floor))
+	floor := int64(f.node.config().DiskFloor)
+	problem = fmt.Sprintf("%s has %s free and needs %s.", f.node.config().Name, bytesText(max(free, 0)), bytesText(need+floor))
 	hint = "It goes on by itself when there is space: delete unused files, or give the folder a larger disk."
 	if floor > 0 {
 		hint = fmt.Sprintf("It goes on by itself when there is space: delete unused files, or lower disk_floor, which keeps %s free.", bytesText(floor))

@@ -40,6 +40,7 @@ var (
 	cabs        = localTable[microsoft.CabVersion]{"cab/"}
 	holdings    = localTable[holding]{"held/"}      // <name>: what lies in the folder and was found right
 	deleted     = localTable[time.Time]{"deleted/"} // <name>: not fetched until an agent asks
+	answers     = localTable[Answers]{"answers/"}   // node: what the setup page was told
 	authorities = localTable[authorityRecord]{"authority/"}
 )
 

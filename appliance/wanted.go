@@ -73,7 +73,7 @@ func (a *Appliance) keepFiles(ctx context.Context) error {
 // and takes out of the queue what nobody waits for any more; it returns how
 // many it queued. What an admin deleted stays away until an agent asks.
 func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
-	if !f.node.cfg.Internet {
+	if !f.node.config().Internet {
 		return 0, nil
 	}
 	list := f.node.cat.wanted()

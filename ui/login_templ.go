@@ -374,7 +374,7 @@ func notSetUpPage() templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 19, "<p>The node printed a link when it started: open it once to make the first admin.</p><p>It is in the journal: <code class=\"mono\">journalctl -u wuamesh | grep setup</code>, or on the terminal where the node was started.</p>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 19, "<p>Open the setup link once to make the first admin. Whoever logs in on the node's console sees it.</p><p>On the node <code class=\"mono\">sudo wuamesh setup-link</code> prints a fresh one; the last is also in the journal, <code class=\"mono\">journalctl -u wuamesh</code>.</p>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -43,6 +43,10 @@ type (
 	Lines struct {
 		Lines []rules.Line `json:"lines"`
 	}
+	// SetupLink answers POST setup-link.
+	SetupLink struct {
+		URL string `json:"url"`
+	}
 	// NewToken is the body of POST tokens.
 	NewToken struct {
 		Name    string             `json:"name"`
@@ -182,6 +186,13 @@ func intent() []route {
 			}},
 		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},
+		{method: "POST", path: "reload", summary: "Read the configuration file again: it is checked first, then changes", role: appliance.Owner, answer: appliance.Reloaded{},
+			do: func(c call) (any, error) { return c.node.Reload(c.Context(), c.actor) }},
+		{method: "POST", path: "setup-link", summary: "A fresh setup link, while there is no admin", role: appliance.Owner, answer: SetupLink{},
+			do: func(c call) (any, error) {
+				url, err := c.node.NewSetupLink(c.Context(), c.actor)
+				return SetupLink{url}, err
+			}},
 		{method: "GET", path: "tokens", summary: "API and enrolment tokens, without their secrets", role: appliance.Owner, answer: []appliance.TokenRow{},
 			do: func(c call) (any, error) { return c.node.Tokens(c.Context()) }},
 		{method: "POST", path: "tokens", summary: "Make a token; its text is in the answer and nowhere else", role: appliance.Owner, body: NewToken{}, answer: MadeToken{}, status: http.StatusCreated,

@@ -55,6 +55,9 @@ func (t *target) console() (c appliance.Console, err error) {
 	dirs := []string{t.data}
 	if t.data == "" {
 		dirs = []string{appliance.DefaultConfig().Data, appliance.DevConfig().Data}
+		if c, err := (appliance.ConfigSource{}).Load(); err == nil && c.Data != dirs[0] {
+			dirs = append([]string{c.Data}, dirs...)
+		}
 	}
 	for _, dir := range dirs {
 		path := filepath.Join(dir, appliance.ConsoleFile)

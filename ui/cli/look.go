@@ -19,6 +19,7 @@ func Commands(own ...Command) []Command {
 	var all []Command
 	list := func() []Command { return all }
 	all = append(own, statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand, tokenCommand,
+		reloadCommand, setupLinkCommand,
 		manualCommand(list), completionCommand(list))
 	return all
 }
