@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"/appliance/microsoft/catalogue":                     {"appliance/microsoft/cab"},
 	"/appliance/microsoft/microsofttest":                 {"appliance/microsoft/cab/cabtest", "appliance/microsoft/authenticode/authenticodetest"},
 	"/replicate":                                         {"github.com/dgraph-io/badger", "github.com/hashicorp/memberlist", "github.com/hashicorp/yamux", "github.com/klauspost/compress"},
+	"/replicate/swarm":                                   {},
 	"/agentproto":                                        {"agentproto/rules"},
 	"/agentproto/rules":                                  {},
 	"/agentproto/agent":                                  {"agentproto", "agentproto/rules", "golang.org/x/sys/windows"},

@@ -1,0 +1,100 @@
+package swarm
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestPlan(t *testing.T) {
+	workdays := []time.Weekday{time.Monday, time.Tuesday, time.Wednesday, time.Thursday, time.Friday}
+	p := Plan{Rate: 100, Windows: []Window{
+		{Days: workdays, From: 8 * 60, To: 18 * 60, Rate: Never},
+		{Days: workdays, From: 22 * 60, To: 6 * 60, Rate: 0},
+	}}
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+	at := func(day, hour, minute int) time.Time { return time.Date(2026, 6, day, hour, minute, 0, 0, time.Local) } // 1 June 2026 is a Monday
+	for _, tt := range []struct {
+		name string
+		t    time.Time
+		rate int64
+		next time.Time
+	}{
+		{"office hours", at(1, 9, 30), Never, at(1, 18, 0)},
+		{"the evening", at(1, 18, 0), 100, at(1, 18, 0)},
+		{"the night", at(1, 23, 0), 0, at(1, 23, 0)},
+		{"the night goes on", at(2, 5, 59), 0, at(2, 5, 59)},
+		{"the night after Friday", at(6, 5, 0), 0, at(6, 5, 0)},
+		{"Saturday", at(6, 9, 0), 100, at(6, 9, 0)},
+		{"the night before Monday", at(1, 5, 0), 100, at(1, 5, 0)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := p.At(tt.t); got != tt.rate {
+				t.Errorf("rate %d, want %d", got, tt.rate)
+			}
+			if got := p.NextAllowed(tt.t); !got.Equal(tt.next) {
+				t.Errorf("next allowed at %v, want %v", got, tt.next)
+			}
+		})
+	}
+	if next := (Plan{Rate: Never}).NextAllowed(at(1, 0, 0)); !next.IsZero() {
+		t.Errorf("never is allowed at %v", next)
+	}
+}
+
+func TestLimitsHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimits()
+		const rate = 1 << 20
+		l.Set(WAN, Down, Plan{Rate: rate})
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 8 { // eight that take at once get no more than one
+			wg.Go(func() {
+				for range 10 << 20 / 8 / chunk {
+					if err := l.Take(t.Context(), WAN, Down, chunk); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(began); took < 9500*time.Millisecond || took > 10500*time.Millisecond {
+			t.Errorf("10 MiB at 1 MiB/s took %v", took)
+		}
+		began = time.Now()
+		if l.Take(t.Context(), LAN, Down, 1<<30) != nil || time.Since(began) != 0 {
+			t.Error("the LAN is limited too")
+		}
+	})
+}
+
+func TestMonthlyBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the bubble begins on 1 January 2000
+		l := NewLimits()
+		l.Set(WAN, Down, Plan{Month: 1 << 20})
+		l.Spent(WAN, Down, 1<<19, time.Now())
+		if err := l.Take(t.Context(), WAN, Down, 1<<19); err != nil {
+			t.Fatal(err)
+		}
+		until := l.Blocked(WAN, Down, time.Now())
+		if want := time.Date(2000, 2, 1, 0, 0, 0, 0, time.Local); !until.Equal(want) {
+			t.Errorf("blocked until %v, want %v", until, want)
+		}
+		if err := l.Take(t.Context(), WAN, Down, 1); err != nil || time.Now().Before(until) {
+			t.Errorf("took more than the month allows at %v, %v", time.Now(), err)
+		}
+		go func() { // more is allowed at once, for who waits too
+			time.Sleep(time.Hour)
+			l.Set(WAN, Down, Plan{})
+		}()
+		l.Set(WAN, Down, Plan{Rate: Never})
+		began := time.Now()
+		if err := l.Take(t.Context(), WAN, Down, 1); err != nil || time.Since(began) != time.Hour {
+			t.Errorf("went on after %v, %v", time.Since(began), err)
+		}
+	})
+}

@@ -1,0 +1,741 @@
+package swarm
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A scheduler decides whom to ask for which piece. It is a plain state
+// machine: it does no I/O, starts no goroutine and reads no clock, so it runs
+// in a driver as well as in virtual time. Events come in as method calls, in
+// the order they happen; next says what to do.
+//
+// The rules, for a piece this node lacks:
+//
+//  1. From a peer of the own site that has it: always; the LAN is not scarce.
+//  2. Over the WAN only its carrier asks, one of the site's nodes that want
+//     the file; the others take it from the carrier.
+//  3. From a peer that is itself fetching the file: whenever it has the piece.
+//  4. From a seed, a peer that had the whole file when it was first seen: only
+//     the site that owns the piece asks, in order. So a seed sends each piece
+//     once, and the branches pass it on.
+//  5. When a seed's uplink is idle it may be asked for what is not owned too:
+//     that is what makes an asymmetric line, or a dead owner, no brake.
+//  6. Who found nothing to ask for during the starve time asks anybody.
+//  7. A piece that someone waits for may be asked of anyone, and comes first.
+//  8. When nothing is left to ask for, or someone waits, a request that takes
+//     much longer than its peer usually needs is asked a second time
+//     elsewhere; the first answer counts.
+type scheduler struct {
+	self, site string
+	seed       uint64 // of ties: nodes that choose freely choose differently
+	peers      map[string]*peerState
+	files      map[Digest]*fileState
+	order      []*fileState // by urgency
+	flights    map[uint64]*flight
+	lastFlight uint64
+	sorted     time.Time // when order was last made
+	progress   time.Time // when a request was last started or answered by the usual rules
+	pace       time.Duration
+}
+
+// A peerState is what is known of one living peer.
+type peerState struct {
+	id, site string
+	lan      bool
+	files    map[Digest]*peerFile
+	flying   int           // requests
+	inFlight int64         // bytes
+	rate     float64       // bytes per second, while busy; 0 unknown
+	rtt      time.Duration // of the last answer that carried no piece
+	idle     bool          // it says that nobody takes anything from it
+	resume   time.Time     // not asked before then
+	failures int           // in a row
+	banned   time.Time     // it lied: not asked before then
+	class    int           // 0 on the LAN, 1 fetching something itself, 2 a seed
+}
+
+// A peerFile is what a peer has of a file.
+type peerFile struct {
+	have    bitset
+	count   int
+	wanting bool // it was seen without some of the pieces
+}
+
+// A fileState is a file that this node is fetching.
+type fileState struct {
+	m        *Manifest
+	digest   Digest
+	priority int
+	since    time.Time // it is wanted
+	added    uint64    // of two since the same time, the smaller came first
+	have     bitset
+	missing  int
+	flying   bitset
+	holders  []uint16    // of each piece, seeds not counted
+	near     []uint16    // of each piece, on the LAN
+	waiting  map[int]int // pieces someone waits for, by how many
+	turn     uint64      // where ownership begins: files spread over sites
+	sites    []string    // that want the file, own included; sorted
+	nodes    []string    // of the own site that want it, own included; sorted
+}
+
+// A flight is a request that was not answered yet.
+type flight struct {
+	Request
+	began  time.Time
+	second bool // asked elsewhere too
+}
+
+// A Request asks a peer for one piece.
+type Request struct {
+	ID    uint64
+	Peer  string
+	File  Digest
+	Piece int
+	Size  int64 // bytes
+	why   reason
+}
+
+// A reason is the rule that a request was made by.
+type reason int
+
+const (
+	byUsual reason = iota
+	byHelp
+	byStarved
+	bySecond
+)
+
+// How patient the scheduler is.
+const (
+	starveLeast = 1500 * time.Millisecond
+	starveMost  = 10 * time.Second
+	lateLeast   = 4 * time.Second // before a request is asked elsewhere too
+	secondMost  = 2               // requests asked elsewhere too, at a time
+	stuck       = 60 * time.Second
+	banTime     = 30 * time.Minute
+	retryMost   = time.Minute
+)
+
+// How much is asked of one peer at a time.
+const (
+	windowLeast = 2       // requests
+	windowMost  = 32      // requests
+	windowBytes = 1 << 20 // as many more requests as fit into this many bytes
+	queueAhead  = 300 * time.Millisecond
+)
+
+func newScheduler(self, site string, seed uint64) *scheduler {
+	return &scheduler{
+		self: self, site: siteOf(self, site), seed: seed,
+		peers: map[string]*peerState{}, files: map[Digest]*fileState{}, flights: map[uint64]*flight{},
+	}
+}
+
+// siteOf is where a node is: one that says nothing is a site of its own.
+func siteOf(id, site string) string {
+	if site == "" {
+		return "node " + id
+	}
+	return site
+}
+
+// peer takes in that a peer lives. One that moved to another site begins
+// anew, and the requests to it are to be cancelled.
+func (s *scheduler) peer(id, site string) (cancel []uint64) {
+	site = siteOf(id, site)
+	if p := s.peers[id]; p != nil {
+		if p.site == site {
+			return nil
+		}
+		cancel = s.gone(id)
+	}
+	s.peers[id] = &peerState{id: id, site: site, lan: site == s.site, files: map[Digest]*peerFile{}}
+	return cancel
+}
+
+// gone takes in that a peer died or cannot be reached. What was asked of it
+// is given up; the caller cancels those requests.
+func (s *scheduler) gone(id string) (cancel []uint64) {
+	p := s.peers[id]
+	if p == nil {
+		return nil
+	}
+	for d, pf := range p.files {
+		s.count(p, s.files[d], pf, -1)
+	}
+	delete(s.peers, id)
+	for fid, f := range s.flights {
+		if f.Peer == id {
+			s.land(f)
+			cancel = append(cancel, fid)
+		}
+	}
+	s.census()
+	slices.Sort(cancel)
+	return cancel
+}
+
+// has takes in what a peer has of a file: pieces that came, or all of them.
+// fresh forgets what it had before. News of a piece that is missing here is
+// progress: whoever owns it is alive.
+func (s *scheduler) has(id string, d Digest, pieces []int32, all, fresh bool, now time.Time) {
+	p, f := s.peers[id], s.files[d]
+	if p == nil || f == nil {
+		return
+	}
+	n := len(f.m.Pieces)
+	pf := p.files[d]
+	if pf == nil || fresh {
+		wanting := pf != nil && pf.wanting
+		s.count(p, f, pf, -1)
+		pf = &peerFile{have: newBitset(n), wanting: wanting || !all}
+		p.files[d] = pf
+		s.census()
+	}
+	s.count(p, f, pf, -1)
+	if !pf.wanting && !all {
+		pf.wanting = true
+		s.census()
+	}
+	if all {
+		pf.have.fill(n)
+		pf.count = n
+	}
+	for _, i := range pieces {
+		if int(i) < n && i >= 0 && !pf.have.has(int(i)) {
+			pf.have.add(int(i))
+			pf.count++
+			if pf.wanting && !f.have.has(int(i)) {
+				s.progress = now
+			}
+		}
+	}
+	s.count(p, f, pf, 1)
+}
+
+// count keeps the number of holders of each piece.
+func (s *scheduler) count(p *peerState, f *fileState, pf *peerFile, by int) {
+	if f == nil || pf == nil {
+		return
+	}
+	for w, word := range pf.have {
+		for ; word != 0; word &= word - 1 {
+			i := w<<6 + bits.TrailingZeros64(word)
+			if pf.wanting {
+				f.holders[i] += uint16(by)
+			}
+			if p.lan {
+				f.near[i] += uint16(by)
+			}
+		}
+	}
+}
+
+// lost takes in that a peer has nothing of a file any more.
+func (s *scheduler) lost(id string, d Digest) {
+	if p := s.peers[id]; p != nil && p.files[d] != nil {
+		s.count(p, s.files[d], p.files[d], -1)
+		delete(p.files, d)
+		s.census()
+	}
+}
+
+// busy takes in whether somebody takes something from a peer.
+func (s *scheduler) busy(id string, busy bool, rtt time.Duration) {
+	if p := s.peers[id]; p != nil {
+		p.idle = !busy
+		if rtt > 0 {
+			p.rtt = rtt
+		}
+	}
+}
+
+// want begins a file of which this node has the pieces in have. The higher
+// the priority, the sooner.
+func (s *scheduler) want(m *Manifest, have bitset, priority int, now time.Time) {
+	s.sorted = time.Time{}
+	if f := s.files[m.SHA256]; f != nil {
+		f.priority = priority
+		return
+	}
+	s.lastFlight++ // any number that grows
+	f := &fileState{
+		m: m, digest: m.SHA256, priority: priority, added: s.lastFlight, since: now,
+		have: slices.Clone(have), missing: len(m.Pieces) - have.count(), flying: newBitset(len(m.Pieces)),
+		holders: make([]uint16, len(m.Pieces)), near: make([]uint16, len(m.Pieces)), waiting: map[int]int{}, turn: binary.BigEndian.Uint64(m.SHA256[:]) >> 1,
+	}
+	s.files[m.SHA256] = f
+	s.order = append(s.order, f)
+	s.census()
+	if len(s.flights) == 0 {
+		s.progress = now
+	}
+}
+
+// aging is how long a file waits for one step of priority, so that a stream
+// of urgent ones does not starve the rest.
+const aging = 10 * time.Minute
+
+func (s *scheduler) sort(now time.Time) {
+	if now.Sub(s.sorted) < aging/10 {
+		return
+	}
+	s.sorted = now
+	urgency := func(f *fileState) int { return f.priority + int(now.Sub(f.since)/aging) }
+	slices.SortFunc(s.order, func(x, y *fileState) int {
+		return cmp.Or(cmp.Compare(urgency(y), urgency(x)), cmp.Compare(x.added, y.added))
+	})
+}
+
+// drop ends a file, arrived or not wanted any more.
+func (s *scheduler) drop(d Digest) (cancel []uint64) {
+	if s.files[d] == nil {
+		return nil
+	}
+	for id, f := range s.flights {
+		if f.File == d {
+			s.land(f)
+			cancel = append(cancel, id)
+		}
+	}
+	delete(s.files, d)
+	s.order = slices.DeleteFunc(s.order, func(f *fileState) bool { return f.digest == d })
+	for _, p := range s.peers {
+		delete(p.files, d)
+	}
+	slices.Sort(cancel)
+	return cancel
+}
+
+// again takes in that the disk lost pieces of a file: only those in have are
+// here.
+func (s *scheduler) again(d Digest, have bitset) (cancel []uint64) {
+	f := s.files[d]
+	if f == nil {
+		return nil
+	}
+	for id, g := range s.flights {
+		if g.File == d {
+			s.land(g)
+			cancel = append(cancel, id)
+		}
+	}
+	f.have, f.missing = slices.Clone(have), len(f.m.Pieces)-have.count()
+	slices.Sort(cancel)
+	return cancel
+}
+
+// await takes in that one more, or one less, waits for a piece.
+func (s *scheduler) await(d Digest, piece, by int) {
+	f := s.files[d]
+	if f == nil || piece < 0 || piece >= len(f.m.Pieces) {
+		return
+	}
+	if f.waiting[piece] += by; f.waiting[piece] <= 0 {
+		delete(f.waiting, piece)
+	}
+}
+
+// census finds out which sites, and which nodes of this one, want each file.
+// A peer that had it whole from the beginning is no owner; one that became
+// whole stays one, because what it owned is there to be had.
+func (s *scheduler) census() {
+	for _, p := range s.peers {
+		p.class = p.classify()
+	}
+	for d, f := range s.files {
+		f.sites, f.nodes = append(f.sites[:0], s.site), append(f.nodes[:0], s.self)
+		for _, p := range s.peers {
+			if pf := p.files[d]; pf == nil || !pf.wanting {
+				continue
+			}
+			if p.lan {
+				f.nodes = append(f.nodes, p.id)
+			} else if !slices.Contains(f.sites, p.site) {
+				f.sites = append(f.sites, p.site)
+			}
+		}
+		slices.Sort(f.sites)
+		slices.Sort(f.nodes)
+	}
+}
+
+// owns says whether this site owns piece i.
+func (f *fileState) owns(s *scheduler, i int) bool {
+	return f.sites[(f.turn+uint64(i))%uint64(len(f.sites))] == s.site
+}
+
+// carries says whether this node carries piece i into its site. It turns once
+// per round of owners, so that the site's share is spread over all its nodes.
+func (f *fileState) carries(s *scheduler, i int) bool {
+	round := (f.turn + uint64(i)) / uint64(len(f.sites))
+	return f.nodes[round%uint64(len(f.nodes))] == s.self
+}
+
+// arrived takes in that a request was answered with the right piece. Other
+// requests for it are to be cancelled.
+func (s *scheduler) arrived(id uint64, now time.Time) (cancel []uint64) {
+	f := s.flights[id]
+	if f == nil {
+		return nil
+	}
+	s.land(f)
+	p, took := s.peers[f.Peer], now.Sub(f.began)
+	if p != nil {
+		p.failures = 0
+		p.learn(f.Size, took)
+	}
+	if f.why == byUsual {
+		s.progress = now
+	}
+	if s.pace == 0 {
+		s.pace = took
+	}
+	s.pace += (took - s.pace) / 8
+	return s.got(f.File, f.Piece)
+}
+
+// got takes in that a piece is here.
+func (s *scheduler) got(d Digest, piece int) (cancel []uint64) {
+	file := s.files[d]
+	if file == nil || file.have.has(piece) {
+		return nil
+	}
+	file.have.add(piece)
+	file.missing--
+	for id, f := range s.flights {
+		if f.File == d && f.Piece == piece {
+			s.land(f)
+			cancel = append(cancel, id)
+		}
+	}
+	slices.Sort(cancel)
+	return cancel
+}
+
+// learn takes in how long n bytes took. Several requests share the line, so
+// the rate is that of one times how many were in flight.
+func (p *peerState) learn(n int64, took time.Duration) {
+	rate := float64(n) * float64(p.flying+1) / max(took, time.Millisecond).Seconds()
+	if p.rate == 0 {
+		p.rate = rate
+	}
+	p.rate += (rate - p.rate) / 4
+}
+
+// A failure is why a request brought nothing.
+type failure int
+
+const (
+	failedNet   failure = iota // the connection broke, or there is none
+	failedGone                 // the peer does not have the piece any more
+	failedBusy                 // it asks to come back later
+	failedWrong                // the piece was not what its digest says
+)
+
+// failed takes in that a request brought nothing, and when its peer may be
+// asked again at the earliest; zero for the scheduler's own judgement.
+func (s *scheduler) failed(id uint64, why failure, after time.Time, now time.Time) {
+	f := s.flights[id]
+	if f == nil {
+		return
+	}
+	s.land(f)
+	p := s.peers[f.Peer]
+	if p == nil {
+		return
+	}
+	switch why {
+	case failedGone:
+		if pf := p.files[f.File]; pf != nil && pf.have.has(f.Piece) {
+			s.count(p, s.files[f.File], pf, -1)
+			pf.have.drop(f.Piece)
+			pf.count--
+			s.count(p, s.files[f.File], pf, 1)
+		}
+	case failedBusy:
+		p.resume = later(p.resume, later(after, now.Add(200*time.Millisecond)))
+	case failedWrong:
+		p.banned = now.Add(banTime)
+	default:
+		p.failures++
+		p.resume = later(p.resume, now.Add(min(250*time.Millisecond<<min(p.failures, 10), retryMost)))
+	}
+}
+
+func later(x, y time.Time) time.Time {
+	if x.After(y) {
+		return x
+	}
+	return y
+}
+
+// land ends a flight.
+func (s *scheduler) land(f *flight) {
+	delete(s.flights, f.ID)
+	if p := s.peers[f.Peer]; p != nil {
+		p.flying--
+		p.inFlight -= f.Size
+	}
+	file := s.files[f.File]
+	if file == nil {
+		return
+	}
+	for _, g := range s.flights {
+		if g.File == f.File && g.Piece == f.Piece {
+			g.second = false
+			return
+		}
+	}
+	file.flying.drop(f.Piece)
+}
+
+// next says which requests to start now, and when to ask again at the latest
+// if nothing happens before.
+func (s *scheduler) next(now time.Time) (start []Request, wake time.Time) {
+	wake = now.Add(time.Second)
+	s.sort(now)
+	peers := s.inTurn(now, &wake)
+	for _, p := range peers {
+		for s.room(p) {
+			f, i := s.pick(p, s.usual)
+			if f == nil {
+				break
+			}
+			start = append(start, s.start(f, p, i, now, byUsual))
+			s.progress = now
+		}
+	}
+	start = s.help(peers, now, start)
+	if !s.answersDue() && now.Sub(s.progress) >= s.patience(peers) {
+		start = s.starved(peers, now, start)
+	}
+	return s.second(now, start), wake
+}
+
+// inTurn lists the peers that may be asked, in the order they are: those of
+// the own site, then those that fetch themselves, then seeds; of each the
+// least busy first.
+func (s *scheduler) inTurn(now time.Time, wake *time.Time) []*peerState {
+	var list []*peerState
+	for _, p := range s.peers {
+		if len(p.files) == 0 {
+			continue
+		}
+		if until := later(p.resume, p.banned); until.After(now) {
+			if until.Before(*wake) {
+				*wake = until
+			}
+			continue
+		}
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(x, y *peerState) int {
+		return cmp.Or(cmp.Compare(x.class, y.class), cmp.Compare(x.inFlight, y.inFlight),
+			cmp.Compare(y.rate, x.rate), strings.Compare(x.id, y.id))
+	})
+	return list
+}
+
+func (p *peerState) classify() int {
+	if p.lan {
+		return 0
+	}
+	for _, pf := range p.files {
+		if pf.wanting {
+			return 1
+		}
+	}
+	return 2
+}
+
+// room says whether another request may be made of the peer: two at least, so
+// that its line is never idle between them, and what it sends in a round trip
+// and a little more.
+func (s *scheduler) room(p *peerState) bool {
+	if p.flying < windowLeast {
+		return true
+	}
+	ahead := int64(p.rate * (p.rtt + queueAhead).Seconds())
+	return p.flying < windowMost && p.inFlight < max(windowBytes, min(ahead, 16<<20))
+}
+
+// usual are rules 1 to 4 and 7.
+func (s *scheduler) usual(f *fileState, p *peerState, i int) bool {
+	switch {
+	case p.lan:
+		return true
+	case f.near[i] > 0:
+		return false
+	case f.waiting[i] > 0:
+		return true
+	case !f.carries(s, i):
+		return false
+	case p.files[f.digest].wanting:
+		return true
+	default:
+		return f.owns(s, i)
+	}
+}
+
+func anything(*fileState, *peerState, int) bool { return true }
+
+// pick finds the piece to ask a peer for: of the most urgent file, what
+// someone waits for, else, of a seed, the first in order, else the rarest.
+func (s *scheduler) pick(p *peerState, may func(*fileState, *peerState, int) bool) (*fileState, int) {
+	for _, f := range s.order {
+		pf := p.files[f.digest]
+		if pf == nil || f.missing == 0 {
+			continue
+		}
+		best, least := -1, uint64(1<<63)
+		for w := range f.have {
+			for word := pf.have[w] &^ f.have[w] &^ f.flying[w]; word != 0; word &= word - 1 {
+				i := w<<6 + bits.TrailingZeros64(word)
+				if rank := s.rank(f, pf, i); rank < least && may(f, p, i) {
+					best, least = i, rank
+				}
+			}
+		}
+		if best >= 0 {
+			return f, best
+		}
+	}
+	return nil, 0
+}
+
+// rank orders the pieces of one file, lowest first.
+func (s *scheduler) rank(f *fileState, pf *peerFile, i int) uint64 {
+	if f.waiting[i] > 0 {
+		return uint64(i)
+	}
+	if !pf.wanting && f.owns(s, i) {
+		return 1<<40 + uint64(i)
+	}
+	return 1<<41 + uint64(f.holders[i])<<32 + mix(s.seed+f.turn+uint64(i))>>32
+}
+
+// mix is a hash of a number (the finalizer of SplitMix64).
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func (s *scheduler) start(f *fileState, p *peerState, i int, now time.Time, why reason) Request {
+	s.lastFlight++
+	r := Request{ID: s.lastFlight, Peer: p.id, File: f.digest, Piece: i, Size: f.m.Len(i), why: why}
+	s.flights[r.ID] = &flight{Request: r, began: now}
+	f.flying.add(i)
+	p.flying++
+	p.inFlight += r.Size
+	return r
+}
+
+// help is rule 5: one request at a time of each idle seed.
+func (s *scheduler) help(peers []*peerState, now time.Time, start []Request) []Request {
+	for _, p := range peers {
+		if p.lan || !p.idle || p.flying > 0 || p.class != 2 {
+			continue
+		}
+		carried := func(f *fileState, _ *peerState, i int) bool { return f.near[i] == 0 && f.carries(s, i) }
+		if f, i := s.pick(p, carried); f != nil {
+			start = append(start, s.start(f, p, i, now, byHelp))
+		}
+	}
+	return start
+}
+
+// answersDue says whether something asked for by the usual rules is on its
+// way; what is late is rule 8's.
+func (s *scheduler) answersDue() bool {
+	for _, f := range s.flights {
+		if f.why == byUsual {
+			return true
+		}
+	}
+	return false
+}
+
+// patience is the starve time: it follows how long pieces take here. While a
+// seed is busy, others are being served and will pass on what they get.
+func (s *scheduler) patience(peers []*peerState) time.Duration {
+	for _, p := range peers {
+		if p.class == 2 && !p.idle {
+			return starveMost
+		}
+	}
+	return min(max(2*s.pace, starveLeast), starveMost)
+}
+
+// starved is rule 6: one request at a time of each peer.
+func (s *scheduler) starved(peers []*peerState, now time.Time, start []Request) []Request {
+	for _, p := range peers {
+		if p.flying > 0 {
+			continue
+		}
+		if f, i := s.pick(p, anything); f != nil {
+			start = append(start, s.start(f, p, i, now, byStarved))
+		}
+	}
+	return start
+}
+
+// second is rule 8.
+func (s *scheduler) second(now time.Time, start []Request) []Request {
+	left, twice := 0, 0
+	for _, f := range s.order {
+		left += f.missing
+	}
+	var late []*flight
+	for _, f := range s.flights {
+		if f.why == bySecond {
+			twice++
+		}
+		waited := s.files[f.File] != nil && s.files[f.File].waiting[f.Piece] > 0
+		if !f.second && now.Sub(f.began) > s.lateAfter(f) && (waited || left <= len(s.flights)) {
+			late = append(late, f)
+		}
+	}
+	slices.SortFunc(late, func(x, y *flight) int { return cmp.Compare(x.ID, y.ID) })
+	for _, f := range late[:min(len(late), max(secondMost-twice, 0))] {
+		file := s.files[f.File]
+		if file == nil {
+			continue
+		}
+		var best *peerState
+		for _, p := range s.peers {
+			pf := p.files[f.File]
+			ok := p.id != f.Peer && pf != nil && pf.have.has(f.Piece) && p.flying == 0 && !later(p.resume, p.banned).After(now)
+			if ok && (best == nil || p.rate > best.rate || p.rate == best.rate && p.id < best.id) {
+				best = p
+			}
+		}
+		if best != nil {
+			f.second = true
+			start = append(start, s.start(file, best, f.Piece, now, bySecond))
+		}
+	}
+	return start
+}
+
+// lateAfter is when a request is late: well beyond what everything in flight
+// from its peer should take, or what pieces take on the whole.
+func (s *scheduler) lateAfter(f *flight) time.Duration {
+	wait := max(4*s.pace, lateLeast)
+	if s.pace == 0 {
+		wait = stuck / 3 // nothing is known yet of how long pieces take
+	}
+	if p := s.peers[f.Peer]; p != nil && p.rate > 0 {
+		wait = max(lateLeast, min(wait, time.Duration(4*float64(p.inFlight)/p.rate*float64(time.Second))))
+	}
+	return min(wait, stuck)
+}

@@ -1,0 +1,431 @@
+package swarm
+
+import (
+	"container/heap"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// A sim is a mesh in virtual time: the schedulers of many nodes over lines
+// with rates and delays, driven by one queue of events. Everything in it
+// follows from the seed.
+type sim struct {
+	t      *testing.T
+	rng    *rand.Rand
+	now    time.Time
+	queue  events
+	seq    int
+	nodes  map[string]*simNode
+	ids    []string // in the order they were added
+	sites  map[string]*simSite
+	done   int
+	target int
+}
+
+// A simSite is a branch and its WAN line.
+type simSite struct {
+	up, down line
+	delay    time.Duration
+	in, out  int64  // bytes over the line
+	why      [4]int // requests of its nodes over the line, by rule
+}
+
+// A line sends one thing after the other.
+type line struct {
+	rate float64 // bytes per second
+	free time.Time
+}
+
+func (l *line) send(size int64, at time.Time) (begin, end time.Time) {
+	begin = later(l.free, at)
+	end = begin.Add(time.Duration(float64(size) / l.rate * float64(time.Second)))
+	l.free = end
+	return begin, end
+}
+
+type simNode struct {
+	id, site string
+	sched    *scheduler
+	whole    map[Digest]bool // it has the file
+	lan      line
+	told     map[Digest]int // how much of a file's order was announced
+	order    map[Digest][]int32
+	announce bool      // an announcement is due
+	thinks   time.Time // when its next turn is
+	uploads  int
+	saidBusy bool
+	dead     bool
+	wants    int
+	finished time.Time
+}
+
+type event struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type events []event
+
+func (q events) Len() int { return len(q) }
+func (q events) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+}
+func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *events) Pop() any     { e := (*q)[len(*q)-1]; *q = (*q)[:len(*q)-1]; return e }
+
+func newSim(t *testing.T, seed uint64) *sim {
+	return &sim{
+		t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		nodes: map[string]*simNode{}, sites: map[string]*simSite{},
+	}
+}
+
+func (s *sim) after(d time.Duration, do func()) {
+	s.seq++
+	heap.Push(&s.queue, event{s.now.Add(d), s.seq, do})
+}
+
+// run goes on until every node has what it wants, or for the given time.
+func (s *sim) run(limit time.Duration) bool {
+	end := s.now.Add(limit)
+	for s.done < s.target && len(s.queue) > 0 {
+		e := heap.Pop(&s.queue).(event)
+		if e.at.After(end) {
+			return false
+		}
+		s.now = e.at
+		e.do()
+	}
+	return s.done == s.target
+}
+
+func (s *sim) addSite(name string, up, down float64, delay time.Duration) {
+	s.sites[name] = &simSite{up: line{rate: up}, down: line{rate: down}, delay: delay}
+}
+
+func (s *sim) addNode(id, site string) *simNode {
+	n := &simNode{
+		id: id, site: site, sched: newScheduler(id, site, s.rng.Uint64()), whole: map[Digest]bool{},
+		lan: line{rate: 100e6}, told: map[Digest]int{}, order: map[Digest][]int32{},
+	}
+	s.nodes[id] = n
+	s.ids = append(s.ids, id)
+	return n
+}
+
+// fakeManifest is of a file that nobody reads.
+func fakeManifest(name string, size int64) *Manifest {
+	m := &Manifest{Size: size, PieceSize: PieceSizeFor(size), SHA256: sha256.Sum256([]byte(name))}
+	m.Pieces = make([][sha256.Size]byte, pieceCount(m.Size, m.PieceSize))
+	for i := range m.Pieces {
+		binary.BigEndian.PutUint64(m.Pieces[i][:], uint64(i))
+	}
+	return m
+}
+
+// start makes everyone know of everyone, and every node that lacks a file
+// fetch it.
+func (s *sim) start(files []*Manifest, seeds func(*simNode, *Manifest) bool) {
+	for _, id := range s.ids {
+		n := s.nodes[id]
+		for _, m := range files {
+			if seeds(n, m) {
+				n.whole[m.SHA256] = true
+				continue
+			}
+			n.sched.want(m, newBitset(len(m.Pieces)), 0, s.now)
+			n.wants++
+			s.target++
+		}
+	}
+	for _, id := range s.ids {
+		for _, other := range s.ids {
+			if n, p := s.nodes[id], s.nodes[other]; n != p {
+				n.sched.peer(p.id, p.site)
+				s.after(s.rtt(n, p), func() { // the answer to the first question
+					for _, m := range files {
+						n.sched.has(p.id, m.SHA256, nil, p.whole[m.SHA256], true, s.now)
+					}
+				})
+			}
+		}
+		s.after(500*time.Millisecond, func() { s.think(s.nodes[id]) })
+	}
+}
+
+func (s *sim) rtt(a, b *simNode) time.Duration {
+	if a.site == b.site {
+		return time.Millisecond
+	}
+	return 2 * (s.sites[a.site].delay + s.sites[b.site].delay)
+}
+
+// think gives a node its turn.
+func (s *sim) think(n *simNode) {
+	s.turn(n, s.now.Add(5*time.Millisecond))
+}
+
+// turn gives a node its turn at a time, or at the earlier one it has.
+func (s *sim) turn(n *simNode, at time.Time) {
+	if n.thinks.After(s.now) && !n.thinks.After(at) {
+		return
+	}
+	n.thinks = at
+	s.after(at.Sub(s.now), func() {
+		if n.dead || !n.thinks.Equal(at) {
+			return
+		}
+		n.thinks = time.Time{}
+		start, wake := n.sched.next(s.now)
+		for _, r := range start {
+			s.request(n, r)
+		}
+		if len(n.sched.files) > 0 {
+			s.turn(n, later(wake, s.now.Add(5*time.Millisecond)))
+		}
+	})
+}
+
+// request carries a request to its peer and the piece back.
+func (s *sim) request(n *simNode, r Request) {
+	p := s.nodes[r.Peer]
+	rtt := s.rtt(n, p)
+	s.after(rtt/2, func() {
+		if p.dead {
+			return // the driver hears of it by gone
+		}
+		has := p.whole[r.File]
+		if f := p.sched.files[r.File]; f != nil {
+			has = f.have.has(r.Piece)
+		}
+		if !has {
+			s.after(rtt/2, func() { n.sched.failed(r.ID, failedGone, time.Time{}, s.now); s.think(n) })
+			return
+		}
+		s.upload(p, 1)
+		var end time.Time
+		if n.site == p.site {
+			_, end = p.lan.send(r.Size, s.now)
+		} else {
+			from, to := s.sites[p.site], s.sites[n.site]
+			begin, sent := from.up.send(r.Size, s.now)
+			delay := from.delay + to.delay
+			from.out += r.Size
+			s.after(begin.Add(delay).Sub(s.now), func() { // the first byte reaches the other line
+				_, end := to.down.send(r.Size, s.now)
+				to.in += r.Size
+				to.why[r.why]++
+				s.deliver(n, p, r, later(end, sent.Add(delay)))
+			})
+			return
+		}
+		s.deliver(n, p, r, end)
+	})
+}
+
+func (s *sim) deliver(n, p *simNode, r Request, at time.Time) {
+	s.after(at.Sub(s.now), func() {
+		s.upload(p, -1)
+		if !n.dead && !p.dead {
+			s.arrive(n, r)
+		}
+	})
+}
+
+// upload counts what a node sends; the others hear when it becomes idle.
+func (s *sim) upload(p *simNode, by int) {
+	p.uploads += by
+	s.after(100*time.Millisecond, func() {
+		if busy := p.uploads > 0; busy != p.saidBusy && !p.dead {
+			p.saidBusy = busy
+			for _, id := range s.ids {
+				if n := s.nodes[id]; n != p && !n.dead {
+					s.after(s.rtt(n, p)/2, func() { n.sched.busy(p.id, busy, s.rtt(n, p)); s.turn(n, s.now.Add(50*time.Millisecond)) })
+				}
+			}
+		}
+	})
+}
+
+func (s *sim) arrive(n *simNode, r Request) {
+	n.sched.arrived(r.ID, s.now)
+	f := n.sched.files[r.File]
+	if f == nil {
+		return
+	}
+	n.order[r.File] = append(n.order[r.File], int32(r.Piece))
+	if !n.announce {
+		n.announce = true
+		s.after(50*time.Millisecond, func() { s.tell(n) })
+	}
+	if f.missing == 0 {
+		n.whole[r.File] = true
+		n.sched.drop(r.File)
+		if n.wants--; n.wants == 0 {
+			n.finished = s.now
+		}
+		s.done++
+	}
+	s.think(n)
+}
+
+// tell announces what came.
+func (s *sim) tell(n *simNode) {
+	n.announce = false
+	if n.dead {
+		return
+	}
+	for d, order := range n.order {
+		news, all := order[n.told[d]:], n.whole[d]
+		if len(news) == 0 {
+			continue
+		}
+		n.told[d] = len(order)
+		for _, id := range s.ids {
+			if p := s.nodes[id]; p != n && !p.dead {
+				s.after(s.rtt(n, p)/2, func() {
+					p.sched.has(n.id, d, news, all, false, s.now)
+					s.turn(p, s.now.Add(50*time.Millisecond))
+				})
+			}
+		}
+	}
+}
+
+// kill ends a node; the others notice after a while.
+func (s *sim) kill(id string) {
+	n := s.nodes[id]
+	n.dead = true
+	s.target -= n.wants
+	for _, other := range s.ids {
+		p := s.nodes[other]
+		s.after(time.Duration(3+s.rng.IntN(10))*time.Second, func() { p.sched.gone(id); s.think(p) })
+	}
+}
+
+const mbit = 1e6 / 8
+
+func TestHundredNodesFetchEachPieceOncePerLine(t *testing.T) {
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			s := newSim(t, seed)
+			s.addSite("hq", 100*mbit, 100*mbit, 5*time.Millisecond)
+			origin := s.addNode("origin", "hq")
+			for i := range 33 {
+				site := fmt.Sprint("site ", i)
+				rate := float64(20+s.rng.IntN(60)) * mbit
+				s.addSite(site, rate, rate, time.Duration(5+s.rng.IntN(40))*time.Millisecond)
+				for j := range 3 {
+					s.addNode(fmt.Sprint("node ", i, " ", j), site)
+				}
+			}
+			files := []*Manifest{fakeManifest("a", 40<<20), fakeManifest("b", 3<<20), fakeManifest("c", 100<<10)}
+			var total int64
+			for _, m := range files {
+				total += m.Size
+			}
+			began := s.now
+			s.start(files, func(n *simNode, _ *Manifest) bool { return n == origin })
+			if !s.run(time.Hour) {
+				t.Fatalf("seed %d: %d of %d files arrived in an hour: %s", seed, s.done, s.target, s.stuck())
+			}
+			for name, site := range s.sites {
+				if over := float64(site.in)/float64(total) - 1; name != "hq" && over > 0.05 {
+					t.Errorf("seed %d: the line of %s carried %.3f times what it needs: %v", seed, name, 1+over, site.why)
+				}
+			}
+			hq := s.sites["hq"]
+			t.Logf("took %v; the origin sent %.2f times the files; bound %v", s.now.Sub(began).Round(time.Millisecond),
+				float64(hq.out)/float64(total), time.Duration(float64(total)/min(hq.up.rate, 20*mbit)*1e9).Round(time.Millisecond))
+		})
+	}
+}
+
+// stuck describes a deadlock.
+func (s *sim) stuck() string {
+	for _, id := range s.ids {
+		n := s.nodes[id]
+		for _, f := range n.sched.files {
+			if !n.dead {
+				return fmt.Sprintf("%s lacks %d pieces, %d requests fly", id, f.missing, len(n.sched.flights))
+			}
+		}
+	}
+	return "nobody lacks anything"
+}
+
+func TestNothingStopsTheSwarm(t *testing.T) {
+	for seed := range uint64(150) {
+		s := newSim(t, seed)
+		sites := 2 + s.rng.IntN(8)
+		for i := range sites {
+			up := float64(1+s.rng.IntN(50)) * mbit
+			s.addSite(fmt.Sprint("site ", i), up, up*float64(1+s.rng.IntN(5)), time.Duration(s.rng.IntN(100))*time.Millisecond)
+		}
+		for i := range 2 + s.rng.IntN(12) {
+			s.addNode(fmt.Sprint("node ", i), fmt.Sprint("site ", s.rng.IntN(sites)))
+		}
+		var files []*Manifest
+		for i := range 1 + s.rng.IntN(4) {
+			files = append(files, fakeManifest(fmt.Sprint("file ", i), 1+s.rng.Int64N(8<<20)))
+		}
+		s.start(files, func(n *simNode, m *Manifest) bool { return n.id == "node 0" || s.rng.IntN(6) == 0 })
+		for _, id := range s.ids[1:] {
+			if s.rng.IntN(4) == 0 {
+				s.after(time.Duration(s.rng.IntN(30))*time.Second, func() { s.kill(id) })
+			}
+		}
+		if !s.run(2 * time.Hour) {
+			t.Fatalf("seed %d: %d of %d files arrived: %s", seed, s.done, s.target, s.stuck())
+		}
+	}
+}
+
+// TestBound compares the swarm with the physical bound where lines are
+// asymmetric and where they are not.
+func TestBound(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		originUp         float64
+		up, down         float64
+		within, sentMost float64
+	}{
+		{"symmetric", 20 * mbit, 20 * mbit, 20 * mbit, 1.25, 1.3},
+		{"branches with a thin uplink", 50 * mbit, 10 * mbit, 50 * mbit, 1.35, 4},
+		{"branches that send nothing to speak of", 50 * mbit, 0.5 * mbit, 50 * mbit, 1.35, 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSim(t, 1)
+			s.addSite("hq", tt.originUp, tt.originUp, 10*time.Millisecond)
+			origin := s.addNode("origin", "hq")
+			const branches = 4
+			for i := range branches {
+				s.addSite(fmt.Sprint("site ", i), tt.up, tt.down, 10*time.Millisecond)
+				s.addNode(fmt.Sprint("node ", i), fmt.Sprint("site ", i))
+			}
+			m := fakeManifest("a", 256<<20)
+			began := s.now
+			s.start([]*Manifest{m}, func(n *simNode, _ *Manifest) bool { return n == origin })
+			if !s.run(time.Hour) {
+				t.Fatal(s.stuck())
+			}
+			size := float64(m.Size)
+			bound := max(size/tt.originUp, size/tt.down, branches*size/(tt.originUp+branches*tt.up))
+			took, sent := s.now.Sub(began).Seconds()/bound, float64(s.sites["hq"].out)/size
+			t.Logf("%.2f times the bound of %.1f s; the origin sent %.2f times the file", took, bound, sent)
+			if took > tt.within || sent > tt.sentMost {
+				t.Errorf("want at most %.2f times the bound, %.2f times the file", tt.within, tt.sentMost)
+			}
+		})
+	}
+}

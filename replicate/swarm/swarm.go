@@ -1,0 +1,562 @@
+package swarm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Peer is a node, and the site it stands in.
+type Peer struct{ ID, Site string }
+
+// Options are what a swarm works with.
+type Options struct {
+	Self Peer
+	// Root is the folder: files arrive in [PartialDir] below it.
+	Root *os.Root
+	// Peers are the other living nodes that can be reached directly.
+	Peers func() []Peer
+	// Transport carries requests to a peer; the host in their URL is the
+	// peer's id.
+	Transport func(id string) http.RoundTripper
+	// Caller says which node sent a request to [Swarm.Handler].
+	Caller func(*http.Request) (Peer, bool)
+	// Held opens a file that lies whole in the folder and was found right,
+	// for reading; an error when there is none.
+	Held func(Digest) (*os.File, *Manifest, error)
+	// Has says the same without opening it.
+	Has func(Digest) bool
+	// Limits hold the rates and count; nil for none.
+	Limits *Limits
+	// Lied is called when a peer sent a piece that is not what its digest
+	// says; it may be nil.
+	Lied func(peer string, d Digest)
+	Log  *slog.Logger
+}
+
+// activeMost is how many files are fetched at a time; the others wait.
+const activeMost = 64
+
+// A Swarm fetches files from peers and serves them to peers.
+type Swarm struct {
+	Options
+	epoch uint64 // of this start: what it announced before counts no more
+
+	mu        sync.Mutex
+	sched     *scheduler
+	transfers map[Digest]*transfer
+	cancels   map[uint64]context.CancelFunc // of requests that fly
+	peers     map[string]*follower
+	news      chan struct{} // closed when something arrived, became whole, or idle
+	files     chan struct{} // closed when the list of active files changed
+	from      map[string]int64
+
+	kick      chan struct{}
+	uploads   atomic.Int64
+	idleSince atomic.Int64 // Unix milliseconds; 0 while busy
+	slots     chan struct{}
+	buffers   sync.Pool
+}
+
+// A follower follows what one peer has.
+type follower struct {
+	Peer
+	stop context.CancelFunc
+}
+
+// A transfer is one file that is being fetched, for everyone who wants it.
+type transfer struct {
+	m        *Manifest
+	opts     FetchOptions
+	began    time.Time
+	part     *partial // nil while it waits for its turn
+	users    int
+	changed  chan struct{} // closed when a piece came
+	dirty    chan struct{} // a piece is to be made durable
+	done     chan struct{}
+	err      error // once done
+	fetched  int64 // bytes that came this time
+	finishes bool
+	rate     rate
+}
+
+// FetchOptions say how a file is fetched.
+type FetchOptions struct {
+	Name     string // in the folder, once it is whole
+	Priority int    // higher first; ten minutes of waiting count as one
+	// Done is called when the file is in its place and before others hear
+	// that it is whole; an error fails the fetch. It may be nil.
+	Done func(context.Context) error
+}
+
+// New makes a swarm; [Swarm.Run] makes it work.
+func New(o Options) *Swarm {
+	if o.Limits == nil {
+		o.Limits = NewLimits()
+	}
+	s := &Swarm{
+		Options: o, epoch: max(rand.Uint64(), 2), sched: newScheduler(o.Self.ID, o.Self.Site, rand.Uint64()),
+		transfers: map[Digest]*transfer{}, cancels: map[uint64]context.CancelFunc{}, peers: map[string]*follower{},
+		news: make(chan struct{}), files: make(chan struct{}), from: map[string]int64{},
+		kick: make(chan struct{}, 1), slots: make(chan struct{}, uploadsMost),
+	}
+	s.buffers.New = func() any { b := make([]byte, MaxPiece); return &b }
+	s.idleSince.Store(time.Now().Add(-time.Hour).UnixMilli())
+	return s
+}
+
+// Run fetches until ctx ends.
+func (s *Swarm) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer s.stopAll()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var looked time.Time
+	for {
+		now := time.Now()
+		if now.Sub(looked) >= time.Second {
+			looked = now
+			s.lookAtPeers(ctx, &wg)
+		}
+		s.mu.Lock()
+		start, wake := s.sched.next(now)
+		for _, r := range start {
+			rctx, cancel := context.WithCancel(ctx)
+			s.cancels[r.ID] = cancel
+			wg.Go(func() { s.request(rctx, r) })
+		}
+		idle := len(s.transfers) == 0
+		s.mu.Unlock()
+		wait := min(time.Until(wake), time.Second)
+		if idle {
+			wait = time.Second
+		}
+		timer.Reset(max(wait, 5*time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.kick:
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *Swarm) stopAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.peers {
+		f.stop()
+	}
+	for _, cancel := range s.cancels {
+		cancel()
+	}
+}
+
+// PeersChanged makes the swarm look at its peers soon. It does so once a
+// second anyway.
+func (s *Swarm) PeersChanged() { s.poke() }
+
+func (s *Swarm) poke() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// lookAtPeers follows peers that appeared and lets go of those that vanished.
+func (s *Swarm) lookAtPeers(ctx context.Context, wg *sync.WaitGroup) {
+	list := s.Peers()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lives := map[string]bool{}
+	for _, p := range list {
+		if p.ID == s.Self.ID {
+			continue
+		}
+		lives[p.ID] = true
+		if f := s.peers[p.ID]; f != nil {
+			if f.Peer == p {
+				continue
+			}
+			f.stop()
+		}
+		fctx, stop := context.WithCancel(ctx)
+		s.peers[p.ID] = &follower{p, stop}
+		wg.Go(func() { s.follow(fctx, p) })
+	}
+	for id, f := range s.peers {
+		if !lives[id] {
+			f.stop()
+			delete(s.peers, id)
+			s.cancel(s.sched.gone(id))
+		}
+	}
+}
+
+// cancel ends requests. The lock is held.
+func (s *Swarm) cancel(ids []uint64) {
+	for _, id := range ids {
+		if stop := s.cancels[id]; stop != nil {
+			stop()
+		}
+	}
+}
+
+// Fetch brings a file into the folder and returns when it is there, whole,
+// right and durable. Whoever asks for a file that is being fetched joins in;
+// when nobody wants it any more it stops, and goes on where it was the next
+// time. [ErrWrong] is a manifest that lies; [*FullError] a disk without room.
+func (s *Swarm) Fetch(ctx context.Context, m *Manifest, o FetchOptions) error {
+	if err := m.Check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	t := s.transfers[m.SHA256]
+	if t == nil {
+		t = &transfer{m: m, opts: o, began: time.Now(), changed: make(chan struct{}), dirty: make(chan struct{}, 1), done: make(chan struct{})}
+		s.transfers[m.SHA256] = t
+	}
+	t.users++
+	t.opts.Priority = max(t.opts.Priority, o.Priority)
+	s.activate()
+	s.mu.Unlock()
+	s.poke()
+	defer s.leave(t)
+	select {
+	case <-t.done:
+		return t.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// leave ends a transfer that nobody waits for any more.
+func (s *Swarm) leave(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.users--; t.users == 0 && !t.finishes {
+		s.end(t, context.Canceled)
+	}
+}
+
+// end takes a transfer out, once. The lock is held.
+func (s *Swarm) end(t *transfer, err error) {
+	if s.transfers[t.m.SHA256] != t {
+		return
+	}
+	delete(s.transfers, t.m.SHA256)
+	s.cancel(s.sched.drop(t.m.SHA256))
+	t.err = err
+	close(t.done)
+	close(t.changed)
+	if t.part != nil {
+		t.part.close()
+	}
+	s.activate()
+	s.tellFiles()
+	s.tellNews()
+}
+
+// activate gives the most urgent transfers their turn. The lock is held.
+func (s *Swarm) activate() {
+	active := 0
+	var waiting []*transfer
+	for _, t := range s.transfers {
+		if t.part != nil {
+			active++
+			s.sched.want(t.m, nil, t.opts.Priority, time.Now())
+		} else {
+			waiting = append(waiting, t)
+		}
+	}
+	slices.SortFunc(waiting, func(x, y *transfer) int {
+		return cmp.Or(cmp.Compare(y.opts.Priority, x.opts.Priority), x.began.Compare(y.began))
+	})
+	for _, t := range waiting[:min(len(waiting), max(activeMost-active, 0))] {
+		s.begin(t)
+	}
+}
+
+// begin opens the file of a transfer. The lock is held.
+func (s *Swarm) begin(t *transfer) {
+	part, err := openPartial(s.Root, t.m)
+	if err != nil {
+		go func() { // the caller holds the lock and goes through the transfers
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.end(t, err)
+		}()
+		return
+	}
+	t.part = part
+	s.sched.want(t.m, part.have, t.opts.Priority, time.Now())
+	s.tellFiles()
+	s.tellNews()
+	go s.keep(t)
+}
+
+// keep makes what arrived durable, and the whole file one of the folder when
+// all of it did. It ends with its transfer.
+func (s *Swarm) keep(t *transfer) {
+	for {
+		if t.part.complete() {
+			if err := s.finish(t); !errors.Is(err, errDamaged) {
+				s.mu.Lock()
+				s.end(t, err)
+				s.mu.Unlock()
+				return
+			}
+			s.mu.Lock()
+			t.finishes = false
+			s.cancel(s.sched.again(t.m.SHA256, t.part.have))
+			s.mu.Unlock()
+			s.poke()
+		}
+		select {
+		case <-t.done:
+			return
+		case <-t.dirty:
+		}
+		if err := t.part.settle(); err != nil {
+			s.mu.Lock()
+			s.end(t, err)
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+// finish publishes a file of which every piece is there.
+func (s *Swarm) finish(t *transfer) error {
+	s.mu.Lock()
+	if s.transfers[t.m.SHA256] != t {
+		s.mu.Unlock()
+		return context.Canceled
+	}
+	t.finishes = true
+	s.mu.Unlock()
+	ctx := context.Background() // a rename is not stopped half way; a restart checks again
+	if err := t.part.publish(ctx, t.opts.Name); err != nil {
+		return err
+	}
+	if t.opts.Done != nil {
+		return t.opts.Done(ctx)
+	}
+	return nil
+}
+
+// tellNews wakes who waits for what this node has. The lock is held.
+func (s *Swarm) tellNews() {
+	close(s.news)
+	s.news = make(chan struct{})
+}
+
+// tellFiles wakes the followers: they ask about other files now. The lock is
+// held.
+func (s *Swarm) tellFiles() {
+	close(s.files)
+	s.files = make(chan struct{})
+}
+
+// request asks a peer for a piece and takes it in.
+func (s *Swarm) request(ctx context.Context, r Request) {
+	buf := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(buf)
+	b := (*buf)[:r.Size]
+	s.mu.Lock()
+	class := s.class(r.Peer)
+	t := s.transfers[r.File]
+	s.mu.Unlock()
+	after, err := s.getPiece(ctx, r, class, b)
+	if err == nil && t != nil {
+		if err = t.part.write(r.Piece, b); err != nil && !errors.Is(err, ErrWrong) {
+			s.mu.Lock()
+			s.cancels[r.ID]()
+			delete(s.cancels, r.ID)
+			s.end(t, err)
+			s.mu.Unlock()
+			return
+		}
+	}
+	s.mu.Lock()
+	s.cancels[r.ID]()
+	delete(s.cancels, r.ID)
+	now := time.Now()
+	var lied bool
+	switch why := failure(0); {
+	case err == nil:
+		s.from[r.Peer] += r.Size
+		s.cancel(s.sched.arrived(r.ID, now))
+		s.cameIn(t, r.Piece, r.Size, now)
+	case errors.As(err, &why):
+		lied = why == failedWrong
+		s.sched.failed(r.ID, why, after, now)
+	case errors.Is(err, ErrWrong):
+		lied = true
+		s.sched.failed(r.ID, failedWrong, after, now)
+	default:
+		s.sched.failed(r.ID, failedNet, after, now)
+	}
+	s.mu.Unlock()
+	s.poke()
+	if lied {
+		s.Log.Warn("peer sent a wrong piece; nothing is asked of it for a while", "peer", r.Peer, "digest", r.File, "piece", r.Piece, "wait", banTime)
+		if s.Lied != nil {
+			s.Lied(r.Peer, r.File)
+		}
+	} else if err != nil && ctx.Err() == nil {
+		s.Log.Debug("piece not fetched", "peer", r.Peer, "digest", r.File, "piece", r.Piece, "err", err)
+	}
+}
+
+// cameIn tells everyone that a piece is here. The lock is held.
+func (s *Swarm) cameIn(t *transfer, piece int, n int64, now time.Time) {
+	if t == nil || s.transfers[t.m.SHA256] != t {
+		return
+	}
+	s.cancel(s.sched.got(t.m.SHA256, piece))
+	t.fetched += n
+	t.rate.add(n, now)
+	close(t.changed)
+	t.changed = make(chan struct{})
+	select {
+	case t.dirty <- struct{}{}:
+	default:
+	}
+	s.tellNews()
+}
+
+// class is the kind of line to a peer. The lock is held.
+func (s *Swarm) class(peer string) Class {
+	if f := s.peers[peer]; f != nil && f.Site != "" && f.Site == s.Self.Site {
+		return LAN
+	}
+	return WAN
+}
+
+// Error lets a failure travel as an error.
+func (f failure) Error() string {
+	return [...]string{"the connection broke", "the peer does not have it", "the peer is busy", "the piece is wrong"}[f]
+}
+
+// A rate is bytes per second over the last seconds.
+type rate struct {
+	at    time.Time
+	bytes int64
+	value float64
+}
+
+func (r *rate) add(n int64, now time.Time) {
+	if r.at.IsZero() {
+		r.at = now
+	}
+	r.bytes += n
+	if took := now.Sub(r.at); took >= 2*time.Second {
+		r.value, r.bytes, r.at = (r.value+float64(r.bytes)/took.Seconds())/2, 0, now
+	}
+}
+
+// A Transfer is how far a fetch is, for people.
+type Transfer struct {
+	Digest   Digest
+	Name     string
+	Size     int64 // bytes
+	Done     int64 // bytes that are here
+	Fetched  int64 // bytes that came since the fetch began
+	Rate     int64 // bytes per second
+	Sources  int   // peers that have something of it that is missing here
+	Flying   int   // requests
+	Began    time.Time
+	Waiting  string // why nothing moves; empty when something does
+	NextTime time.Time
+	Coverage map[string]float64 // per peer, the part it has: 0 to 1
+}
+
+// Transfers lists the fetches, the oldest first.
+func (s *Swarm) Transfers() []Transfer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Transfer
+	for _, t := range s.transfers {
+		list = append(list, s.describe(t, time.Now()))
+	}
+	slices.SortFunc(list, func(x, y Transfer) int { return x.Began.Compare(y.Began) })
+	return list
+}
+
+// Transfer describes the fetch of one file.
+func (s *Swarm) Transfer(d Digest) (Transfer, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.transfers[d]; t != nil {
+		return s.describe(t, time.Now()), true
+	}
+	return Transfer{}, false
+}
+
+func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
+	v := Transfer{Digest: t.m.SHA256, Name: t.opts.Name, Size: t.m.Size, Fetched: t.fetched, Began: t.began, Coverage: map[string]float64{}}
+	if t.part == nil {
+		v.Waiting = "It waits for its turn."
+		return v
+	}
+	t.part.mu.Lock()
+	v.Done = t.part.bytes
+	t.part.mu.Unlock()
+	if now.Sub(t.rate.at) < 10*time.Second {
+		v.Rate = int64(t.rate.value)
+	}
+	for _, f := range s.sched.flights {
+		if f.File == t.m.SHA256 {
+			v.Flying++
+		}
+	}
+	n := len(t.m.Pieces)
+	for id, p := range s.sched.peers {
+		if pf := p.files[t.m.SHA256]; pf != nil && n > 0 {
+			v.Coverage[id] = float64(pf.count) / float64(n)
+			if pf.count > 0 {
+				v.Sources++
+			}
+		}
+	}
+	switch {
+	case t.finishes:
+		v.Waiting = "It is whole and being verified."
+	case v.Flying > 0:
+	case v.Sources == 0 && len(s.peers) == 0:
+		v.Waiting = "No other node can be reached."
+	case v.Sources == 0:
+		v.Waiting = "No node that can be reached has it."
+	default:
+		v.Waiting = "It waits for pieces that other nodes are fetching."
+	}
+	if until := s.Limits.Blocked(WAN, Down, now); !until.IsZero() && v.Waiting == "" {
+		v.Waiting, v.NextTime = "The site's limits let nothing through now.", until
+	}
+	return v
+}
+
+// From is how many bytes came from each peer since the start.
+func (s *Swarm) From() map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[string]int64, len(s.from))
+	for id, n := range s.from {
+		m[id] = n
+	}
+	return m
+}
+
+// errNoTransfer is a file that is not being fetched.
+var errNoTransfer = fmt.Errorf("the file is not on its way: %w", os.ErrNotExist)
