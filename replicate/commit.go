@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -22,6 +21,8 @@ type job struct {
 	panic any // what fn panicked with, for its caller
 	// remote are change sets of other nodes instead of fn.
 	remote []ChangeSet
+	// write is work of the store's own instead of both.
+	write func(*batch, *job) error
 	// What it changed, in key order.
 	changes []change
 	news    []ChangeSet // what of it other nodes may lack
@@ -96,10 +97,13 @@ type batch struct {
 	entries int64
 	bytes   int64
 	vector  map[string]uint64 // entries that the batch moves
+	live    map[string]int    // by how much it changes what is live of each log
+	parked  []func()          // changes of what is parked, when it is committed
+	met     bool
 }
 
 func (db *DB) newBatch() *batch {
-	return &batch{db: db, txn: db.kv.NewTransaction(true), vector: map[string]uint64{}}
+	return &batch{db: db, txn: db.kv.NewTransaction(true), vector: map[string]uint64{}, live: map[string]int{}}
 }
 
 // add runs j and takes its writes into the batch; it returns the batch to go
@@ -110,10 +114,10 @@ func (b *batch) add(j *job) *batch {
 		return b
 	}
 	tx := &Tx{txn: b.txn, job: j, version: b.db.tick(), writes: map[string]write{}, local: map[string]write{}}
-	if j.remote == nil && !j.run(tx) {
+	if j.fn != nil && !j.run(tx) {
 		return b
 	}
-	if err := b.gap(j.remote); err != nil {
+	if err := b.gap(j.remote); err != nil && j.write == nil {
 		j.fail(err)
 		return b
 	}
@@ -169,6 +173,9 @@ func (j *job) weigh(tx *Tx) (entries, size int64) {
 		entries += 3
 		size += int64(3*(len(key)+96) + min(value, 64<<10))
 	}
+	if j.write != nil {
+		entries, size = 5*mendAtOnce, 2*mendBytes
+	}
 	for _, cs := range j.remote {
 		entries++
 		size += 128
@@ -187,11 +194,29 @@ func (j *job) weigh(tx *Tx) (entries, size int64) {
 
 // take writes the job's change set into the transaction.
 func (b *batch) take(j *job, tx *Tx) error {
+	if j.write != nil {
+		return j.write(b, j)
+	}
 	for _, cs := range j.remote {
 		if err := b.takeRemote(j, cs); err != nil {
 			return err
 		}
 	}
+	for _, m := range tx.settled {
+		if err := b.txn.Delete(meetingKey(m.Won.Key, m.Lost.Version)); err != nil {
+			return fmt.Errorf("settle a meeting of %s: %w", m.Won.Key, err)
+		}
+	}
+	for _, key := range tx.dismissed {
+		if err := b.txn.Delete([]byte(reviewPrefix + key)); err != nil {
+			return fmt.Errorf("dismiss %s: %w", key, err)
+		}
+	}
+	return b.takeWrites(j, tx)
+}
+
+// takeWrites numbers what fn wrote and puts it into the log.
+func (b *batch) takeWrites(j *job, tx *Tx) error {
 	for k, w := range tx.local {
 		if err := w.to(b.txn, localPrefix+k); err != nil {
 			return err
@@ -203,8 +228,15 @@ func (b *batch) take(j *job, tx *Tx) error {
 	cs := ChangeSet{Writer: b.db.writer, After: b.have(b.db.writer), End: b.db.seq + uint64(len(keys))}
 	for i, k := range keys {
 		w := tx.writes[k]
+		before, err := b.current(k)
+		if err != nil {
+			return err
+		}
 		c := change{Record{Key: k, Value: w.value, Deleted: w.deleted, Version: tx.version}, b.db.seq + uint64(i) + 1}
-		if err := b.put(c, cs.End); err != nil {
+		if before.Key != "" {
+			c.Saw = sightings(b.db.writer, before.Record)
+		}
+		if err := b.put(c, before, cs.End); err != nil {
 			return err
 		}
 		j.changes = append(j.changes, c)
@@ -220,33 +252,32 @@ func (b *batch) take(j *job, tx *Tx) error {
 
 // put stores a record and its log entry, and takes the entry of the version
 // before out of the log: a log is as long as what is live of it.
-func (b *batch) put(c change, end uint64) error {
-	key := []byte(recordPrefix + c.Key)
-	item, err := b.txn.Get(key)
-	switch {
-	case errors.Is(err, badger.ErrKeyNotFound):
-	case err != nil:
-		return fmt.Errorf("read %s: %w", c.Key, err)
-	default:
-		old, err := item.ValueCopy(nil)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", c.Key, err)
-		}
-		was, err := decodeChange(c.Key, old)
-		if err != nil {
+func (b *batch) put(c, before change, end uint64) error {
+	if before.Key != "" {
+		if err := b.dropEntry(before.Version.Writer, before.seq); err != nil {
 			return err
 		}
-		if err := b.txn.Delete(logKey(was.Version.Writer, was.seq)); err != nil {
-			return fmt.Errorf("write %s: %w", c.Key, err)
-		}
 	}
-	if err := b.txn.Set(key, c.encode()); err != nil {
+	if err := b.txn.Set([]byte(recordPrefix+c.Key), c.encode()); err != nil {
 		return fmt.Errorf("write %s: %w", c.Key, err)
 	}
+	return b.putEntry(c, end)
+}
+
+func (b *batch) putEntry(c change, end uint64) error {
 	entry := append(binary.BigEndian.AppendUint64(nil, end), c.Key...)
 	if err := b.txn.Set(logKey(c.Version.Writer, c.seq), entry); err != nil {
 		return fmt.Errorf("write %s: %w", c.Key, err)
 	}
+	b.live[c.Version.Writer]++
+	return nil
+}
+
+func (b *batch) dropEntry(writer string, seq uint64) error {
+	if err := b.txn.Delete(logKey(writer, seq)); err != nil {
+		return fmt.Errorf("drop %s/%d from the log: %w", writer, seq, err)
+	}
+	b.live[writer]--
 	return nil
 }
 
@@ -259,8 +290,17 @@ func (b *batch) end() {
 	b.db.following.Lock()
 	err := b.commit()
 	if err == nil {
-		b.db.moveVector(b.vector)
+		b.db.moveVector(b.vector, b.live)
+		for _, fn := range b.parked {
+			fn()
+		}
 		b.db.tell(b.jobs)
+		if b.met {
+			select {
+			case b.db.met <- struct{}{}:
+			default:
+			}
+		}
 	} else {
 		b.db.rereadVector() // Badger may have stored it in spite of its error
 	}
@@ -277,7 +317,15 @@ func (b *batch) commit() error {
 		return fmt.Errorf("write to %s, %d MB free: %w", b.db.dir, free>>20, ErrFull)
 	}
 	for w, n := range b.vector {
-		if err := b.txn.Set([]byte(vectorPrefix+w), binary.BigEndian.AppendUint64(nil, n)); err != nil {
+		if n == 0 {
+			if err := b.txn.Delete([]byte(vectorPrefix + w)); err != nil {
+				b.txn.Discard()
+				return fmt.Errorf("write the vector: %w", err)
+			}
+			continue
+		}
+		value := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, n), uint64(b.db.now().UnixMilli()))
+		if err := b.txn.Set([]byte(vectorPrefix+w), value); err != nil {
 			b.txn.Discard()
 			return fmt.Errorf("write the vector: %w", err)
 		}
@@ -317,7 +365,7 @@ func (db *DB) tell(jobs []*job) {
 // tick stamps the next change set: never backwards, whatever the wall clock
 // does.
 func (db *DB) tick() Version {
-	db.clock = max(db.clock+1, clockAt(time.Now()))
+	db.clock = max(db.clock+1, clockAt(db.now()))
 	return Version{db.clock, db.writer}
 }
 

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -21,6 +23,10 @@ import (
 type Options struct {
 	Dir string // made if missing, for its owner alone
 	Log *slog.Logger
+	// Meets chooses the keys of which it is worth knowing that two edits met;
+	// nil for none. See Tx.Meetings.
+	Meets func(key string) bool
+	Now   func() time.Time // the wall clock; nil for the machine's
 
 	small bool // of tests with many stores: less memory, on no disk
 }
@@ -36,17 +42,22 @@ var (
 
 // schema is raised when a store written by this version cannot be read by
 // the one before.
-const schema = 1
+const schema = 2
 
 // Prefixes inside Badger; DESIGN.md has the layout.
 const (
-	recordPrefix = "r/"
-	logPrefix    = "o/"
-	vectorPrefix = "w/"
-	localPrefix  = "l/"
-	schemaKey    = "m/schema"
-	nodeKey      = "m/node"
-	clockKey     = "m/clock"
+	recordPrefix  = "r/"
+	logPrefix     = "o/"
+	vectorPrefix  = "w/"
+	localPrefix   = "l/"
+	parkedPrefix  = "f/"
+	meetingPrefix = "c/"
+	reviewPrefix  = "v/"
+	contactPrefix = "n/"
+	schemaKey     = "m/schema"
+	nodeKey       = "m/node"
+	fenceKey      = "m/fence"
+	clockKey      = "m/clock"
 )
 
 // DB is the store of one node. All methods may be called from any goroutine.
@@ -56,6 +67,12 @@ type DB struct {
 	log    *slog.Logger
 	node   string
 	writer string // node and epoch
+
+	wall       func() time.Time
+	correction atomic.Int64 // added to wall, nanoseconds
+	meets      func(string) bool
+	met        chan struct{}
+	wins       func(a, b Record) bool // newer; tests break it
 
 	jobs    chan *job
 	closing chan struct{}
@@ -67,6 +84,11 @@ type DB struct {
 	clock  Clock
 	seq    uint64
 	vector map[string]uint64
+	live   map[string]int           // entries of each writer's log
+	parked map[string][]parkedEntry // by key
+
+	fenced atomic.Bool       // a fresh copy is due; see fence.go
+	acked  map[string]uint64 // of own logs, what some other node has
 
 	// following is held over each commit and what followers do with it, so
 	// that a follower misses nothing and hears nothing twice.
@@ -92,7 +114,11 @@ func Open(o Options) (*DB, error) {
 	db := &DB{
 		dir: o.Dir, kv: kv, log: log,
 		jobs: make(chan *job), closing: make(chan struct{}), ended: make(chan struct{}),
-		vector: map[string]uint64{},
+		vector: map[string]uint64{}, live: map[string]int{}, parked: map[string][]parkedEntry{}, acked: map[string]uint64{},
+		wall: o.Now, meets: o.Meets, met: make(chan struct{}, 1), wins: newer,
+	}
+	if db.wall == nil {
+		db.wall = time.Now
 	}
 	if err := db.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", o.Dir, err), kv.Close())
@@ -122,7 +148,7 @@ func badgerOptions(o Options, log *slog.Logger) badger.Options {
 		WithCompression(options.Snappy).
 		WithMetricsEnabled(false)
 	if o.small {
-		opt = opt.WithDir("").WithValueDir("").WithInMemory(true).WithMemTableSize(1 << 20).WithBlockCacheSize(0).WithIndexCacheSize(0).WithCompression(options.None)
+		opt = opt.WithDir("").WithValueDir("").WithInMemory(true).WithMemTableSize(4 << 20).WithBlockCacheSize(0).WithIndexCacheSize(0).WithCompression(options.None)
 	}
 	return opt
 }
@@ -146,7 +172,13 @@ func (db *DB) prepare() error {
 		if db.vector, err = readVector(txn); err != nil {
 			return err
 		}
-		if err := forgetEmpty(txn); err != nil {
+		if err := db.readFence(txn); err != nil {
+			return err
+		}
+		if err := db.load(txn); err != nil {
+			return err
+		}
+		if err := db.forget(txn); err != nil {
 			return err
 		}
 		var epoch [8]byte
@@ -160,39 +192,70 @@ func (db *DB) prepare() error {
 // nothing are not in it.
 func readVector(txn *badger.Txn) (map[string]uint64, error) {
 	vector := map[string]uint64{}
+	err := eachEntry(txn, func(writer string, n uint64, _ time.Time) {
+		if n > 0 {
+			vector[writer] = n
+		}
+	})
+	return vector, err
+}
+
+// eachEntry calls fn with the entries of the vector and when each last moved,
+// the zero time when that was not kept.
+func eachEntry(txn *badger.Txn, fn func(writer string, n uint64, moved time.Time)) error {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(vectorPrefix), PrefetchValues: true, PrefetchSize: 100})
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
-		n, err := number(it.Item())
-		if err != nil {
-			return nil, err
+		writer := strings.TrimPrefix(string(it.Item().KeyCopy(nil)), vectorPrefix)
+		b, err := it.Item().ValueCopy(nil)
+		if err != nil || len(b) != 8 && len(b) != 16 {
+			return fmt.Errorf("vector entry %s of %d bytes: %w", writer, len(b), cmp.Or(err, errCut))
 		}
-		if n > 0 {
-			vector[strings.TrimPrefix(string(it.Item().Key()), vectorPrefix)] = n
+		moved := time.Time{}
+		if len(b) == 16 {
+			moved = time.UnixMilli(int64(binary.BigEndian.Uint64(b[8:])))
 		}
+		fn(writer, binary.BigEndian.Uint64(b), moved)
 	}
-	return vector, nil
+	return nil
 }
 
-// forgetEmpty removes epochs that wrote nothing.
-func forgetEmpty(txn *badger.Txn) error {
-	var empty [][]byte
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(vectorPrefix), PrefetchValues: true})
-	for it.Rewind(); it.Valid(); it.Next() {
-		n, err := number(it.Item())
-		if err != nil {
-			it.Close()
-			return err
-		}
-		if n == 0 {
-			empty = append(empty, it.Item().KeyCopy(nil))
-		}
+// load counts what is live of each log and finds what is parked.
+func (db *DB) load(txn *badger.Txn) error {
+	logs := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(logPrefix)})
+	for logs.Rewind(); logs.Valid(); logs.Next() {
+		writer, _, _ := strings.Cut(string(logs.Item().Key()[len(logPrefix):]), "/")
+		db.live[writer]++
 	}
-	it.Close()
-	for _, key := range empty {
-		if err := txn.Delete(key); err != nil {
+	logs.Close()
+	return eachParked(txn, func(p parkedEntry) error {
+		db.parked[p.Key] = append(db.parked[p.Key], p)
+		return nil
+	})
+}
+
+// forgetAfter is how long a writer is remembered of whom nothing is live:
+// longer than any node may be away.
+const forgetAfter = 2 * tombstoneAge
+
+// forget removes writers that wrote nothing, and those of whom nothing is live
+// for long. Should one of their sets come again it is merged again, to no
+// effect.
+func (db *DB) forget(txn *badger.Txn) error {
+	var gone []string
+	err := eachEntry(txn, func(writer string, n uint64, moved time.Time) {
+		if n == 0 || db.live[writer] == 0 && !moved.IsZero() && db.now().Sub(moved) > forgetAfter {
+			gone = append(gone, writer)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, writer := range gone {
+		if err := txn.Delete([]byte(vectorPrefix + writer)); err != nil {
 			return err
 		}
+		delete(db.vector, writer)
 	}
 	return nil
 }
@@ -206,6 +269,9 @@ func checkSchema(txn *badger.Txn) error {
 		return err
 	}
 	n, err := number(item)
+	if err == nil && n < schema {
+		return txn.Set([]byte(schemaKey), binary.BigEndian.AppendUint64(nil, schema))
+	}
 	if err == nil && n > schema {
 		return fmt.Errorf("%w (its schema is %d, this one knows %d); install that version again", ErrNewer, n, schema)
 	}
@@ -260,11 +326,18 @@ func (db *DB) Size() int64 {
 	return lsm + vlog
 }
 
-// Run gives space of old values back until ctx ends.
+// Run gives space of old values back, and applies parked records when their
+// time has come, until ctx ends.
 func (db *DB) Run(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Minute)
+	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
+		if err := db.mend(ctx); err != nil && ctx.Err() == nil {
+			db.log.WarnContext(ctx, "parked records not applied, trying again", "err", err)
+		}
+		if n%20 == 19 {
+			db.collectGarbage(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -272,14 +345,20 @@ func (db *DB) Run(ctx context.Context) error {
 			return ErrClosed
 		case <-tick.C:
 		}
-		for ctx.Err() == nil {
-			if err := db.kv.RunValueLogGC(0.5); err != nil {
-				if !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
-					db.log.WarnContext(ctx, "space of old values not given back, trying again later", "err", err)
-				}
-				break
-			}
+	}
+}
+
+// collectGarbage gives space of old values back to the disk.
+func (db *DB) collectGarbage(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := db.kv.RunValueLogGC(0.5)
+		if err == nil {
+			continue
 		}
+		if !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) && !errors.Is(err, badger.ErrGCInMemoryMode) {
+			db.log.WarnContext(ctx, "space of old values not given back, trying again later", "err", err)
+		}
+		return
 	}
 }
 
@@ -301,7 +380,7 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return db.kv.View(func(txn *badger.Txn) error { return fn(&Tx{txn: txn, version: Version{Clock: clockAt(time.Now())}}) })
+	return db.kv.View(func(txn *badger.Txn) error { return fn(&Tx{txn: txn, version: Version{Clock: clockAt(db.now())}}) })
 }
 
 // Follow calls fn with every live record, in several calls, and from then on

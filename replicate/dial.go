@@ -171,7 +171,7 @@ func (d *dialer) call(ctx context.Context, p KnownPeer) {
 
 // connect dials a node and serves the connection until it ends.
 func (d *dialer) connect(ctx context.Context, p KnownPeer) {
-	conn, h, err := d.dial(ctx, p, laneControl)
+	conn, mine, h, err := d.dial(ctx, p, laneControl)
 	if err != nil {
 		d.failed(p.NodeID, err)
 		return
@@ -180,7 +180,7 @@ func (d *dialer) connect(ctx context.Context, p KnownPeer) {
 	d.dialing--
 	d.mu.Unlock()
 	born := time.Now()
-	s, err := d.m.enter(conn, h, dialled)
+	s, err := d.m.enter(conn, mine, h, dialled)
 	if err == nil {
 		err = s.run()
 	}
@@ -222,21 +222,17 @@ func (d *dialer) failed(id string, err error) {
 }
 
 // dial tries a node's addresses one after another.
-func (d *dialer) dial(ctx context.Context, p KnownPeer, l lane) (net.Conn, hello, error) {
-	err := error(nil)
+func (d *dialer) dial(ctx context.Context, p KnownPeer, l lane) (conn net.Conn, mine, theirs hello, err error) {
 	for _, addr := range p.Addrs {
-		var conn net.Conn
 		if conn, err = d.dialOne(ctx, p.NodeID, addr); err != nil {
 			continue
 		}
-		var h hello
-		if h, err = d.m.greet(conn, p.NodeID, l); err == nil {
-			h.Lane = l
-			return conn, h, nil
+		if mine, theirs, err = d.m.greet(conn, p.NodeID, l); err == nil {
+			return conn, mine, theirs, nil
 		}
 		conn.Close()
 	}
-	return nil, hello{}, cmp.Or(err, fmt.Errorf("node %s has no address: %w", p.NodeID, ErrUnreachable))
+	return nil, mine, theirs, cmp.Or(err, fmt.Errorf("node %s has no address: %w", p.NodeID, ErrUnreachable))
 }
 
 func (d *dialer) dialOne(ctx context.Context, id, addr string) (net.Conn, error) {
@@ -304,12 +300,12 @@ func (d *dialer) openBulk(ctx context.Context, id string) chan struct{} {
 	})
 	if !ok || !d.m.spawn(func() {
 		defer done()
-		conn, h, err := d.dial(context.WithoutCancel(ctx), p, laneBulk)
+		conn, mine, h, err := d.dial(context.WithoutCancel(ctx), p, laneBulk)
 		if err != nil {
 			d.m.log.Debug("no bulk connection", "peer", id, "err", err)
 			return
 		}
-		if s, err := d.m.enter(conn, h, dialled); err == nil && !d.m.spawn(func() { s.run() }) {
+		if s, err := d.m.enter(conn, mine, h, dialled); err == nil && !d.m.spawn(func() { s.run() }) {
 			s.end(errClosing)
 		}
 	}) {

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	syncPath = "/replicate/v1/sync"
+	syncPath   = "/replicate/v1/sync"
+	vectorPath = "/replicate/v1/vector"
 	// maxAnswer is about how many bytes of change sets one answer carries;
 	// the next request goes on where it ended.
 	maxAnswer = 4 << 20
@@ -30,11 +31,16 @@ const (
 func (m *Mesh) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+syncPath, m.serveSync)
+	mux.HandleFunc("GET "+vectorPath, m.serveVector)
 	mux.Handle("/", m.o.Handler)
 	return mux
 }
 
 func (m *Mesh) serveSync(w http.ResponseWriter, r *http.Request) {
+	if m.db.fenced.Load() {
+		http.Error(w, "this node is taking a fresh copy itself", http.StatusServiceUnavailable)
+		return
+	}
 	select {
 	case m.serves <- struct{}{}:
 		defer func() { <-m.serves }()
@@ -131,8 +137,9 @@ func newUnpacker(r io.Reader) (*zstd.Decoder, error) {
 
 func (s *session) heardVector(v map[string]uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.theirs = v
+	s.mu.Unlock()
+	s.m.db.acknowledge(v)
 }
 
 func (s *session) wantSync() {
@@ -196,11 +203,16 @@ func (s *session) syncAll() error {
 
 // syncOnce makes one request and stores what it brings.
 func (s *session) syncOnce() (more bool, err error) {
-	ctx, cancel := context.WithCancel(context.Background())
+	return s.request(context.Background(), s.m.db.Vector(), s.m.db.Apply)
+}
+
+// request asks for what a store with that vector lacks and hands it to store.
+func (s *session) request(ctx context.Context, have map[string]uint64, store func(context.Context, ...ChangeSet) error) (more bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := time.AfterFunc(stall, cancel)
 	defer stop.Stop()
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://peer"+syncPath, bytes.NewReader(pack(appendVector(nil, s.m.db.Vector()))))
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peer"+syncPath, bytes.NewReader(pack(appendVector(nil, have))))
 	if err != nil {
 		return false, err
 	}
@@ -217,7 +229,7 @@ func (s *session) syncOnce() (more bool, err error) {
 		return false, err
 	}
 	defer z.Close()
-	return s.takeAnswer(ctx, z)
+	return s.takeAnswer(ctx, z, store)
 }
 
 // A movingReader puts the end off while something arrives.
@@ -243,7 +255,7 @@ func pack(b []byte) []byte {
 }
 
 // takeAnswer stores the change sets of an answer as they come.
-func (s *session) takeAnswer(ctx context.Context, r io.Reader) (more bool, err error) {
+func (s *session) takeAnswer(ctx context.Context, r io.Reader, store func(context.Context, ...ChangeSet) error) (more bool, err error) {
 	b, err := readBlock(r, 16<<20)
 	if err != nil {
 		return false, err
@@ -261,7 +273,7 @@ func (s *session) takeAnswer(ctx context.Context, r io.Reader) (more bool, err e
 			return false, err
 		}
 		if b == nil || size+len(b) > 1<<20 {
-			if err := s.store(ctx, sets); err != nil {
+			if err := s.store(ctx, sets, store); err != nil {
 				return false, err
 			}
 			sets, size = nil, 0
@@ -282,17 +294,17 @@ func (s *session) takeAnswer(ctx context.Context, r io.Reader) (more bool, err e
 	return last[0] == 1, nil
 }
 
-// store applies sets of a sync in order. A set that gossip brought meanwhile
-// is no gap and no error.
-func (s *session) store(ctx context.Context, sets []ChangeSet) error {
+// store hands sets of a sync to be stored, in order. One that was pushed
+// meanwhile changes nothing.
+func (s *session) store(ctx context.Context, sets []ChangeSet, store func(context.Context, ...ChangeSet) error) error {
 	for _, group := range grouped(sets) {
 		for _, cs := range group {
 			s.told(cs.Writer, cs.End)
-			if err := cs.check(); err != nil && !errors.Is(err, ErrAhead) {
+			if err := cs.check(); err != nil {
 				return fmt.Errorf("%w: %w", errGarbage, err)
 			}
 		}
-		if err := s.m.db.Apply(ctx, group...); err != nil {
+		if err := store(ctx, group...); err != nil {
 			return err
 		}
 	}

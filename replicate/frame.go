@@ -182,7 +182,7 @@ func (s *session) ping() {
 
 func (s *session) pingFrame(kind byte, nonce uint64) []byte {
 	b := binary.BigEndian.AppendUint64(nil, nonce)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.m.o.Now().UnixMilli()))
+	b = binary.BigEndian.AppendUint64(b, uint64(s.m.db.now().UnixMilli()))
 	digest := s.m.db.Digest()
 	return frame(kind, append(b, digest[:]...))
 }
@@ -208,7 +208,7 @@ func (s *session) takePong(nonce uint64, wall time.Time) {
 	delete(s.pinged, nonce)
 	if ok {
 		s.rtt = now.Sub(at)
-		s.offset.measure(wall.Sub(s.m.o.Now())+s.rtt/2, s.rtt)
+		s.offset.measure(wall.Sub(s.m.db.wall())+s.rtt/2, s.rtt)
 	}
 	s.mu.Unlock()
 	select {
@@ -220,6 +220,9 @@ func (s *session) takePong(nonce uint64, wall time.Time) {
 
 // compare asks for a sync when the peer's vector is not ours.
 func (s *session) compare(digest [16]byte) {
+	if s.peerFence != "" {
+		return
+	}
 	same := digest == s.m.db.Digest()
 	s.mu.Lock()
 	s.digest = digest

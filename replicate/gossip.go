@@ -165,7 +165,7 @@ func (e memberEvents) NotifyUpdate(n *memberlist.Node) {}
 func (g *gossip) note(id string, alive bool) {
 	g.mu.Lock()
 	if g.alive[id] != alive {
-		g.alive[id], g.since[id] = alive, g.m.o.Now()
+		g.alive[id], g.since[id] = alive, g.m.db.now()
 	}
 	g.mu.Unlock()
 	g.m.noteChange()

@@ -42,7 +42,11 @@ type hello struct {
 	Node     string `json:"node"`
 	Instance string `json:"instance"`
 	Self
-	Time int64 `json:"time"` // Unix milliseconds
+	Time    int64 `json:"time"`              // Unix milliseconds
+	Contact int64 `json:"contact,omitempty"` // last word of the other, as Time
+	Fresh   int   `json:"fresh,omitempty"`   // nodes heard of lately
+	Empty   bool  `json:"empty,omitempty"`   // the store holds no records
+	Due     bool  `json:"due,omitempty"`     // a fresh copy is due
 	// Refused is why the answering side wants no connection.
 	Refused refusal `json:"refused,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
@@ -63,11 +67,17 @@ func (r refusal) Error() string { return "refused: " + string(r) }
 
 var errHello = errors.New("not a node of wuamesh, or not understood")
 
-func (m *Mesh) hello(l lane) hello {
-	return hello{
+// hello is what this node says to another.
+func (m *Mesh) hello(l lane, to string) hello {
+	h := hello{
 		Min: protocolMin, Max: protocolMax, Lane: l, Node: m.id, Instance: m.instance,
-		Self: m.o.Self(), Time: m.o.Now().UnixMilli(),
+		Self: m.o.Self(), Time: m.db.now().UnixMilli(), Empty: m.db.empty(), Due: m.db.fenced.Load(),
 	}
+	last, fresh := m.contactWith(to)
+	if h.Fresh = fresh; !last.IsZero() {
+		h.Contact = last.UnixMilli()
+	}
+	return h
 }
 
 func writeHello(w io.Writer, h hello) error {
@@ -116,26 +126,26 @@ func isNodeID(id string) bool {
 	return err == nil && len(b) == 16
 }
 
-// greet says hello on a connection that this node dialled and returns what
-// the other said.
-func (m *Mesh) greet(conn net.Conn, nodeID string, l lane) (hello, error) {
+// greet says hello on a connection that this node dialled.
+func (m *Mesh) greet(conn net.Conn, nodeID string, l lane) (mine, theirs hello, err error) {
 	conn.SetDeadline(time.Now().Add(helloTimeout))
 	defer conn.SetDeadline(time.Time{})
-	if err := writeHello(conn, m.hello(l)); err != nil {
-		return hello{}, err
+	mine = m.hello(l, nodeID)
+	if err := writeHello(conn, mine); err != nil {
+		return mine, theirs, err
 	}
-	h, err := readHello(conn)
+	theirs, err = readHello(conn)
 	switch {
 	case err != nil:
-		return h, err
-	case h.Node != nodeID:
-		return h, fmt.Errorf("node %s answered for %s: %w", h.Node, nodeID, errHello)
-	case h.Refused != "":
-		return h, h.Refused
-	case !h.compatible():
-		return h, refusedVersion
+	case theirs.Node != nodeID:
+		err = fmt.Errorf("node %s answered for %s: %w", theirs.Node, nodeID, errHello)
+	case theirs.Refused != "":
+		err = theirs.Refused
+	case !theirs.compatible():
+		err = refusedVersion
 	}
-	return h, nil
+	theirs.Lane = l
+	return mine, theirs, err
 }
 
 // welcome answers the hello on a connection that a peer dialled, and serves
@@ -152,14 +162,14 @@ func (m *Mesh) welcome(conn net.Conn, nodeID string) {
 		return
 	}
 	h.Lane = cmp.Or(h.Lane, laneBulk) // bulk carries nothing by itself
-	answer := m.hello(h.Lane)
+	answer := m.hello(h.Lane, nodeID)
 	answer.Refused, answer.Detail = m.judge(h, conn)
 	if err := writeHello(conn, answer); err != nil || answer.Refused != "" {
 		conn.Close()
 		return
 	}
 	conn.SetDeadline(time.Time{})
-	if s, err := m.enter(conn, h, answered); err == nil {
+	if s, err := m.enter(conn, answer, h, answered); err == nil {
 		s.run()
 	}
 }

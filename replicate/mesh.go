@@ -31,7 +31,6 @@ type MeshOptions struct {
 	Keys  [][]byte // gossip keys of 32 bytes, the one to send with first; none: not encrypted once more
 	// Handler answers requests of peers that are not the mesh's own; see From.
 	Handler http.Handler
-	Now     func() time.Time // the wall clock; nil for the machine's
 	Log     *slog.Logger
 }
 
@@ -76,6 +75,7 @@ type Mesh struct {
 	dropped  map[string]bool
 	contact  map[string]time.Time
 	closed   bool
+	copying  sync.Mutex // one fresh copy at a time
 
 	done    chan struct{}
 	running sync.WaitGroup
@@ -83,9 +83,6 @@ type Mesh struct {
 
 // OpenMesh prepares; Accept may be called from now on, Run calls others.
 func OpenMesh(o MeshOptions) (*Mesh, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Handler == nil {
 		o.Handler = http.NotFoundHandler()
 	}
@@ -95,7 +92,11 @@ func OpenMesh(o MeshOptions) (*Mesh, error) {
 		o: o, db: o.DB, log: o.Log.With("part", "mesh"), id: o.DB.NodeID(), instance: hex.EncodeToString(instance[:]),
 		conns: newConnQueue(), pulls: make(chan struct{}, 1), serves: make(chan struct{}, maxServes),
 		relayed: make(chan struct{}, maxRelayed), tell: make(chan struct{}, 1), changed: make(chan struct{}, 1), done: make(chan struct{}),
-		sessions: map[string]*session{}, bulk: map[string][]*session{}, dropped: map[string]bool{}, contact: map[string]time.Time{},
+		sessions: map[string]*session{}, bulk: map[string][]*session{}, dropped: map[string]bool{},
+	}
+	var err error
+	if m.contact, err = m.db.contacts(); err != nil {
+		return nil, fmt.Errorf("open the mesh: read when nodes were last heard of: %w", err)
 	}
 	m.links = newLinks(m.id, m.instance)
 	m.dialer = newDialer(m)
@@ -103,7 +104,6 @@ func OpenMesh(o MeshOptions) (*Mesh, error) {
 		Handler: m.routes(), ConnContext: peerOfConn, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 	}
-	var err error
 	if m.gossip, err = newGossip(m); err != nil {
 		return nil, fmt.Errorf("open the mesh: %w", err)
 	}
@@ -120,7 +120,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 	g.Go(func() error { return m.dialer.run(ctx) })
 	g.Go(func() error { return m.gossip.run(ctx) })
 	g.Go(func() error { return m.announceChanges(ctx) })
-	return g.Wait()
+	g.Go(func() error { return m.keepContact(ctx) })
+	g.Go(func() error { return m.keepTime(ctx) })
+	g.Go(func() error { return m.collectDaily(ctx) })
+	err := g.Wait()
+	m.storeContacts(context.WithoutCancel(ctx))
+	return err
 }
 
 // Close takes leave of the others and closes every connection.

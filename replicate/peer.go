@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -77,7 +78,7 @@ func (m *Mesh) peer(k KnownPeer, way route) Peer {
 	case way.via != "":
 		p.Reach, p.Through = Relayed, way.via
 		if alive {
-			p.Since, p.Contact = since, m.o.Now()
+			p.Since, p.Contact = since, m.db.now()
 		}
 	default:
 		p.Reach, p.Since = Away, p.Contact
@@ -95,7 +96,13 @@ func (s *session) describe(p *Peer) {
 	defer s.mu.Unlock()
 	p.Addr, p.Version = cmp.Or(s.addr, p.Addr), s.peer.Version
 	p.RoundTrip, p.Offset = s.rtt, s.offset.value()
-	p.Contact = s.m.o.Now().Add(-time.Since(s.heard))
+	p.Contact = s.m.db.now().Add(-time.Since(s.heard))
+	if off := p.Offset; off.Abs() >= warnOffset {
+		p.Problems = append(p.Problems, clockProblem("Its clock", off))
+	}
+	if s.peerFence != "" {
+		p.Problems = append(p.Problems, fmt.Sprintf("It and this node had no word of each other for more than %d days, so one of them takes a fresh copy before they exchange records.", absence/(24*time.Hour)))
+	}
 	if s.matched.IsZero() && s.theirs == nil {
 		return
 	}

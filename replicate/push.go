@@ -3,7 +3,6 @@ package replicate
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 )
@@ -18,7 +17,7 @@ func (m *Mesh) passOn(sets []ChangeSet) {
 	for _, cs := range sets {
 		f := pushFrame(cs)
 		for _, s := range sessions {
-			if !s.knows(cs.Writer, cs.End) {
+			if s.peerFence == "" && !s.knows(cs.Writer, cs.End) {
 				s.out.put(f)
 			}
 		}
@@ -57,8 +56,11 @@ func (s *session) takePush(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := cs.check(); err != nil && !errors.Is(err, ErrAhead) {
+	if err := cs.check(); err != nil {
 		return fmt.Errorf("%w: %w", errGarbage, err)
+	}
+	if s.peerFence != "" {
+		return nil
 	}
 	s.told(cs.Writer, cs.End)
 	if !s.in.put(cs, len(body)) {
@@ -73,7 +75,7 @@ func (s *session) takeHint(r *reader) error {
 		return fmt.Errorf("hint: %w", errGarbage)
 	}
 	s.told(writer, n)
-	if s.m.db.Have(writer) < n {
+	if s.peerFence == "" && s.m.db.Have(writer) < n {
 		s.wantSync()
 	}
 	return nil

@@ -40,6 +40,18 @@ type Record struct {
 	Value   []byte
 	Deleted bool
 	Version Version
+	// Saw is which versions of the key by other nodes the writer had seen.
+	Saw []Sighting
+	// Format is that of the record as stored, 0 for this version's own. One
+	// newer than this software is kept and passed on unread: Value is then
+	// whatever that format holds after the version.
+	Format byte
+}
+
+// A Sighting says that a writer had seen a node's versions up to a clock.
+type Sighting struct {
+	Node  uint64 // the first half of the node's id
+	Clock Clock
 }
 
 // newer says whether a replaces b. The order is total: whatever two nodes
@@ -79,10 +91,13 @@ func checkKey(key string) error {
 	return nil
 }
 
-// On disk a record is a format byte, a flags byte, the clock and the sequence
-// number (big endian, 8 bytes each), the writer's length and name, the value.
+// Formats of records. All begin alike: a format byte, a flags byte, the clock
+// and the sequence number (big endian, 8 bytes each), the writer's length and
+// name. That never changes, so that a newer format is merged and passed on by
+// software that cannot read it. In format 1 the value follows; in format 2 a
+// byte with the number of sightings, 16 bytes for each, and then the value.
 const (
-	recordFormat  = 1
+	recordFormat  = 2
 	recordDeleted = 1
 	recordHeader  = 1 + 1 + 8 + 8 + 1
 )
@@ -94,22 +109,31 @@ type change struct {
 }
 
 func (c change) encode() []byte {
-	b := make([]byte, 0, recordHeader+len(c.Version.Writer)+len(c.Value))
-	b = append(b, recordFormat, byte(flag(c.Deleted)*recordDeleted))
+	format := cmp.Or(c.Format, recordFormat)
+	b := make([]byte, 0, recordHeader+len(c.Version.Writer)+1+16*len(c.Saw)+len(c.Value))
+	b = append(b, format, byte(flag(c.Deleted)*recordDeleted))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Version.Clock))
 	b = binary.BigEndian.AppendUint64(b, c.seq)
 	b = append(b, byte(len(c.Version.Writer)))
 	b = append(b, c.Version.Writer...)
+	if format == 2 {
+		b = append(b, byte(len(c.Saw)))
+		for _, s := range c.Saw {
+			b = binary.BigEndian.AppendUint64(b, s.Node)
+			b = binary.BigEndian.AppendUint64(b, uint64(s.Clock))
+		}
+	}
 	return append(b, c.Value...)
 }
 
-// decodeChange reads what encode wrote. The value shares memory with b.
+// decodeChange reads what encode wrote, of this version or another. The value
+// shares memory with b.
 func decodeChange(key string, b []byte) (c change, err error) {
 	if len(b) < recordHeader || len(b) < recordHeader+int(b[recordHeader-1]) {
 		return c, fmt.Errorf("record %s is cut short at %d bytes", key, len(b))
 	}
-	if b[0] != recordFormat || b[1]&^recordDeleted != 0 {
-		return c, fmt.Errorf("record %s has format %d.%d, which this version does not know", key, b[0], b[1])
+	if b[0] == 0 {
+		return c, fmt.Errorf("record %s has format 0, which never was", key)
 	}
 	n := recordHeader + int(b[recordHeader-1])
 	c.Key, c.Deleted = key, b[1]&recordDeleted != 0
@@ -117,5 +141,17 @@ func decodeChange(key string, b []byte) (c change, err error) {
 	c.seq = binary.BigEndian.Uint64(b[10:])
 	c.Version.Writer = string(b[recordHeader:n])
 	c.Value = b[n:]
+	if b[0] != recordFormat {
+		c.Format = b[0]
+		return c, nil
+	}
+	r := reader{b: c.Value}
+	for range r.byte() {
+		c.Saw = append(c.Saw, Sighting{r.uint64(), Clock(r.uint64())})
+	}
+	if r.bad || len(c.Saw) > maxSaw {
+		return c, fmt.Errorf("record %s is cut short or has more than %d sightings", key, maxSaw)
+	}
+	c.Value = r.b
 	return c, nil
 }

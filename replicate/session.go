@@ -20,6 +20,7 @@ var (
 	errDropped  = errors.New("the node was removed from the mesh")
 	errReplaced = errors.New("another connection took its place")
 	errSilent   = errors.New("no answer")
+	errFresh    = errors.New("a fresh copy was taken")
 	errIdle     = errors.New("not used any more")
 )
 
@@ -52,6 +53,9 @@ type session struct {
 	out     outbox
 	in      inbox
 	pull    chan struct{} // asks for a sync from this peer
+	// peerFence is which of the two has to take a fresh copy of the other
+	// before they exchange records; empty for neither.
+	peerFence string
 
 	mu      sync.Mutex
 	err     error
@@ -105,12 +109,13 @@ func muxConfig(l lane) *yamux.Config {
 }
 
 // enter makes a session of a connection after the hellos; run serves it.
-func (m *Mesh) enter(conn net.Conn, peer hello, dialled bool) (*session, error) {
+func (m *Mesh) enter(conn net.Conn, mine, peer hello, dialled bool) (*session, error) {
 	s, err := m.newSession(conn, peer, dialled)
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
+	s.peerFence = fencedOf(mine, peer)
 	if !m.register(s) {
 		s.end(errReplaced)
 		return nil, errReplaced
@@ -124,8 +129,12 @@ func (s *session) run() error {
 	parts.Go(s.acceptStreams)
 	if s.peer.Lane == laneControl {
 		parts.Go(s.writeFrames)
-		parts.Go(s.applySets)
-		parts.Go(s.keepSynced)
+		if s.peerFence == s.m.id {
+			parts.Go(s.takeCopy)
+		} else {
+			parts.Go(s.applySets)
+			parts.Go(s.keepSynced)
+		}
 		parts.Go(s.watch)
 		if s.dialled {
 			parts.Go(s.openFrames)
@@ -177,7 +186,7 @@ func (m *Mesh) register(s *session) bool {
 		go old.end(errReplaced)
 	}
 	m.sessions[id] = s
-	m.contact[id] = m.o.Now()
+	m.contact[id] = m.db.now()
 	return true
 }
 
@@ -191,7 +200,7 @@ func (m *Mesh) unregister(s *session) {
 		}
 	} else if m.sessions[id] == s {
 		delete(m.sessions, id)
-		m.contact[id] = m.o.Now()
+		m.contact[id] = m.db.now()
 	}
 	m.mu.Unlock()
 	if s.peer.Lane == laneControl {

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -30,16 +29,8 @@ type Change struct {
 	Seq uint64
 }
 
-// maxAhead is how far another node's clock may be ahead of ours before its
-// changes are refused: they would win every merge until time gets there.
-const maxAhead = 10 * time.Minute
-
-// What Apply refuses.
-var (
-	ErrAhead = errors.New("the other node's clock is ahead")
-	// ErrGap says that changes before the set are missing here.
-	ErrGap = errors.New("earlier changes of the same writer are missing")
-)
+// ErrGap is what Apply returns when changes before the set are missing here.
+var ErrGap = errors.New("earlier changes of the same writer are missing")
 
 // Vector says how much of each writer's log this store has: everything up to
 // and including that number.
@@ -47,6 +38,13 @@ func (db *DB) Vector() map[string]uint64 {
 	db.vectorMu.RLock()
 	defer db.vectorMu.RUnlock()
 	return maps.Clone(db.vector)
+}
+
+// empty says whether the store holds no records.
+func (db *DB) empty() bool {
+	db.vectorMu.RLock()
+	defer db.vectorMu.RUnlock()
+	return len(db.live) == 0
 }
 
 // Have says how much of one writer's log this store has.
@@ -64,10 +62,20 @@ func (db *DB) onCommit(fn func([]ChangeSet)) {
 	db.pass = fn
 }
 
-func (db *DB) moveVector(to map[string]uint64) {
+func (db *DB) moveVector(to map[string]uint64, live map[string]int) {
 	db.vectorMu.Lock()
 	defer db.vectorMu.Unlock()
 	maps.Copy(db.vector, to)
+	for w, n := range to {
+		if n == 0 {
+			delete(db.vector, w)
+		}
+	}
+	for w, n := range live {
+		if db.live[w] += n; db.live[w] == 0 {
+			delete(db.live, w)
+		}
+	}
 }
 
 // rereadVector takes the vector from the store again.
@@ -75,7 +83,7 @@ func (db *DB) rereadVector() {
 	err := db.kv.View(func(txn *badger.Txn) error {
 		vector, err := readVector(txn)
 		if err == nil {
-			db.moveVector(vector)
+			db.moveVector(vector, nil)
 		}
 		return err
 	})
@@ -84,11 +92,16 @@ func (db *DB) rereadVector() {
 	}
 }
 
-// Digest is equal on two stores that have the same vector.
+// Digest is equal on two stores that have the same of every log of which
+// something is live; a writer without is not needed to agree.
 func (db *DB) Digest() [16]byte {
 	db.vectorMu.RLock()
 	defer db.vectorMu.RUnlock()
-	sum := sha256.Sum256(appendVector(nil, db.vector))
+	vector := make(map[string]uint64, len(db.live))
+	for w := range db.live {
+		vector[w] = db.vector[w]
+	}
+	sum := sha256.Sum256(appendVector(nil, vector))
 	return [16]byte(sum[:])
 }
 
@@ -126,7 +139,7 @@ func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) boo
 	prefix := []byte(logPrefix + writer + "/")
 	it := tx.txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
 	defer it.Close()
-	cs := ChangeSet{Writer: writer, After: after}
+	cs := ChangeSet{Writer: writer, After: after, End: after}
 	for it.Seek(logKey(writer, after+1)); it.Valid(); it.Next() {
 		end, c, err := tx.entry(it.Item())
 		if err != nil {
@@ -147,7 +160,7 @@ func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) boo
 		}
 		cs = ChangeSet{Writer: writer, After: cs.End, End: cs.End}
 	}
-	if cs.End < last {
+	if cs.End < last && cs.After+cs.End > 0 { // of a log without entries a new node needs nothing
 		cs.End = last
 		return yield(cs), nil
 	}
@@ -160,13 +173,22 @@ func (tx *Tx) entry(item *badger.Item) (end uint64, c change, err error) {
 	if err != nil || len(b) < 8 {
 		return 0, c, fmt.Errorf("log entry %q: %w", item.Key(), errors.Join(err, errCut))
 	}
-	key := string(b[8:])
+	key, own := string(b[8:]), string(item.Key()[len(logPrefix):])
 	raw, err := tx.raw(recordPrefix+key, key)
-	if err != nil {
+	if err == nil {
+		c, err = decodeChange(key, raw)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return 0, c, err
 	}
-	c, err = decodeChange(key, raw)
-	return binary.BigEndian.Uint64(b), c, err
+	if err != nil || string(logKey(c.Version.Writer, c.seq)[len(logPrefix):]) != own {
+		var p parkedEntry
+		if p, err = tx.parkedAt(own); err != nil {
+			return 0, c, err
+		}
+		c = p.change
+	}
+	return binary.BigEndian.Uint64(b), c, nil
 }
 
 var errCut = errors.New("cut short")
@@ -178,7 +200,7 @@ func logKey(writer string, seq uint64) []byte {
 // Apply merges change sets of other nodes, as one transaction. Sets of one
 // writer come in order and without gaps, as Since yields them; one that is
 // known already changes nothing. A record that is older than ours is left
-// out. Keys of kinds nobody here knows are kept like all others.
+// out, one from the future is parked until time gets there. Keys of kinds nobody here knows are kept like all others.
 func (db *DB) Apply(ctx context.Context, sets ...ChangeSet) error {
 	for _, cs := range sets {
 		if err := cs.check(); err != nil {
@@ -194,7 +216,7 @@ func (cs ChangeSet) check() error {
 	if !ok || len(node) != 32 || len(epoch) != 16 {
 		return fmt.Errorf("change set of writer %.80q: not a writer", cs.Writer)
 	}
-	limit, before := clockAt(time.Now().Add(maxAhead)), cs.After
+	before := cs.After
 	if cs.End < cs.After {
 		return fmt.Errorf("change set %s/%d ends before it begins", cs.Writer, cs.End)
 	}
@@ -207,8 +229,6 @@ func (cs ChangeSet) check() error {
 			return fmt.Errorf("change set %s/%d: value of %s: %w", cs.Writer, cs.End, c.Key, ErrTooLarge)
 		case c.Version.Writer != cs.Writer || c.Seq <= before || c.Seq > cs.End:
 			return fmt.Errorf("change set %s/%d: %s is not its own", cs.Writer, cs.End, c.Key)
-		case c.Version.Clock > limit:
-			return fmt.Errorf("change set %s/%d of %s: %w", cs.Writer, cs.End, c.Version.Clock.Time().UTC().Format(time.RFC3339), ErrAhead)
 		}
 		before = c.Seq
 	}
@@ -247,23 +267,43 @@ func (b *batch) takeRemote(j *job, cs ChangeSet) error {
 		if c.Seq <= have {
 			continue
 		}
-		ours, err := b.current(c.Key)
+		kept, err := b.merge(j, change{c.Record, c.Seq}, cs.End)
 		if err != nil {
 			return err
 		}
-		if ours.Key != "" && !newer(c.Record, ours.Record) {
+		if !kept {
 			continue
 		}
-		ch := change{c.Record, c.Seq}
-		if err := b.put(ch, cs.End); err != nil {
+		if err := b.unpark(change{c.Record, c.Seq}); err != nil {
 			return err
 		}
-		j.changes = append(j.changes, ch)
-		b.db.clock = max(b.db.clock, c.Version.Clock)
 	}
 	b.vector[cs.Writer] = cs.End
 	j.news = append(j.news, cs)
 	return nil
+}
+
+// merge keeps a change of another node if it is newer than what is here, and
+// says whether it did.
+func (b *batch) merge(j *job, c change, end uint64) (kept bool, err error) {
+	ours, err := b.current(c.Key)
+	if err != nil {
+		return false, err
+	}
+	if c.Version.Clock > b.db.horizon() {
+		return false, b.park(c, ours, end)
+	}
+	if ours.Key != "" && !b.db.wins(c.Record, ours.Record) {
+		return false, b.meet(ours.Record, c.Record)
+	}
+	if ours.Key != "" {
+		if err := b.meet(c.Record, ours.Record); err != nil {
+			return false, err
+		}
+	}
+	b.db.clock = max(b.db.clock, c.Version.Clock)
+	j.changes = append(j.changes, c)
+	return true, b.put(c, ours, end)
 }
 
 // current returns what the batch holds under key; its Key is empty for none.

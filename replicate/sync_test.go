@@ -1,7 +1,6 @@
 package replicate_test
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -76,8 +75,8 @@ func TestStoresConverge(t *testing.T) {
 		if a, b := dump(t, dbs[0]), dump(t, dbs[i+1]); a != b {
 			t.Errorf("seed %d: stores 0 and %d differ:\n%s\n%s", seed, i+1, a, b)
 		}
-		if a, b := fmt.Sprint(dbs[0].Vector()), fmt.Sprint(dbs[i+1].Vector()); a != b {
-			t.Errorf("seed %d: vectors differ:\n%s\n%s", seed, a, b)
+		if a, b := dbs[0].Digest(), dbs[i+1].Digest(); a != b {
+			t.Errorf("seed %d: digests differ; vectors:\n%v\n%v", seed, dbs[0].Vector(), dbs[i+1].Vector())
 		}
 	}
 }
@@ -92,12 +91,9 @@ func TestApplyRefuses(t *testing.T) {
 		"no writer":      {Writer: "x", End: 1},
 		"bad key":        {Writer: writer, End: 1, Changes: []replicate.Change{{Record: record("", time.Now()), Seq: 1}}},
 		"beyond its end": {Writer: writer, End: 1, Changes: []replicate.Change{{Record: record("a", time.Now()), Seq: 2}}},
-		"from 2076":      {Writer: writer, End: 1, Changes: []replicate.Change{{Record: record("a", time.Now().AddDate(50, 0, 0)), Seq: 1}}},
 	} {
 		if err := db.Apply(t.Context(), cs); err == nil {
 			t.Errorf("%s: accepted", name)
-		} else if name == "from 2076" && !errors.Is(err, replicate.ErrAhead) {
-			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if got := dump(t, db); got != "" {

@@ -15,12 +15,14 @@ import (
 // A Tx is the store inside one View or Update. It is good until the function
 // it was given to returns, and for one goroutine.
 type Tx struct {
-	txn     *badger.Txn
-	job     *job // nil in a View
-	version Version
-	writes  map[string]write
-	local   map[string]write
-	done    bool
+	txn       *badger.Txn
+	job       *job // nil in a View
+	version   Version
+	writes    map[string]write
+	local     map[string]write
+	settled   []Meeting
+	dismissed []string
+	done      bool
 }
 
 // A write waits in its transaction until the function has ended well.

@@ -1,0 +1,171 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+const (
+	// tombstoneAge is how long a deletion is remembered at least.
+	tombstoneAge = 90 * 24 * time.Hour
+	// absence is how long two nodes may be without word of each other and
+	// still merge. After more, one of them takes a fresh copy of the other: it
+	// may hold records whose deletion the other has already forgotten.
+	absence = 60 * 24 * time.Hour
+)
+
+// Why a fresh copy is due.
+const (
+	fencedByAbsence = "absence"
+	fencedByClock   = "clock"
+)
+
+// Reviews yields changes of this node that no other node had when it took a
+// fresh copy, after a long absence or after its clock was found wrong. They
+// are not merged by themselves: someone decides.
+func (tx *Tx) Reviews() iter.Seq2[Record, error] {
+	return tx.stored(reviewPrefix, "", func(key string, b []byte) (Record, error) {
+		c, err := decodeChange(key, b)
+		return c.Record, err
+	})
+}
+
+// Dismiss forgets a change that waited for a decision. To take it after all,
+// Put its value in the same transaction.
+func (tx *Tx) Dismiss(key string) error {
+	if err := tx.writable(key); err != nil {
+		return err
+	}
+	tx.dismissed = append(tx.dismissed, key)
+	return nil
+}
+
+// acknowledge notes that another node has of our logs what its vector says.
+func (db *DB) acknowledge(theirs map[string]uint64) {
+	db.vectorMu.Lock()
+	defer db.vectorMu.Unlock()
+	for w, n := range theirs {
+		if strings.HasPrefix(w, db.node+".") && n > db.acked[w] {
+			db.acked[w] = n
+		}
+	}
+}
+
+// readFence reads whether a fresh copy is due.
+func (db *DB) readFence(txn *badger.Txn) error {
+	_, err := txn.Get([]byte(fenceKey))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil
+	}
+	db.fenced.Store(err == nil)
+	return err
+}
+
+// fencedOf says which of two nodes has to take a fresh copy of the other;
+// empty for none. Both sides work it out from the two hellos, alike.
+func fencedOf(a, b hello) string {
+	if a.Node > b.Node {
+		a, b = b, a
+	}
+	switch {
+	case a.Due && b.Due:
+		return b.Node
+	case a.Due:
+		return a.Node
+	case b.Due:
+		return b.Node
+	case a.Empty, b.Empty, !a.absent(b) && !b.absent(a):
+		return ""
+	case a.Time-b.Time > maxAhead.Milliseconds(), b.Time-a.Time > maxAhead.Milliseconds():
+		return "" // one of the clocks is wrong, so nothing can be said
+	case a.Fresh < b.Fresh:
+		return a.Node
+	}
+	return b.Node
+}
+
+// absent says whether a had no word of b for too long.
+func (a hello) absent(b hello) bool {
+	return a.Contact > 0 && b.Time-a.Contact > absence.Milliseconds()
+}
+
+// takeCopy takes a fresh copy of the peer and ends the session; the next one
+// is as any other.
+func (s *session) takeCopy() {
+	m := s.m
+	m.copying.Lock()
+	defer m.copying.Unlock()
+	defer s.end(errFresh)
+	if s.peerFence != m.id || s.over() {
+		return
+	}
+	why := fencedByAbsence
+	if m.db.fenced.Load() {
+		why = fencedByClock
+	}
+	m.log.Warn("taking a fresh copy of a peer", "peer", s.peer.Node, "because", why)
+	m.problems.add(m.id, copyProblem(why))
+	if err := s.copyAll(why); err != nil {
+		m.log.Warn("fresh copy interrupted, trying again", "peer", s.peer.Node, "err", err)
+		return
+	}
+	m.touchAll()
+	m.log.Info("fresh copy taken", "peer", s.peer.Node)
+}
+
+func copyProblem(why string) string {
+	if why == fencedByClock {
+		return "This node's clock was far ahead, so it took a fresh copy of the records from a peer. Changes made here that no other node had are kept for review."
+	}
+	return fmt.Sprintf("This node was cut off for more than %d days, so it took a fresh copy of the records from a peer instead of merging. Changes made here that no other node had are kept for review.", absence/(24*time.Hour))
+}
+
+func (s *session) copyAll(why string) error {
+	ctx, cancel := s.whileUp()
+	defer cancel()
+	f, err := s.m.db.beginCopy(ctx, why)
+	if err != nil {
+		return err
+	}
+	for more := true; more; {
+		if more, err = s.request(ctx, f.given, f.take); err != nil {
+			return err
+		}
+	}
+	return f.finish(ctx)
+}
+
+// whileUp is a context that ends with the session.
+func (s *session) whileUp() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.m.running.Go(func() { // counted already: the session runs
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+		}
+		cancel()
+	})
+	return ctx, cancel
+}
+
+// over says whether the session has ended.
+func (s *session) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// serveVector tells a peer the whole vector.
+func (m *Mesh) serveVector(w http.ResponseWriter, r *http.Request) {
+	w.Write(pack(appendVector(nil, m.db.Vector())))
+}
