@@ -47,7 +47,8 @@ type EnrollResponse struct {
 	Pending     bool     `json:"pending,omitempty"` // ask again after Wait
 	Wait        Duration `json:"wait,omitempty"`
 	Certificate []byte   `json:"certificate,omitempty"` // X.509, DER
-	Authority   []byte   `json:"authority,omitempty"`   // X.509, DER: who signs nodes and agents
+	Issuer      []byte   `json:"issuer,omitempty"`      // X.509, DER: the node that signed it, to be shown along; empty when the authority did
+	Authority   []byte   `json:"authority,omitempty"`   // X.509, DER: who signs nodes
 	Node        string   `json:"node,omitempty"`        // name of the node that answered
 }
 

@@ -156,7 +156,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	cfg := func(change func(*appliance.Config)) appliance.Config {
 		dir := t.TempDir()
 		c := appliance.DevConfig()
-		c.Data, c.Folder, c.ListenHTTPS, c.ListenHTTP, c.ListenMesh = filepath.Join(dir, "data"), filepath.Join(dir, "waptwua"), "127.0.0.1:0", "127.0.0.1:0", ""
+		c.Data, c.Folder, c.ListenHTTPS, c.ListenHTTP = filepath.Join(dir, "data"), filepath.Join(dir, "waptwua"), "127.0.0.1:0", "127.0.0.1:0"
 		change(&c)
 		return c
 	}

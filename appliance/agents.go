@@ -49,16 +49,16 @@ func (a *Appliance) answer(w http.ResponseWriter, r *http.Request, v any, err er
 	case errors.As(err, &large):
 		err = &Problem{Kind: TooLarge, Msg: upper(large.Error()) + ".", Hint: "Nothing of it was stored.", Err: err}
 	case errors.Is(err, replicate.ErrFull):
-		err = &Problem{Kind: Full, Msg: "The disk of " + a.config().Name + " is full.", Hint: "Nothing was stored; it works again when there is space.", Err: err}
+		err = &Problem{Kind: Full, Msg: "The disk of " + a.NodeName() + " is full.", Hint: "Nothing was stored; it works again when there is space.", Err: err}
 	}
 	if !errors.As(err, &problem) {
 		if r.Context().Err() == nil {
-			a.log.ErrorContext(r.Context(), "request of an agent failed", "path", r.URL.Path, "err", err)
+			a.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 		}
 		agentproto.WriteProblem(w, agentproto.Problem{Title: "Something went wrong on this node.", Status: http.StatusInternalServerError, Hint: "The node's log has the details."})
 		return
 	}
-	a.log.WarnContext(r.Context(), "request of an agent refused", "path", r.URL.Path, "err", err)
+	a.log.WarnContext(r.Context(), "request refused", "path", r.URL.Path, "err", err)
 	agentproto.WriteProblem(w, agentproto.Problem{Title: problem.Msg, Status: problem.Kind.Status(), Hint: problem.Hint, Field: problem.Field, Code: problem.Code})
 }
 
@@ -136,10 +136,10 @@ func (a *Appliance) admit(ctx context.Context, req agentproto.EnrollRequest, csr
 		return resp, err
 	}
 	if waiting {
-		return agentproto.EnrollResponse{Pending: true, Wait: agentproto.Duration(time.Minute), Node: a.config().Name}, nil
+		return agentproto.EnrollResponse{Pending: true, Wait: agentproto.Duration(time.Minute), Node: a.NodeName()}, nil
 	}
-	cert, err := a.auth.sign(csr, req.Host)
-	return agentproto.EnrollResponse{Certificate: cert, Authority: a.auth.cert.Raw, Node: a.config().Name}, err
+	cert, node, err := a.auth.sign(csr, req.Host)
+	return agentproto.EnrollResponse{Certificate: cert, Issuer: node.Node.Raw, Authority: node.Root.Raw, Node: a.NodeName()}, err
 }
 
 func (c *catalogue) waiting() (n int) {
@@ -159,6 +159,10 @@ func (a *Appliance) agent(h func(http.ResponseWriter, *http.Request, agentproto.
 	return func(w http.ResponseWriter, r *http.Request) {
 		cert := r.TLS.PeerCertificates[0]
 		id := agentproto.HostID(cert.Subject.CommonName)
+		if rem, gone := a.letInByRemoved(r.TLS.PeerCertificates); gone {
+			a.answer(w, r, nil, &Problem{Kind: NoLogin, Msg: fmt.Sprintf("The certificate of this host is of node %s, which was removed from the mesh.", rem.Name), Hint: "The agent asks for another by itself, with the key it has."})
+			return
+		}
 		if !a.cat.contact(id, keyOf(cert.RawSubjectPublicKeyInfo)) {
 			a.answer(w, r, nil, &Problem{Kind: NoLogin, Msg: "This host was removed, or another machine has taken its place.", Hint: "Enrol it again."})
 			return
@@ -191,7 +195,7 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 		return
 	}
 	next := checkinIdle
-	resp := agentproto.CheckinResponse{Node: a.config().Name, Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id), Nodes: []string{"https://" + r.Host}}
+	resp := agentproto.CheckinResponse{Node: a.NodeName(), Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id), Nodes: []string{"https://" + r.Host}}
 	a.cat.mu.Lock()
 	h := a.cat.hosts[id]
 	if h == nil {

@@ -45,7 +45,7 @@ type Appliance struct {
 	auth    *authority
 	cat     *catalogue
 	folder  *folder
-	members *replicate.Members // nil outside of any mesh
+	roster  *roster
 	watch   *watchers
 	streams *streams
 	logins  throttle
@@ -56,6 +56,12 @@ type Appliance struct {
 
 	browsers atomic.Pointer[tls.Certificate] // configured for browsers; nil for the node's own
 	changing sync.Mutex                      // held while the configuration changes
+	entering sync.Mutex
+	entered  chan struct{} // closed once the node is in a mesh
+	member   atomic.Pointer[membershipRecord]
+	mesh     atomic.Pointer[replicate.Mesh]
+	joins    throttle
+	records  atomic.Int64 // taken in since the start
 
 	installed atomic.Int64 // updates that agents said they installed, since the start
 }
@@ -67,7 +73,7 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Appliance{cfg: cfg, base: log, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams()}
+	a := &Appliance{cfg: cfg, base: log, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams(), roster: newRoster(), entered: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -92,14 +98,16 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if a.cat, err = newCatalogue(a); err != nil {
 		return a, err
 	}
-	if a.NeedsSetup() {
-		a.setup.renew()
-	}
 	if a.https, a.http, err = listen(cfg, a.log); err != nil {
 		return a, err
 	}
-	a.members, err = a.openMembers()
-	return a, err
+	if err = a.openMembership(); err != nil {
+		return a, err
+	}
+	if a.NeedsSetup() {
+		a.setup.renew()
+	}
+	return a, nil
 }
 
 func openStore(dir string, log *slog.Logger) (*replicate.DB, error) {
@@ -135,7 +143,7 @@ func (a *Appliance) NodeName() string { return a.config().Name }
 
 // Pin is the fingerprint of the node's authority: SHA-256 of its
 // SubjectPublicKeyInfo, hexadecimal.
-func (a *Appliance) Pin() string { return a.auth.pin }
+func (a *Appliance) Pin() string { return a.auth.pin() }
 
 // Run does the node's work, and serves pages, until ctx ends or a part of it
 // cannot go on. Every goroutine of the node starts here and has ended when
@@ -165,9 +173,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("folder check", a.folder.verify)
 	part("web", func(ctx context.Context) error { return a.serve(ctx, pages) })
 	part("supervision", a.superviseBySystemd)
-	if a.members != nil {
-		part("members", a.members.Run)
-	}
+	part("mesh", a.takePart)
 	if link := a.SetupLink(); link != "" {
 		a.log.InfoContext(ctx, "no admin yet: open this link once to make the first", "url", link)
 		if err := writeMotd(link); err != nil {
@@ -186,9 +192,6 @@ func (a *Appliance) Close() error {
 				errs = append(errs, err)
 			}
 		}
-	}
-	if a.members != nil {
-		errs = append(errs, a.members.Close())
 	}
 	if a.folder != nil {
 		errs = append(errs, a.folder.root.Close())

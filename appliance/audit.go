@@ -16,7 +16,7 @@ func (a *Appliance) audit(tx *replicate.Tx, by Actor, action, object, before, af
 	rand.Read(tail[:])
 	id := fmt.Sprintf("%016x-%s", ^uint64(tx.Version().Clock), hex.EncodeToString(tail[:]))
 	return audits.put(tx, id, AuditEntry{
-		ID: id, At: tx.Now(), Actor: by.Name, Address: by.Address, Node: a.config().Name,
+		ID: id, At: tx.Now(), Actor: by.Name, Address: by.Address, Node: a.NodeName(),
 		Action: action, Object: object, Before: before, After: after,
 	})
 }

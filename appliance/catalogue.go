@@ -22,6 +22,7 @@ import (
 type catalogue struct {
 	log    *slog.Logger
 	folder *folder
+	roster *roster
 
 	mu       sync.RWMutex
 	hosts    map[agentproto.HostID]*host
@@ -73,7 +74,7 @@ const everyone = "all"
 
 func newCatalogue(a *Appliance) (*catalogue, error) {
 	c := &catalogue{
-		log: a.log, folder: a.folder,
+		log: a.log, folder: a.folder, roster: a.roster,
 		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		admins: map[string]adminRecord{}, tokens: map[string]tokenRecord{},
@@ -83,6 +84,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		return nil, fmt.Errorf("read the catalogue: %w", err)
 	}
 	return c, a.db.Follow(func(list []replicate.Record) {
+		a.records.Add(int64(len(list)))
 		a.watch.follow(list)
 		a.folder.follow(list)
 		a.streams.follow(list)
@@ -122,6 +124,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return set(c.admins, id, r)
 	case "token":
 		return set(c.tokens, id, r)
+	case "node", "removed", "anchor", "gossip", "recovery":
+		return c.roster.take(kind, id, r)
 	}
 	return nil
 }

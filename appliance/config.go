@@ -24,7 +24,7 @@ type Config struct {
 	Folder        string   `toml:"folder"`
 	ListenHTTPS   string   `toml:"listen_https"`
 	ListenHTTP    string   `toml:"listen_http"`
-	ListenMesh    string   `toml:"listen_mesh"`
+	Advertise     []string `toml:"advertise"`
 	Names         []string `toml:"names"`
 	TLSCert       string   `toml:"tls_cert"`
 	TLSKey        string   `toml:"tls_key"`
@@ -108,7 +108,8 @@ const DefaultConfigText = `# wuamesh.toml: what this node must be told to start.
 # What the node is called on the pages. Empty: the machine's host name.
 name = ""
 
-# The branch the node is in: nodes of one site share a LAN. Empty: the name.
+# The branch the node is in: nodes of one site share a LAN. Empty: as
+# given on joining, else the name.
 site = ""
 
 # Directory of the node's records and keys; backed up with "wuamesh backup".
@@ -117,11 +118,14 @@ data = "/var/lib/wuamesh"
 # Folder of the scan cab and the update files, served at /waptwua/.
 folder = "/var/www/waptwua"
 
-# Addresses to listen on: pages, API and agents; the folder alone; gossip.
-# An empty listen_mesh keeps the node out of any mesh.
+# Addresses to listen on: pages, API, agents and other nodes; the folder alone.
 listen_https = ":443"
 listen_http = ":80"
-listen_mesh = ":7946"
+
+# Where other nodes may call this one, "host:port", the best first; behind NAT
+# the outer address. Empty: every address of this machine. A node that nobody
+# can call is reached by the connections it opens itself.
+advertise = []
 
 # More names and addresses that browsers and agents use for this node.
 names = []
@@ -175,7 +179,7 @@ func DefaultConfig() Config {
 func DevConfig() Config {
 	c := DefaultConfig()
 	c.Data, c.Folder = "wuamesh-data", filepath.Join("wuamesh-data", "waptwua")
-	c.ListenHTTPS, c.ListenHTTP, c.ListenMesh = "127.0.0.1:8443", "127.0.0.1:8080", "127.0.0.1:7946"
+	c.ListenHTTPS, c.ListenHTTP = "127.0.0.1:8443", "127.0.0.1:8080"
 	return c
 }
 
@@ -259,10 +263,18 @@ func (c Config) Validate() error {
 	if c.Folder == "" {
 		bad("folder", "a directory is needed")
 	}
-	for key, addr := range map[string]string{"listen_https": c.ListenHTTPS, "listen_http": c.ListenHTTP, "listen_mesh": c.ListenMesh} {
-		if _, _, err := net.SplitHostPort(addr); err != nil && (addr != "" || key != "listen_mesh") {
+	for key, addr := range map[string]string{"listen_https": c.ListenHTTPS, "listen_http": c.ListenHTTP} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
 			bad(key, "%q is no address such as \":8443\" or \"10.0.0.5:443\"", addr)
 		}
+	}
+	for _, addr := range c.Advertise {
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" || len(addr) > 200 {
+			bad("advertise", "%q is no address such as \"rns.example.org:443\" or \"10.0.0.5:443\"", addr)
+		}
+	}
+	if len(c.Advertise) > 16 || len(c.Site) > 64 {
+		bad("advertise", "at most 16 addresses, and a site of 64 characters")
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("tls_cert", "certificate and key come together")

@@ -307,7 +307,7 @@ func (f *folder) explain(err error) (msg, hint string) {
 	case errors.As(err, &refused):
 		return upper(refused.Error()) + ".", "If you trust this source, add its host to sources in the configuration of this node."
 	case errors.As(err, &dns):
-		return fmt.Sprintf("%s cannot resolve %s.", f.node.config().Name, dns.Name), "Look at the name servers of this machine, and at proxy in its configuration."
+		return fmt.Sprintf("%s cannot resolve %s.", f.node.NodeName(), dns.Name), "Look at the name servers of this machine, and at proxy in its configuration."
 	case errors.As(err, &op) && op.Op == "proxyconnect":
 		return "The proxy cannot be reached: " + lastOf(err) + ".", "Look at proxy in the configuration of this node."
 	case errors.As(err, &op) && op.Op == "dial":
@@ -337,7 +337,7 @@ func (f *folder) online() error {
 		return nil
 	}
 	return &Problem{
-		Kind: Unavailable, Msg: f.node.config().Name + " does not download from Microsoft: its configuration says internet = false.",
+		Kind: Unavailable, Msg: f.node.NodeName() + " does not download from Microsoft: its configuration says internet = false.",
 		Hint: "Ask on a node that may, or change it in wuamesh.toml.",
 	}
 }

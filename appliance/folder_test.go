@@ -147,7 +147,7 @@ func TestAFolderThatCannotBeUsed(t *testing.T) {
 	for _, folder := range []string{file, filepath.Join(file, "waptwua"), "/proc/waptwua"} {
 		cfg := appliance.DevConfig()
 		cfg.Data, cfg.Folder = filepath.Join(dir, "data"), folder
-		cfg.ListenHTTPS, cfg.ListenHTTP, cfg.ListenMesh = "127.0.0.1:0", "127.0.0.1:0", ""
+		cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"
 		_, err := appliance.Open(cfg, quiet)
 		p, ok := errors.AsType[*appliance.Problem](err)
 		if !ok || !strings.Contains(p.Msg, folder) || p.Hint == "" {

@@ -30,7 +30,7 @@ func child(t *testing.T) {
 	}
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
-	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.ListenMesh = "127.0.0.1:0", "127.0.0.1:0", ""
+	cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Upstream, cfg.DiskFloor = os.Getenv("APPLIANCE_TEST_UPSTREAM"), 0
 	node, err := appliance.Open(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"wuamesh/agentproto"
+	"wuamesh/replicate"
 )
 
 // listen takes the sockets that systemd passed, by their names http and
@@ -73,11 +73,16 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 	if err != nil {
 		return err
 	}
+	both := new(http.Protocols)
+	both.SetHTTP1(true)
+	both.SetHTTP2(true)
 	g, ctx := errgroup.WithContext(ctx)
 	run := func(handler http.Handler, l net.Listener, tlsConf *tls.Config) {
 		g.Go(func() error {
 			srv := &http.Server{
 				Handler: handler, TLSConfig: tlsConf, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+				// HTTP/2 is not set up by itself where there is another protocol.
+				Protocols: both, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){peerProtocol: a.acceptPeer},
 				ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
 				BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 			}
@@ -112,8 +117,9 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 	return g.Wait()
 }
 
-// tlsConfig tells callers apart by the server name they ask for: agents show
-// a certificate, enrolling agents and browsers do not.
+// tlsConfig tells callers apart by the server name they ask for: agents and
+// other nodes show a certificate, enrolling agents, machines that want to
+// join, and browsers do not.
 func (a *Appliance) tlsConfig() (*tls.Config, error) {
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
@@ -121,16 +127,21 @@ func (a *Appliance) tlsConfig() (*tls.Config, error) {
 			if c := a.browsers.Load(); c != nil && !strings.HasSuffix(h.ServerName, ".wuamesh.internal") {
 				return c, nil
 			}
-			return a.auth.certificate()
+			if strings.HasSuffix(h.ServerName, ".wuamesh.internal") {
+				return a.auth.nodeCertificate(), nil
+			}
+			return a.auth.webCertificate(), nil
 		},
 	}
 	agents := base.Clone()
 	agents.MinVersion = tls.VersionTLS13
-	agents.ClientAuth, agents.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-	agents.ClientCAs.AddCert(a.auth.cert)
+	agents.ClientAuth, agents.VerifyConnection = tls.RequireAnyClientCert, a.agentChain
 	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		if h.ServerName == agentproto.AgentServerName {
+		switch {
+		case h.ServerName == agentproto.AgentServerName:
 			return agents, nil
+		case h.ServerName == replicate.PeerServerName && a.mesh.Load() != nil:
+			return a.peerTLS(), nil
 		}
 		return nil, nil
 	}
@@ -148,6 +159,8 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 	agents.Handle(agentproto.PathFolder, folder)
 	enroll := http.NewServeMux()
 	enroll.HandleFunc("POST "+agentproto.PathEnroll, a.enroll)
+	newcomers := http.NewServeMux()
+	newcomers.HandleFunc("POST "+pathJoin, a.join)
 	people := http.NewServeMux()
 	people.Handle(agentproto.PathFolder, folder)
 	people.HandleFunc("GET /healthz", a.healthz)
@@ -160,6 +173,10 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 			agents.ServeHTTP(w, r)
 		case agentproto.EnrollServerName:
 			enroll.ServeHTTP(w, r)
+		case replicate.JoinServerName:
+			newcomers.ServeHTTP(w, r)
+		case replicate.PeerServerName:
+			http.Error(w, "Nodes speak "+peerProtocol+".", http.StatusMisdirectedRequest)
 		default:
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 			people.ServeHTTP(w, r)

@@ -46,7 +46,7 @@ func startIn(t testing.TB, dir string, world *microsofttest.World, upstream stri
 	t.Helper()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
-	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.ListenMesh = "127.0.0.1:0", "127.0.0.1:0", ""
+	cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Upstream, cfg.DiskFloor = upstream, 0
 	if change != nil {
 		change(&cfg)
@@ -158,7 +158,7 @@ func askAt(t testing.TB, url, pin string, n int, token string, key *ecdsa.Privat
 	if err != nil || resp.Pending {
 		return nil, resp, err
 	}
-	m.cert = tls.Certificate{Certificate: [][]byte{resp.Certificate}, PrivateKey: key}
+	m.cert = tls.Certificate{Certificate: [][]byte{resp.Certificate, resp.Issuer}, PrivateKey: key}
 	ca, err := x509.ParseCertificate(resp.Authority)
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ const scanAge = 7 * 24 * time.Hour
 // Status is the overview.
 func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	s := Status{
-		Node: a.config().Name, Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
+		Node: a.NodeName(), Version: Version, Started: a.started, Cab: a.folder.cabView(), Attention: []Attention{}, Running: []Task{},
 		FromUpstream: a.folder.upstream.Load(), ToAgents: a.folder.sent.Load(), Installed: a.installed.Load(),
 	}
 	s.Files, s.FolderBytes = a.folder.size()

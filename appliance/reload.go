@@ -15,7 +15,7 @@ import (
 
 // needRestart are the keys that only a restart changes: what the process
 // holds from its start to its end.
-var needRestart = []string{"data", "folder", "listen_https", "listen_http", "listen_mesh"}
+var needRestart = []string{"data", "folder", "listen_https", "listen_http"}
 
 // A Reloaded says what a reload did.
 type Reloaded struct {
@@ -112,10 +112,17 @@ func (a *Appliance) change(ctx context.Context, by Actor, next Config) (r Reload
 	if err := a.use(next); err != nil {
 		return r, err
 	}
-	a.auth.rename(next)
+	if err := a.auth.rename(next); err != nil {
+		return r, err
+	}
 	wake(a.folder.work) // it may download now
 	wake(a.folder.look)
 	a.folder.changed()
+	if a.Member() {
+		if err := a.announce(ctx); err != nil {
+			return r, err
+		}
+	}
 	a.log.InfoContext(ctx, "configuration read", "by", by.Name, "changed", strings.Join(r.Changed, " "), "restart", strings.Join(r.Restart, " "))
 	return r, nil
 }

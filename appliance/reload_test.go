@@ -19,7 +19,7 @@ func configured(t *testing.T) (*site, func(text string)) {
 	path := filepath.Join(dir, "wuamesh.toml")
 	write := func(text string) {
 		t.Helper()
-		text += "\ndata = \"" + filepath.Join(dir, "data") + "\"\nlisten_https = \"127.0.0.1:0\"\nlisten_http = \"127.0.0.1:0\"\nlisten_mesh = \"\"\n"
+		text += "\ndata = \"" + filepath.Join(dir, "data") + "\"\nlisten_https = \"127.0.0.1:0\"\nlisten_http = \"127.0.0.1:0\"\n"
 		if !strings.Contains(text, "folder =") {
 			text += "folder = \"" + filepath.Join(dir, "waptwua") + "\"\n"
 		}

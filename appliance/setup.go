@@ -47,8 +47,12 @@ func (d *setupDoor) text() string {
 	return d.secret
 }
 
-// NeedsSetup says that no admin exists yet.
-func (a *Appliance) NeedsSetup() bool { return !a.cat.hasAdmin() }
+// NeedsSetup says that no admin exists yet, and none is on the way from a mesh
+// that the node has joined.
+func (a *Appliance) NeedsSetup() bool {
+	m := a.member.Load()
+	return !a.cat.hasAdmin() && (m == nil || m.Synced)
+}
 
 // SetupLink is the one-time link of the setup page, good until used, at most
 // a day; empty once an admin exists.
@@ -119,6 +123,9 @@ func (a *Appliance) SetUp(ctx context.Context, secret, name, password string) er
 	}
 	rec, err := newAdmin(name, password, Owner)
 	if err != nil {
+		return err
+	}
+	if err := a.ensureFounded(ctx, Actor{Name: name, Role: Owner}); err != nil {
 		return err
 	}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {

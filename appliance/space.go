@@ -23,7 +23,7 @@ func (f *folder) fits(t *task, free int64) (problem, hint string) {
 // full is what people read about a disk without room for need bytes.
 func (f *folder) full(free, need int64) (problem, hint string) {
 	floor := int64(f.node.config().DiskFloor)
-	problem = fmt.Sprintf("%s has %s free and needs %s.", f.node.config().Name, bytesText(max(free, 0)), bytesText(need+floor))
+	problem = fmt.Sprintf("%s has %s free and needs %s.", f.node.NodeName(), bytesText(max(free, 0)), bytesText(need+floor))
 	hint = "It goes on by itself when there is space: delete unused files, or give the folder a larger disk."
 	if floor > 0 {
 		hint = fmt.Sprintf("It goes on by itself when there is space: delete unused files, or lower disk_floor, which keeps %s free.", bytesText(floor))

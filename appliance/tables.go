@@ -32,16 +32,22 @@ var (
 	admins   = table[adminRecord]{"admin/"}     // <name>
 	tokens   = table[tokenRecord]{"token/"}     // <SHA-256 of the secret>
 	audits   = table[AuditEntry]{"audit/"}      // <falling time>-<random>
-	secrets  = table[[]byte]{"setting/"}        // gossip key and label of the mesh
+	nodes    = table[nodeRecord]{"node/"}       // <node>
+	removals = table[removalRecord]{"removed/"} // <node>: for ever, so that no late edit of the node's record lets it in again
+	anchors  = table[editRecord]{"anchor/"}     // <node>
+	gossips  = table[gossipRecord]{"gossip/"}   // <when, hexadecimal>-<random>
+	seals    = table[sealRecord]{"recovery/"}   // root: its key under the recovery passphrase
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>
 	tasks       = localTable[Task]{"task/"}             // <id>
 	cabs        = localTable[microsoft.CabVersion]{"cab/"}
-	holdings    = localTable[holding]{"held/"}      // <name>: what lies in the folder and was found right
-	deleted     = localTable[time.Time]{"deleted/"} // <name>: not fetched until an agent asks
-	answers     = localTable[Answers]{"answers/"}   // node: what the setup page was told
-	authorities = localTable[authorityRecord]{"authority/"}
+	holdings    = localTable[holding]{"held/"}                // <name>: what lies in the folder and was found right
+	deleted     = localTable[time.Time]{"deleted/"}           // <name>: not fetched until an agent asks
+	answers     = localTable[Answers]{"answers/"}             // node: what the setup page was told
+	authorities = localTable[authorityRecord]{"authority/"}   // root
+	identities  = localTable[identityRecord]{"identity/"}     // self; joining: the key that a token was shown with
+	memberships = localTable[membershipRecord]{"membership/"} // mesh
 )
 
 type (
@@ -102,6 +108,8 @@ type (
 	}
 	tokenRecord struct {
 		TokenRow
+		Anchor string `json:"anchor,omitempty"`  // of a join token: the one node that redeems it
+		UsedBy string `json:"used_by,omitempty"` // of a join token: node and key it let in
 	}
 	sessionRecord struct {
 		Admin   string    `json:"admin"`
@@ -109,8 +117,42 @@ type (
 		Seen    time.Time `json:"seen"`
 	}
 	authorityRecord struct {
-		Key         []byte `json:"key"`  // PKCS #8
-		Certificate []byte `json:"cert"` // DER
+		Key         []byte `json:"key,omitempty"` // PKCS #8; only on anchors
+		Certificate []byte `json:"cert"`          // DER
+	}
+	identityRecord struct {
+		Key  []byte `json:"key"`            // PKCS #8
+		Node []byte `json:"node,omitempty"` // DER
+		Web  []byte `json:"web,omitempty"`  // DER
+	}
+	nodeRecord struct {
+		Name     string    `json:"name"`
+		Site     string    `json:"site"`
+		Addrs    []string  `json:"addrs"` // host:port where others may call it
+		Internet bool      `json:"internet,omitempty"`
+		Version  string    `json:"version"`
+		Joined   time.Time `json:"joined"`
+		By       string    `json:"by"` // the token it came with, or who founded the mesh
+	}
+	removalRecord struct {
+		Name   string `json:"name"`
+		Reason string `json:"reason,omitempty"`
+		editRecord
+	}
+	gossipRecord struct {
+		Key []byte `json:"key"` // 32 bytes
+		editRecord
+	}
+	sealRecord struct {
+		Sealed []byte `json:"sealed"`
+		editRecord
+	}
+	membershipRecord struct {
+		Label  string                `json:"label"` // of the mesh
+		Self   nodeRecord            `json:"self"`
+		Keys   [][]byte              `json:"keys,omitempty"`  // gossip keys until the records are here
+		Peers  []replicate.KnownPeer `json:"peers,omitempty"` // whom to call until the records are here
+		Synced bool                  `json:"synced"`          // the first copy is complete
 	}
 )
 

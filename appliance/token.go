@@ -18,6 +18,7 @@ import (
 type TokenOptions struct {
 	Name    string // shown in lists and the audit log
 	Use     TokenUse
+	Addrs   []string      // of a join token: where the new node asks, host:port; none: as this node knows
 	Role    Role          // of an API token
 	Uses    int           // of an enrolment token: how many hosts, 1 to 10,000
 	Expires time.Duration // from now: 1 minute to 1 year
@@ -27,12 +28,14 @@ func (o TokenOptions) check() error {
 	switch {
 	case o.Name == "" || len(o.Name) > 64:
 		return invalid("name", "A token needs a name of 1 to 64 characters.")
-	case o.Use != ForAPI && o.Use != ForEnroll:
-		return invalid("use", "A token is for api or for enroll, not for %q.", o.Use)
+	case o.Use != ForAPI && o.Use != ForEnroll && o.Use != ForJoin:
+		return invalid("use", "A token is for api, enroll or join, not for %q.", o.Use)
 	case o.Use == ForAPI && rank[o.Role] == 0:
 		return invalid("role", "%q is no role: viewer, operator or owner.", o.Role)
 	case o.Use == ForEnroll && (o.Uses < 1 || o.Uses > 10000):
 		return invalid("uses", "An enrolment token is for 1 to 10,000 hosts, not for %d.", o.Uses)
+	case o.Use == ForJoin && o.Expires > 7*24*time.Hour:
+		return invalid("expires", "A join token is good for a minute to a week, not for %s.", o.Expires)
 	case o.Expires < time.Minute || o.Expires > 366*24*time.Hour:
 		return invalid("expires", "A token is good for a minute to a year, not for %s.", o.Expires)
 	}
@@ -56,28 +59,36 @@ func (a *Appliance) MakeToken(ctx context.Context, by Actor, o TokenOptions) (To
 		t := agentproto.NewEnrollToken(a.Pin())
 		secret, text = t.Secret, t.String()
 	}
-	id := hashSecret(secret)
-	var rec TokenRow
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
-		rec = TokenRow{ID: id, Name: o.Name, Use: o.Use, Created: tx.Now(), By: by.Name, Expires: tx.Now().Add(o.Expires)}
-		if o.Use == ForAPI {
-			rec.Role = o.Role
-		} else {
-			rec.Left = o.Uses
+	rec := tokenRecord{TokenRow: TokenRow{ID: hashSecret(secret), Role: o.Role, Left: o.Uses}}
+	switch o.Use {
+	case ForAPI:
+		rec.Left = 0
+	case ForEnroll:
+		rec.Role = ""
+	case ForJoin:
+		var err error
+		if rec, text, err = a.makeJoinToken(ctx, by, o, time.Now().Add(o.Expires)); err != nil {
+			return TokenRow{}, "", err
 		}
-		if err := tokens.put(tx, id, tokenRecord{rec}); err != nil {
+	}
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		rec.Name, rec.Use, rec.Created, rec.By, rec.Expires = o.Name, o.Use, tx.Now(), by.Name, tx.Now().Add(o.Expires)
+		if err := tokens.put(tx, rec.ID, rec); err != nil {
 			return err
 		}
-		return a.audit(tx, by, "make token", "token "+o.Name, "", fmt.Sprintf("for %s, %s%s", o.Use, rec.Role, leftText(rec.Left)))
+		return a.audit(tx, by, "make token", "token "+o.Name, "", fmt.Sprintf("for %s, %s%s", o.Use, rec.Role, leftText(rec)))
 	})
-	return rec, text, err
+	return rec.TokenRow, text, err
 }
 
-func leftText(n int) string {
-	if n == 0 {
-		return ""
+func leftText(rec tokenRecord) string {
+	switch rec.Use {
+	case ForEnroll:
+		return fmt.Sprintf("%d hosts", rec.Left)
+	case ForJoin:
+		return "one node"
 	}
-	return fmt.Sprintf("%d hosts", n)
+	return ""
 }
 
 // Tokens lists the tokens by name, without their secrets.

@@ -400,6 +400,7 @@ type TokenUse string
 const (
 	ForAPI    TokenUse = "api"
 	ForEnroll TokenUse = "enroll"
+	ForJoin   TokenUse = "join" // of one node, into the mesh
 )
 
 // An AdminRow is one admin.

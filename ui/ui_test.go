@@ -33,7 +33,7 @@ func open(t *testing.T) *admin {
 	dir := t.TempDir()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
-	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.ListenMesh, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", "", false
+	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", false
 	log := slog.New(slog.DiscardHandler)
 	node, err := appliance.Open(cfg, log)
 	if err != nil {

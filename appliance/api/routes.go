@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"wuamesh/agentproto"
@@ -53,7 +54,8 @@ type (
 		Use     appliance.TokenUse `json:"use"`
 		Role    appliance.Role     `json:"role,omitempty"`
 		Uses    int                `json:"uses,omitempty"`
-		Seconds int64              `json:"seconds"` // until it expires
+		Addrs   []string           `json:"addrs,omitempty"` // of a join token: where the new node asks, host:port
+		Seconds int64              `json:"seconds"`         // until it expires
 	}
 	// MadeToken answers it; Token is shown this once.
 	MadeToken struct {
@@ -64,7 +66,7 @@ type (
 
 // routes is the whole interface, in the order of the description.
 func routes() []route {
-	return append(append(facts(), intent()...), folder()...)
+	return slices.Concat(facts(), mesh(), intent(), folder())
 }
 
 // facts are the routes that only look.
@@ -193,7 +195,7 @@ func intent() []route {
 				url, err := c.node.NewSetupLink(c.Context(), c.actor)
 				return SetupLink{url}, err
 			}},
-		{method: "GET", path: "tokens", summary: "API and enrolment tokens, without their secrets", role: appliance.Owner, answer: []appliance.TokenRow{},
+		{method: "GET", path: "tokens", summary: "API, enrolment and join tokens, without their secrets", role: appliance.Owner, answer: []appliance.TokenRow{},
 			do: func(c call) (any, error) { return c.node.Tokens(c.Context()) }},
 		{method: "POST", path: "tokens", summary: "Make a token; its text is in the answer and nowhere else", role: appliance.Owner, body: NewToken{}, answer: MadeToken{}, status: http.StatusCreated,
 			do: func(c call) (any, error) {
@@ -202,7 +204,7 @@ func intent() []route {
 					return nil, err
 				}
 				row, text, err := c.node.MakeToken(c.Context(), c.actor, appliance.TokenOptions{
-					Name: t.Name, Use: t.Use, Role: t.Role, Uses: t.Uses, Expires: time.Duration(min(t.Seconds, 1<<32)) * time.Second,
+					Name: t.Name, Use: t.Use, Role: t.Role, Uses: t.Uses, Addrs: t.Addrs, Expires: time.Duration(min(t.Seconds, 1<<32)) * time.Second,
 				})
 				return MadeToken{row, text}, err
 			}},

@@ -108,7 +108,7 @@ func openNode(dir, upstream string, log *slog.Logger) (*appliance.Appliance, err
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Upstream = "rns-01", upstream
 	cfg.Data, cfg.Folder = filepath.Join(dir, "node"), filepath.Join(dir, "waptwua")
-	cfg.ListenMesh, cfg.DiskFloor = "", 64<<20 // alone, and small
+	cfg.DiskFloor = 64 << 20
 	node, err := appliance.Open(cfg, log)
 	if p, ok := errors.AsType[*appliance.Problem](err); ok && p.Kind == appliance.Conflict {
 		cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"

@@ -53,16 +53,15 @@ Then give that directory to the user: chown wuamesh: /srv/waptwua.
 
 Log lines carry fields: journalctl -u wuamesh WUAMESH_PART=folder shows one part, WUAMESH_HOST=ID one host.`},
 	{"Firewall", `
-Agents and browsers reach a node on 443/tcp, and the folder alone on 80/tcp. Nodes reach each other on 443/tcp and
-7946/tcp and udp. A node with internet = true reaches Microsoft's update hosts, or its proxy, on 80/tcp and 443/tcp. With nftables:
+Agents, browsers and other nodes reach a node on 443/tcp, and agents the folder alone on 80/tcp. Nodes that cannot be called,
+behind NAT or a firewall, are reached by the connections they open themselves. A node with internet = true reaches Microsoft's
+update hosts, or its proxy, on 80/tcp and 443/tcp. With nftables:
 
-    nft add rule inet filter input tcp dport { 80, 443, 7946 } accept
-    nft add rule inet filter input udp dport 7946 accept
+    nft add rule inet filter input tcp dport { 80, 443 } accept
 
 With ufw:
 
-    ufw allow 80,443,7946/tcp
-    ufw allow 7946/udp
+    ufw allow 80,443/tcp
 
 wuamesh doctor says which of them cannot be reached.`},
 	{"AppArmor and SELinux", `

@@ -1,0 +1,84 @@
+package api
+
+import (
+	"net/http"
+
+	"wuamesh/appliance"
+)
+
+type (
+	// Nodes answers GET nodes.
+	Nodes struct {
+		Nodes []appliance.NodeRow `json:"nodes"`
+	}
+	// Founding is the body of POST mesh.
+	Founding struct {
+		Name string `json:"name,omitempty"`
+		Site string `json:"site,omitempty"`
+	}
+	// Passphrase answers what makes a recovery passphrase; it is shown this once.
+	Passphrase struct {
+		Passphrase string `json:"passphrase"`
+	}
+	// Joining is the body of POST mesh/join.
+	Joining struct {
+		Token string `json:"token"`
+		Name  string `json:"name,omitempty"`
+		Site  string `json:"site,omitempty"`
+	}
+)
+
+// mesh are the routes about nodes.
+func mesh() []route {
+	return []route{
+		{method: "GET", path: "nodes", summary: "The nodes of the mesh, as this one sees them", role: appliance.Viewer, answer: Nodes{},
+			do: func(c call) (any, error) {
+				list, err := c.node.Nodes(c.Context())
+				return Nodes{list}, err
+			}},
+		{method: "DELETE", path: "nodes/{node}", summary: "Remove a node for good, and the certificates it gave; by name or id", role: appliance.Owner, answer: appliance.NodeRow{},
+			query: []param{{name: "reason", doc: "kept with the removal"}},
+			do: func(c call) (any, error) {
+				return c.node.RemoveNode(c.Context(), c.actor, c.PathValue("node"), c.URL.Query().Get("reason"))
+			}},
+		{method: "POST", path: "mesh", summary: "Found a mesh with this node", role: appliance.Owner, body: Founding{}, answer: Passphrase{}, status: http.StatusCreated,
+			do: func(c call) (any, error) {
+				var f Founding
+				if err := c.decode(&f); err != nil {
+					return nil, err
+				}
+				p, err := c.node.Found(c.Context(), c.actor, f.Name, f.Site)
+				return Passphrase{p}, err
+			}},
+		{method: "GET", path: "mesh/join", summary: "How far this node is on its way into a mesh", role: appliance.Viewer, answer: appliance.JoinState{},
+			do: func(c call) (any, error) { return c.node.JoinState(c.Context()) }},
+		{method: "POST", path: "mesh/join", summary: "Join a mesh with this bare node; the first copy comes after the answer", role: appliance.Owner, body: Joining{}, answer: appliance.JoinState{}, status: http.StatusAccepted,
+			do: func(c call) (any, error) {
+				var j Joining
+				if err := c.decode(&j); err != nil {
+					return nil, err
+				}
+				if err := c.node.Join(c.Context(), c.actor, appliance.JoinOptions{Token: j.Token, Name: j.Name, Site: j.Site}); err != nil {
+					return nil, err
+				}
+				return c.node.JoinState(c.Context())
+			}},
+		{method: "POST", path: "mesh/passphrase", summary: "Make a new recovery passphrase; the one before is worth nothing", role: appliance.Owner, answer: Passphrase{}, status: http.StatusCreated,
+			do: func(c call) (any, error) {
+				p, err := c.node.NewRecovery(c.Context(), c.actor)
+				return Passphrase{p}, err
+			}},
+		{method: "POST", path: "mesh/anchor", summary: "Make this node an anchor, which can let nodes in", role: appliance.Owner, body: Passphrase{},
+			do: func(c call) (any, error) {
+				var p Passphrase
+				if err := c.decode(&p); err != nil {
+					return nil, err
+				}
+				return nil, c.node.BecomeAnchor(c.Context(), c.actor, p.Passphrase)
+			}},
+		{method: "DELETE", path: "mesh/anchor", summary: "Take the mesh's root key off this node", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.ResignAnchor(c.Context(), c.actor) }},
+		{method: "POST", path: "mesh/gossip-key", summary: "Rotate the gossip key; the old one is understood for a day", role: appliance.Owner,
+			do: func(c call) (any, error) { return nil, c.node.RotateGossipKey(c.Context(), c.actor) }},
+	}
+}

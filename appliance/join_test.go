@@ -1,0 +1,180 @@
+package appliance_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
+	"wuamesh/replicate"
+)
+
+// bareNode runs a node that is in no mesh yet.
+func bareNode(t testing.TB, name string) *site {
+	t.Helper()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1000})
+	return startIn(t, t.TempDir(), world, "http://127.0.0.1:1", func(c *appliance.Config) { c.Name, c.Internet = name, false })
+}
+
+func (s *site) joinToken(t testing.TB) string {
+	t.Helper()
+	_, text, err := s.MakeToken(t.Context(), owner, appliance.TokenOptions{Name: "for a test", Use: appliance.ForJoin, Expires: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// joinTo makes s a member of the mesh of other and waits for the first copy.
+func (s *site) joinTo(t testing.TB, other *site) {
+	t.Helper()
+	if err := s.Join(t.Context(), owner, appliance.JoinOptions{Token: other.joinToken(t)}); err != nil {
+		t.Fatal(err)
+	}
+	s.synced(t)
+}
+
+func (s *site) synced(t testing.TB) {
+	t.Helper()
+	eventually(t, "the first copy", func() error {
+		if state, err := s.JoinState(t.Context()); err != nil || !state.Synced {
+			return fmt.Errorf("it is %+v, %v", state, err)
+		}
+		return nil
+	})
+}
+
+func problemOf(t testing.TB, err error) *appliance.Problem {
+	t.Helper()
+	var p *appliance.Problem
+	if !errors.As(err, &p) {
+		t.Fatalf("no problem that an admin could act on: %v", err)
+	}
+	return p
+}
+
+func edit(t testing.TB, s *site, name string) {
+	t.Helper()
+	if _, err := s.PutPackage(t.Context(), owner, name, appliance.PackageEdit{Maturity: rules.Prod}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *site) sees(t testing.TB, name string) {
+	t.Helper()
+	eventually(t, s.NodeName()+" hears of "+name, func() error {
+		_, err := s.Package(t.Context(), name)
+		return err
+	})
+}
+
+// TestJoin makes three bare nodes one mesh. What was there comes with the
+// first copy, and an edit anywhere is everywhere.
+func TestJoin(t *testing.T) {
+	a, b, c := bareNode(t, "rns-01"), bareNode(t, "brs-01"), bareNode(t, "lor-01")
+	edit(t, a, "before")
+	b.joinTo(t, a)
+	if _, err := b.Package(t.Context(), "before"); err != nil {
+		t.Errorf("after the first copy: %v", err)
+	}
+	if b.Pin() != a.Pin() {
+		t.Error("the two trust different authorities")
+	}
+	c.joinTo(t, b) // which is no anchor, and passes the request on
+	for _, s := range []*site{a, b, c} {
+		edit(t, s, "of-"+s.NodeName())
+	}
+	for _, s := range []*site{a, b, c} {
+		for _, o := range []*site{a, b, c} {
+			s.sees(t, "of-"+o.NodeName())
+		}
+		list, err := s.Nodes(t.Context())
+		if err != nil || len(list) != 3 {
+			t.Errorf("%s lists %+v, %v", s.NodeName(), list, err)
+		}
+	}
+}
+
+// TestJoinRefusals is every way to fail at joining, each in its own words
+// and with what to do.
+func TestJoinRefusals(t *testing.T) {
+	a, other := bareNode(t, "rns-01"), bareNode(t, "oth-01")
+	otherToken, err := replicate.ParseJoinToken(other.joinToken(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parse := func() replicate.JoinToken {
+		token, err := replicate.ParseJoinToken(a.joinToken(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := closed.Addr().String()
+	closed.Close()
+	used := a.joinToken(t)
+	first := bareNode(t, "brs-01")
+	if err := first.Join(t.Context(), owner, appliance.JoinOptions{Token: used}); err != nil {
+		t.Fatal(err)
+	}
+	_, revoked, err := a.MakeToken(t.Context(), owner, appliance.TokenOptions{Name: "revoked", Use: appliance.ForJoin, Expires: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := a.Tokens(t.Context())
+	for _, r := range rows {
+		if r.Name == "revoked" {
+			if err := a.RevokeToken(t.Context(), owner, r.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	expired := a.joinToken(t)
+	if err := a.ExpireTokens(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range []struct {
+		name, token, node string
+		want, hint        string
+	}{
+		{"not a token", "hello", "", "Not a join token", "wuamesh token join"},
+		{"an enrolment token", a.enrolToken(t, 1), "", "Not a join token", "for hosts"},
+		{"cut short", a.joinToken(t)[:60], "", "copied whole", "whole line"},
+		{"used", used, "", "used already, by brs-01", "one node"},
+		{"revoked", revoked, "", "does not know this join token", "Make another"},
+		{"expired", expired, "", "expired on", "Make another"},
+		{"name taken", a.joinToken(t), "BRS-01", "has a node brs-01 already", "--name OTHER"},
+		{"wrong mesh", func() string { x := parse(); x.Fingerprint = otherToken.Fingerprint; return x.String() }(), "", "not of the mesh", "Nothing was sent"},
+		{"port closed", func() string { x := parse(); x.Addrs = []string{nobody}; return x.String() }(), "", nobody + ": refused", "over TCP"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := bareNode(t, cmp.Or(tt.node, fmt.Sprintf("n-%02d", i)))
+			p := problemOf(t, s.Join(t.Context(), owner, appliance.JoinOptions{Token: tt.token}))
+			if !strings.Contains(p.Msg, tt.want) || !strings.Contains(p.Hint, tt.hint) {
+				t.Errorf("it says %q, %q; want %q, %q", p.Msg, p.Hint, tt.want, tt.hint)
+			}
+			s.joinTo(t, other) // no refusal leaves anything behind
+		})
+	}
+	t.Run("already in it", func(t *testing.T) {
+		if p := problemOf(t, first.Join(t.Context(), owner, appliance.JoinOptions{Token: a.joinToken(t)})); !strings.Contains(p.Msg, "member of that mesh already") {
+			t.Error(p)
+		}
+	})
+	t.Run("in another", func(t *testing.T) {
+		edit(t, other, "precious")
+		if p := problemOf(t, other.Join(t.Context(), owner, appliance.JoinOptions{Token: a.joinToken(t)})); !strings.Contains(p.Msg, "mesh of its own already, with 1 rule package") {
+			t.Error(p)
+		}
+	})
+}
