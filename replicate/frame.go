@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -139,7 +140,10 @@ func (s *session) readFrames(r *bufio.Reader) error {
 		if !rate.allow(len(body) + 64) {
 			return s.flood()
 		}
-		if err := s.takeFrame(head[0], body); err != nil {
+		switch err := s.takeFrame(head[0], body); {
+		case errors.Is(err, errBye):
+			return err // it restarts, or is stopped: no fault of its
+		case err != nil:
 			return s.garbage(err)
 		}
 	}
