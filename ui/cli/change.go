@@ -238,26 +238,33 @@ var cleanCommand = Command{
 }
 
 var tokenCommand = Command{
-	Name: "token", Args: "enroll|api", Summary: "Make a token: for hosts to enrol with, or for scripts",
-	Example: "wuamesh token enroll --uses 50 --for 72h\nwuamesh token api --name backup --role viewer --for 8760h",
+	Name: "token", Args: "enroll|join|api", Summary: "Make a token: for hosts to enrol with, for a node to join with, or for scripts",
+	Example: "wuamesh token enroll --uses 50 --for 72h\nwuamesh token join\nwuamesh token join --address rns.example.org:443 --for 24h\nwuamesh token api --name backup --role viewer --for 8760h",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		name := fs.String("name", "", "what the token is for; shown in lists and the audit log")
 		role := fs.String("role", string(appliance.Viewer), "`role` of an API token: viewer, operator, owner")
 		uses := fs.Int("uses", 1, "how many hosts may enrol with it")
-		life := fs.Duration("for", 24*time.Hour, "how long it is good for")
+		life := fs.Duration("for", 0, "how long it is good for; default 24h, and 1h for a node")
+		var addrs []string
+		fs.Func("address", "`host:port` where the new node asks; may be repeated, default as this node knows", func(a string) error {
+			addrs = append(addrs, a)
+			return nil
+		})
 		return func(ctx context.Context, s Streams, args []string) error {
-			if len(args) != 1 || args[0] != "enroll" && args[0] != "api" {
-				return usage("it takes enroll or api")
+			if len(args) != 1 || !slices.Contains([]string{"enroll", "join", "api"}, args[0]) {
+				return usage("it takes enroll, join or api")
 			}
-			body := api.NewToken{Name: *name, Use: appliance.TokenUse(args[0]), Seconds: int64(life.Seconds())}
+			body := api.NewToken{Name: *name, Use: appliance.TokenUse(args[0]), Addrs: addrs}
+			body.Seconds = int64(tokenLife(*life, body.Use).Seconds())
 			if body.Name == "" {
 				body.Name = args[0]
 			}
-			if body.Use == appliance.ForAPI {
+			switch body.Use {
+			case appliance.ForAPI:
 				body.Role = appliance.Role(*role)
-			} else {
+			case appliance.ForEnroll:
 				body.Uses = *uses
 			}
 			var made api.MadeToken
@@ -266,6 +273,9 @@ var tokenCommand = Command{
 			}
 			if t.json {
 				return printJSON(s.Out, made)
+			}
+			if body.Use == appliance.ForJoin {
+				return printJoinToken(s, made)
 			}
 			fmt.Fprintln(s.Out, made.Token)
 			fmt.Fprintf(s.Err, "Good until %s. It is shown this once.\n", when(made.Expires, ""))

@@ -19,6 +19,7 @@ import (
 
 // Streams are where a command reads and writes.
 type Streams struct {
+	In  io.Reader // what is asked for; nil for nothing
 	Out io.Writer // results
 	Err io.Writer // progress and what went wrong
 	// Env looks a variable up, as os.Getenv does.

@@ -17,6 +17,7 @@ import (
 // A target is which node to ask, and how to print what it answers.
 type target struct {
 	node, token, pin, data string
+	config                 string // of commands that work without a running node
 	json                   bool
 }
 
@@ -27,6 +28,11 @@ func (t *target) flags(fs *flag.FlagSet) {
 	fs.StringVar(&t.pin, "pin", "", "`fingerprint` of the mesh's authority; default $WUAMESH_PIN, or the system's authorities")
 	fs.StringVar(&t.data, "data", "", "`directory` of the node on this machine; default /var/lib/wuamesh, then ./wuamesh-data")
 	fs.BoolVar(&t.json, "json", false, "print the API's answer")
+}
+
+// configFlag is of commands that also work while no node runs.
+func (t *target) configFlag(fs *flag.FlagSet) {
+	fs.StringVar(&t.config, "config", "", "configuration `file` of the node on this machine; default "+appliance.ConfigPath+", where it exists")
 }
 
 // client connects to the node that flags and environment name, or else to the
@@ -75,5 +81,7 @@ func (t *target) console() (c appliance.Console, err error) {
 		}
 		return c, nil
 	}
-	return c, fmt.Errorf("no node runs on this machine (nothing in %v); start one with wuamesh serve, or name one with --node and --token", dirs)
+	return c, fmt.Errorf("%w (nothing in %v); start one with wuamesh serve, or name one with --node and --token", errNoNode, dirs)
 }
+
+var errNoNode = errors.New("no node runs on this machine")

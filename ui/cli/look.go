@@ -18,7 +18,8 @@ import (
 func Commands(own ...Command) []Command {
 	var all []Command
 	list := func() []Command { return all }
-	all = append(own, statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand, tokenCommand,
+	all = append(own, statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand,
+		initCommand, tokenCommand, joinCommand, nodeCommand,
 		reloadCommand, setupLinkCommand,
 		manualCommand(list), completionCommand(list))
 	return all
