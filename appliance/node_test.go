@@ -101,6 +101,7 @@ type machine struct {
 	id   agentproto.HostID
 	name string
 	cert tls.Certificate
+	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
 }
 
@@ -153,7 +154,7 @@ func askAt(t testing.TB, url, pin string, n int, token string, key *ecdsa.Privat
 		t.Fatal(err)
 	}
 	defer c.Close()
-	m := &machine{id: hostID(n), name: fmt.Sprintf("BRS-WKS-%04d", n)}
+	m := &machine{id: hostID(n), key: key, name: fmt.Sprintf("BRS-WKS-%04d", n)}
 	resp, err := c.Enroll(t.Context(), agentproto.EnrollRequest{Protocol: 1, Agent: "test", Host: m.id, Token: token, CSR: csr, Facts: m.facts()})
 	if err != nil || resp.Pending {
 		return nil, resp, err
