@@ -87,7 +87,9 @@ func (a *Appliance) Nodes(context.Context) ([]NodeRow, error) {
 		}
 		if rem, ok := gone[id]; ok {
 			row.Reach, row.Removed, row.RemovedBy = "removed", rem.At, rem.By
-			delete(gone, id)
+			if row.Self {
+				row.Problems = append(row.Problems, removedProblem(rem))
+			}
 		}
 		list = append(list, row)
 	}
@@ -101,6 +103,10 @@ func (a *Appliance) Nodes(context.Context) ([]NodeRow, error) {
 		return strings.Compare(x.Name+x.ID, y.Name+y.ID)
 	})
 	return list, nil
+}
+
+func removedProblem(rem removalRecord) string {
+	return fmt.Sprintf("This node was removed from the mesh by %s on %s. It takes no part in it any more. To take part again, empty its data directory and join with a new token.", rem.By, rem.At.UTC().Format("2 Jan 15:04 UTC"))
 }
 
 func (row *NodeRow) describe(p replicate.Peer) {

@@ -170,7 +170,7 @@ func TestRemoveNode(t *testing.T) {
 		list, err := thief.Nodes(t.Context())
 		for _, n := range list {
 			for _, p := range n.Problems {
-				if strings.Contains(p, "this node was removed from the mesh") {
+				if strings.Contains(p, "his node was removed from the mesh") { // by the record, or by who refuses it
 					return nil
 				}
 			}
