@@ -133,7 +133,9 @@ func (a *Appliance) FolderURL() string { return "http://" + reachable(a.http.Add
 func reachable(addr net.Addr) string {
 	tcp := addr.(*net.TCPAddr)
 	if tcp.IP.IsUnspecified() {
-		return fmt.Sprintf("localhost:%d", tcp.Port)
+		// Not localhost: a machine without that line in /etc/hosts asks its name
+		// servers for it.
+		return fmt.Sprintf("127.0.0.1:%d", tcp.Port)
 	}
 	return tcp.String()
 }

@@ -90,6 +90,19 @@ func (f *folder) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// tryNow lets no download wait that failed before.
+func (f *folder) tryNow() {
+	f.mu.Lock()
+	for _, t := range f.queue {
+		if t.Status != statusRunning {
+			t.NextTry = time.Time{}
+		}
+	}
+	f.mu.Unlock()
+	wake(f.work)
+	wake(f.look)
+}
+
 // download is one worker.
 func (f *folder) download(ctx context.Context) error {
 	for {

@@ -17,6 +17,10 @@ import (
 // holds from its start to its end.
 var needRestart = []string{"data", "folder", "listen_https", "listen_http"}
 
+// wayToMicrosoft are the keys after whose change a failed download is worth
+// another try at once.
+var wayToMicrosoft = []string{"internet", "upstream", "sources", "proxy", "no_proxy", "disk_floor"}
+
 // A Reloaded says what a reload did.
 type Reloaded struct {
 	Changed []string `json:"changed"` // keys that have another value now
@@ -115,8 +119,9 @@ func (a *Appliance) change(ctx context.Context, by Actor, next Config) (r Reload
 	if err := a.auth.rename(next); err != nil {
 		return r, err
 	}
-	wake(a.folder.work) // it may download now
-	wake(a.folder.look)
+	if slices.ContainsFunc(r.Changed, func(key string) bool { return slices.Contains(wayToMicrosoft, key) }) {
+		a.folder.tryNow()
+	}
 	a.folder.changed()
 	if a.Member() {
 		if err := a.announce(ctx); err != nil {

@@ -193,10 +193,13 @@ func (p *play) forbidden() string {
 	return kb
 }
 
-// catalogue is the stand-in's, as the hosts' Windows would find it.
-func (p *play) catalogue() []wua.SimUpdate {
+func (p *play) catalogue() []wua.SimUpdate { return Catalogue(p.world) }
+
+// Catalogue is what the stand-in publishes, as the Windows of a simulated
+// host would find it.
+func Catalogue(world *microsofttest.World) []wua.SimUpdate {
 	var list []wua.SimUpdate
-	for _, u := range p.world.Updates() {
+	for _, u := range world.Updates() {
 		s := wua.SimUpdate{Builds: u.Builds, Update: agentproto.Update{
 			ID: rules.UpdateID(u.ID), Revision: u.Revision, Title: u.Title, KBs: []string{u.KB}, Severity: rules.Severity(u.Severity), Published: u.Published, CVEs: u.CVEs,
 			Description: "Install this update to resolve issues in Windows.", Restart: u.Restart, SupportURL: "https://support.microsoft.com/help/" + u.KB,
