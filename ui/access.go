@@ -3,6 +3,7 @@ package ui
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"wuamesh/appliance"
@@ -13,6 +14,7 @@ type accessView struct {
 	Admins  []appliance.AdminRow
 	Tokens  []appliance.TokenRow
 	Made    string
+	Use     appliance.TokenUse // of Made
 	Address string
 	Problem *appliance.Problem
 }
@@ -40,6 +42,12 @@ func (u *UI) tokenMake(r *http.Request) (reply, error) {
 	uses, _ := strconv.Atoi(r.FormValue("uses"))
 	days, _ := strconv.Atoi(r.FormValue("days"))
 	o := appliance.TokenOptions{Name: r.FormValue("name"), Use: appliance.TokenUse(r.FormValue("use")), Role: appliance.Role(r.FormValue("role")), Uses: uses, Expires: time.Duration(days) * 24 * time.Hour}
+	if o.Use == appliance.ForJoin {
+		o.Expires = time.Hour
+		if a := strings.TrimSpace(r.FormValue("address")); a != "" {
+			o.Addrs = []string{a}
+		}
+	}
 	var v accessView
 	_, text, err := u.node.MakeToken(r.Context(), actor(r), o)
 	if p, ok := formError(err); ok {
@@ -47,7 +55,7 @@ func (u *UI) tokenMake(r *http.Request) (reply, error) {
 	} else if err != nil {
 		return reply{}, err
 	}
-	v.Made = text
+	v.Made, v.Use = text, o.Use
 	return u.accessWith(r, v)
 }
 

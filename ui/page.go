@@ -24,7 +24,9 @@ type reply struct {
 	page   templ.Component
 	next   string
 	toast  string // said on the next page
-	cookie *http.Cookie
+	// refresh asks for the page again in a second, also without scripts.
+	refresh bool
+	cookie  *http.Cookie
 }
 
 func show(c templ.Component) reply  { return reply{status: http.StatusOK, page: c} }
@@ -167,6 +169,9 @@ func (u *UI) write(w http.ResponseWriter, r *http.Request, rep reply, began time
 		u.log.ErrorContext(r.Context(), "page not rendered", "path", r.URL.Path, "err", err)
 		http.Error(w, "This page could not be shown. The node's log has the details.", http.StatusInternalServerError)
 		return
+	}
+	if rep.refresh {
+		w.Header().Set("Refresh", "1")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Server-Timing", fmt.Sprintf("page;dur=%.1f", float64(time.Since(began).Microseconds())/1000))

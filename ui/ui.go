@@ -30,6 +30,9 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /login", u.open(u.login))
 	mux.Handle("GET /setup", u.open(u.setupForm))
 	mux.Handle("POST /setup", u.open(u.setup))
+	mux.Handle("GET /setup/join", u.open(u.joinForm))
+	mux.Handle("POST /setup/join", u.open(u.join))
+	mux.Handle("GET /setup/joining", u.open(u.joining))
 	mux.Handle("POST /logout", u.page(u.logout))
 	mux.Handle("POST /prefs/theme", u.page(u.theme))
 	mux.HandleFunc("GET /events", u.events)
@@ -59,6 +62,8 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /access", u.page(u.access))
 	mux.Handle("POST /access/tokens", u.page(u.tokenMake))
 	mux.Handle("POST /access/tokens/revoke", u.page(u.tokenRevoke))
+	mux.Handle("GET /mesh/passphrase", u.page(u.passphraseForm))
+	mux.Handle("POST /mesh/passphrase", u.page(u.passphrase))
 	mux.Handle("GET /audit", u.page(u.audit))
 	mux.Handle("/", u.page(func(r *http.Request) (reply, error) {
 		return reply{}, &appliance.Problem{Kind: appliance.NotFound, Msg: "There is no page " + r.URL.Path + ".", Hint: "The menu has all of them."}

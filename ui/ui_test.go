@@ -28,11 +28,13 @@ type admin struct {
 	node *appliance.Appliance
 }
 
-func open(t *testing.T) *admin {
+func open(t *testing.T) *admin { return openNamed(t, "rns-01") }
+
+func openNamed(t *testing.T, name string) *admin {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := appliance.DevConfig()
-	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
+	cfg.Name, cfg.Data, cfg.Folder = name, filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
 	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", false
 	log := slog.New(slog.DiscardHandler)
 	node, err := appliance.Open(cfg, log)
@@ -179,7 +181,7 @@ func TestEveryPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit"} {
+	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit", "/mesh/passphrase"} {
 		status, page := a.get(path)
 		if status != 200 || strings.Count(page, "<h1") != 1 {
 			t.Errorf("%s: %d with %d headings", path, status, strings.Count(page, "<h1"))
