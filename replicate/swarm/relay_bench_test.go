@@ -1,0 +1,353 @@
+package swarm_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"wuamesh/replicate/swarm"
+)
+
+var rate = flag.Float64("mbit", 40, "rate of the benchmark's lines, Mbit/s")
+
+// A work is what the branches fetch.
+type work struct {
+	name  string
+	files int
+	size  int
+}
+
+func (w work) total() float64 { return float64(w.files) * float64(w.size) }
+
+// BenchmarkRelay has four branches fetch from one origin over shaped lines,
+// once by the swarm and once by rsync, and prints both as multiples of the
+// physical bound. Run it with -benchtime=1x on a quiet machine, as root.
+func BenchmarkRelay(b *testing.B) {
+	line := linespec{up: *rate, down: *rate, delay: 10 * time.Millisecond}
+	big, many := work{"256 MiB", 1, 256 << 20}, work{"60 x 4 MiB", 60, 4 << 20}
+	for _, tt := range []struct {
+		name   string
+		work   work
+		origin linespec
+		branch linespec
+		rsync  bool
+	}{
+		{"symmetric", big, line, line, true},
+		{"symmetric", many, line, line, true},
+		{"asymmetric", big, linespec{up: *rate, down: *rate, delay: line.delay}, linespec{up: *rate / 5, down: *rate, delay: line.delay}, false},
+		{"lossy", work{"64 MiB", 1, 64 << 20}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, false},
+	} {
+		b.Run(tt.name+" "+tt.work.name, func(b *testing.B) {
+			lines := []linespec{tt.origin, tt.branch, tt.branch, tt.branch, tt.branch}
+			n := 4.0
+			S := tt.work.total() * 8 / 1e6 // Mbit
+			bound := max(S/tt.origin.up, S/tt.branch.down, n*S/(tt.origin.up+n*tt.branch.up))
+			for b.Loop() {
+				took, sent, peak := swarmRun(b, newRelay(b, lines...), tt.work)
+				b.ReportMetric(took.Seconds()/bound, "xbound")
+				b.ReportMetric(sent/tt.work.total(), "xsent")
+				b.ReportMetric(float64(peak)/1024, "MB-peak")
+				if tt.rsync {
+					took, sent := rsyncRun(b, newRelay(b, lines...), tt.work)
+					b.ReportMetric(took.Seconds()/bound, "rsync-xbound")
+					b.ReportMetric(sent/tt.work.total(), "rsync-xsent")
+				}
+			}
+		})
+	}
+}
+
+// swarmRun starts a process per place and waits until the last has it all.
+func swarmRun(t testing.TB, r *relay, w work) (took time.Duration, sent float64, peak int64) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+	defer cancel()
+	var ps []*process
+	for i := range r.places {
+		p := startProcess(ctx, t, r, i, filepath.Join(dir, strconv.Itoa(i)), w)
+		defer p.stop()
+		ps = append(ps, p)
+	}
+	for _, p := range ps {
+		p.line() // ready
+	}
+	before := r.places[0].out.Load()
+	began := time.Now()
+	for _, p := range ps {
+		fmt.Fprintln(p.in, "go")
+	}
+	for _, p := range ps[1:] {
+		p.line() // done
+		took = time.Since(began)
+	}
+	sent = float64(r.places[0].out.Load() - before)
+	for _, p := range ps {
+		p.stop()
+		peak = max(peak, p.cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
+	}
+	return took, sent, peak
+}
+
+// A process is this test's binary as a node in a namespace.
+type process struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Reader
+	stop func()
+}
+
+func startProcess(ctx context.Context, t testing.TB, r *relay, i int, dir string, w work) *process {
+	var peers []string
+	for _, p := range r.places {
+		peers = append(peers, p.addr)
+	}
+	spec, _ := json.Marshal(nodeSpec{Index: i, Peers: peers, Dir: dir, Files: w.files, Size: w.size})
+	cmd := r.places[i].command(ctx, os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), "SWARM_NODE="+string(spec))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: cmd, in: in, out: bufio.NewReader(out)}
+	p.stop = sync.OnceFunc(func() { in.Close(); cmd.Wait() })
+	return p
+}
+
+func (p *process) line() string {
+	s, err := p.out.ReadString('\n')
+	if err != nil {
+		p.t.Fatalf("a node ended: %v", err)
+	}
+	return strings.TrimSpace(s)
+}
+
+type nodeSpec struct {
+	Index int
+	Peers []string
+	Dir   string
+	Files int
+	Size  int
+}
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv("SWARM_NODE"); spec != "" {
+		if err := runNode(spec); err != nil {
+			fmt.Fprintln(os.Stderr, "node:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// runNode is a node of its own: plain HTTP where the product has its mesh's
+// connections, everything else as it is. It goes on until stdin ends.
+func runNode(text string) error {
+	var spec nodeSpec
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(spec.Dir, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(spec.Dir)
+	if err != nil {
+		return err
+	}
+	me := spec.Peers[spec.Index]
+	var mu sync.Mutex
+	held := map[swarm.Digest]string{}
+	byDigest := map[swarm.Digest]*swarm.Manifest{}
+	list, err := manifests(spec)
+	if err != nil {
+		return err
+	}
+	hold := func(i int) { mu.Lock(); held[list[i].SHA256] = strconv.Itoa(i); mu.Unlock() }
+	for i, m := range list {
+		byDigest[m.SHA256] = m
+		if spec.Index == 0 {
+			if err := writeFile(filepath.Join(spec.Dir, strconv.Itoa(i)), spec.Size, i); err != nil {
+				return err
+			}
+			hold(i)
+		}
+	}
+	dial := &net.Dialer{Control: swarm.Congestion, Timeout: 10 * time.Second}
+	transport := &http.Transport{DialContext: dial.DialContext, MaxIdleConnsPerHost: 8}
+	s := swarm.New(swarm.Options{
+		Self: swarm.Peer{ID: me}, Root: root, Log: slog.New(slog.DiscardHandler),
+		Peers: func() (l []swarm.Peer) {
+			for _, id := range spec.Peers {
+				if id != me {
+					l = append(l, swarm.Peer{ID: id})
+				}
+			}
+			return l
+		},
+		Transport: func(id string) http.RoundTripper { return plain{transport, id} },
+		Caller: func(r *http.Request) (swarm.Peer, bool) {
+			host, _, _ := net.SplitHostPort(r.RemoteAddr)
+			return swarm.Peer{ID: host}, true
+		},
+		Has: func(d swarm.Digest) bool { mu.Lock(); defer mu.Unlock(); return held[d] != "" },
+		Held: func(d swarm.Digest) (*os.File, *swarm.Manifest, error) {
+			mu.Lock()
+			name := held[d]
+			mu.Unlock()
+			if name == "" {
+				return nil, nil, os.ErrNotExist
+			}
+			f, err := root.Open(name)
+			return f, byDigest[d], err
+		},
+	})
+	lc := net.ListenConfig{Control: swarm.Congestion}
+	l, err := lc.Listen(context.Background(), "tcp", me+":8000")
+	if err != nil {
+		return err
+	}
+	go http.Serve(l, s.Handler())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go s.Run(ctx)
+	in := bufio.NewReader(os.Stdin)
+	fmt.Println("ready")
+	if _, err := in.ReadString('\n'); err != nil {
+		return nil
+	}
+	if spec.Index > 0 {
+		var wg sync.WaitGroup
+		var failed atomic.Pointer[error]
+		for i, m := range list {
+			wg.Go(func() {
+				if err := s.Fetch(ctx, m, swarm.FetchOptions{Name: strconv.Itoa(i), Done: func(context.Context) error { hold(i); return nil }}); err != nil {
+					failed.Store(&err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := failed.Load(); err != nil {
+			return *err
+		}
+		fmt.Println("done")
+	}
+	io.Copy(io.Discard, in)
+	return nil
+}
+
+// plain reaches a peer over plain HTTP.
+type plain struct {
+	*http.Transport
+	id string
+}
+
+func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host = "http", p.id+":8000"
+	return p.Transport.RoundTrip(r)
+}
+
+// stream is the content of file i without holding it in memory.
+func stream(size, i int) io.Reader {
+	return io.LimitReader(&chacha{seed: uint64(i)}, int64(size))
+}
+
+type chacha struct {
+	seed uint64
+	n    uint64
+	rest []byte
+}
+
+func (c *chacha) Read(b []byte) (int, error) {
+	if len(c.rest) == 0 {
+		c.n++
+		c.rest = content(64<<10, c.seed<<32^c.n*2654435761)
+	}
+	n := copy(b, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+func writeFile(path string, size, i int) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(f, stream(size, i))
+	return err
+}
+
+func manifests(spec nodeSpec) (list []*swarm.Manifest, err error) {
+	for i := range spec.Files {
+		m, err := swarm.Make(context.Background(), stream(spec.Size, i), int64(spec.Size))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// rsyncRun has each branch run rsync against a daemon at the origin.
+func rsyncRun(t testing.TB, r *relay, w work) (took time.Duration, sent float64) {
+	if _, err := exec.LookPath("rsync"); err != nil {
+		t.Skip("needs rsync")
+	}
+	dir := t.TempDir()
+	from := filepath.Join(dir, "origin")
+	if err := os.Mkdir(from, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range w.files {
+		if err := writeFile(filepath.Join(from, strconv.Itoa(i)), w.size, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := filepath.Join(dir, "rsyncd.conf")
+	os.WriteFile(conf, []byte("use chroot = no\nuid = root\nport = 8730\n[m]\npath = "+from+"\n"), 0o644)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+	defer cancel()
+	daemon := r.places[0].command(ctx, "rsync", "--daemon", "--no-detach", "--config="+conf)
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { daemon.Process.Signal(syscall.SIGTERM); daemon.Wait() }()
+	time.Sleep(500 * time.Millisecond)
+	before, began := r.places[0].out.Load(), time.Now()
+	var wg sync.WaitGroup
+	for i, p := range r.places[1:] {
+		wg.Go(func() {
+			if out, err := p.command(ctx, "rsync", "-a", "--whole-file", "rsync://10.77.0.1:8730/m/", filepath.Join(dir, strconv.Itoa(i))+"/").CombinedOutput(); err != nil {
+				t.Errorf("rsync: %v: %s", err, out)
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began), float64(r.places[0].out.Load() - before)
+}
