@@ -173,6 +173,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("cleaning", a.cleanNightly)
 	part("housekeeping", a.keepHouse)
 	part("folder check", a.folder.verify)
+	part("sharing", a.folder.share.run)
 	part("web", func(ctx context.Context) error { return a.serve(ctx, pages) })
 	part("supervision", a.superviseBySystemd)
 	part("mesh", a.takePart)

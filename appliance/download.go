@@ -18,10 +18,12 @@ import (
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance/microsoft"
 	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
 )
 
 const (
-	workers     = 2              // downloads at once
+	workers     = 2              // downloads from Microsoft at once
+	fetchers    = 32             // fetches from peers at once; the swarm decides what moves
 	longestWait = 24 * time.Hour // between tries
 	wrongTries  = 5              // wrong files in a row before a try a day is enough
 )
@@ -61,12 +63,13 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 		t.askedBy(o.by)
 		t.Title, t.Size = cmp.Or(o.title, t.Title), cmp.Or(o.size, t.Size)
 		t.hosts, t.forced = max(o.hosts, t.hosts), t.forced || o.forced
+		t.forcedHere = t.forcedHere || o.now && o.forced
 		if t.Task != before { // a new one is: who asks was added
 			rows = append(rows, t.Task)
 		}
 	}
 	f.mu.Unlock()
-	wake(f.work)
+	f.wakeWorkers()
 	if len(rows) == 0 && also == nil {
 		return n, nil
 	}
@@ -84,7 +87,10 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 func (f *folder) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range workers {
-		g.Go(func() error { return f.download(ctx) })
+		g.Go(func() error { return f.download(ctx, byMicrosoft) })
+	}
+	for range fetchers {
+		g.Go(func() error { return f.download(ctx, byPeers) })
 	}
 	g.Go(func() error { return every(ctx, f.log, time.Hour, f.prune) })
 	return g.Wait()
@@ -99,14 +105,14 @@ func (f *folder) tryNow() {
 		}
 	}
 	f.mu.Unlock()
-	wake(f.work)
+	f.wakeWorkers()
 	wake(f.look)
 }
 
-// download is one worker.
-func (f *folder) download(ctx context.Context) error {
+// download is one worker, for what comes by that way.
+func (f *folder) download(ctx context.Context, lane way) error {
 	for {
-		t, wait := f.next(time.Now())
+		t, wait := f.next(lane, time.Now())
 		if t != nil {
 			f.try(ctx, t)
 			if ctx.Err() != nil {
@@ -118,24 +124,21 @@ func (f *folder) download(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-f.work:
+		case <-f.work[lane]:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 }
 
-// next takes the most urgent task that may start now, or says how long there
-// is nothing to do. One that does not fit on the disk is told so and left for
+// next takes the most urgent task that comes by that way and may start now,
+// or says how long there is nothing to do. One that does not fit on the disk is told so and left for
 // a minute; a smaller one may go first.
-func (f *folder) next(now time.Time) (first *task, wait time.Duration) {
-	free := f.free()
+func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration) {
+	free, living := f.free(), f.share.living()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	wait = time.Hour
-	if !f.node.config().Internet {
-		return nil, wait
-	}
 	for _, t := range f.queue {
 		if t.Status == statusRunning { // what it still brings is spoken for
 			free -= max(t.Size-t.Done, 0)
@@ -147,6 +150,11 @@ func (f *folder) next(now time.Time) (first *task, wait time.Duration) {
 		}
 		if until := t.NextTry.Sub(now); until > 0 {
 			wait = min(wait, until)
+			continue
+		}
+		by, waiting := f.share.way(t, living, f.cab.SHA256, now)
+		if t.Waiting = waiting; by != lane {
+			wait = min(wait, lookAgain)
 			continue
 		}
 		if problem, hint := f.fits(t, free); problem != "" {
@@ -162,8 +170,11 @@ func (f *folder) next(now time.Time) (first *task, wait time.Duration) {
 	if first != nil {
 		first.Status, first.Started, first.Attempts = statusRunning, now.UTC(), first.Attempts+1
 		first.Error, first.Hint, first.NextTry, first.Finished = "", "", time.Time{}, time.Time{}
-		first.Rate, first.sampled = 0, time.Time{}
-		wake(f.work) // for the other worker: there may be more
+		first.Rate, first.sampled, first.way = 0, time.Time{}, lane
+		if first.From = "peers"; lane == byMicrosoft {
+			first.From = "Microsoft"
+		}
+		f.wakeWorkers() // there may be more
 	}
 	return first, wait
 }
@@ -181,16 +192,25 @@ func (t *task) moreUrgent(u *task) bool {
 func (f *folder) try(ctx context.Context, t *task) {
 	f.save(ctx, t)
 	fetch := f.fetchFile
-	if t.Kind == kindScan {
+	switch {
+	case t.way == byPeers:
+		fetch = f.share.fetchFromPeers
+	case t.Kind == kindScan:
 		fetch = f.fetchCab
 	}
 	status, fetched, err := fetch(ctx, t)
-	f.upstream.Add(fetched)
+	if t.way == byMicrosoft {
+		f.upstream.Add(fetched)
+	}
 	if ctx.Err() != nil {
 		return // stopped; the next start goes on with what is there
 	}
 	f.mu.Lock()
-	t.Fetched += fetched
+	if t.way == byPeers {
+		t.Peers += fetched
+	} else {
+		t.Fetched += fetched
+	}
 	t.Rate = 0
 	if err != nil {
 		f.failed(t, err)
@@ -225,6 +245,9 @@ func (f *folder) failed(t *task, err error) {
 		return
 	}
 	wait := f.backoff(t.Attempts)
+	if t.way == byPeers {
+		wait = min(wait, lookAgain) // they are ours, and another way may be better by then
+	}
 	var mismatch *microsoft.MismatchError
 	var status *microsoft.StatusError
 	switch {
@@ -268,6 +291,7 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 	if !ok {
 		return "", 0, errForgotten
 	}
+	defer f.share.holdLease(ctx, t.File)()
 	r, err := f.node.source.Load().Download(ctx, f.dir, w.download(), f.options(t))
 	if err != nil {
 		return "", r.Fetched, err
@@ -280,7 +304,14 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 	t.Size, t.Done = r.Size, r.Size
 	f.mu.Unlock()
 	rec := fileRecord{Size: r.Size, SHA1: fmt.Sprintf("%x", r.SHA1), SHA256: fmt.Sprintf("%x", r.SHA256), URL: w.URL}
-	return statusDone, r.Fetched, f.hold(ctx, t.File, &heldFile{fileRecord: rec, holding: holding{info.Size(), info.ModTime()}})
+	if _, twice := f.share.record(t.File); twice {
+		f.share.duplicates.Add(1)
+		f.log.InfoContext(ctx, "another node downloaded the file too", "file", t.File)
+	}
+	if rec, err = f.share.described(ctx, t.File, rec); err != nil {
+		return "", r.Fetched, err
+	}
+	return statusDone, r.Fetched, f.hold(ctx, t.File, &heldFile{fileRecord: rec, holding: holding{Bytes: info.Size(), Modified: info.ModTime()}})
 }
 
 var errForgotten = errors.New("no update that is known names this file any more")
@@ -288,6 +319,9 @@ var errForgotten = errors.New("no update that is known names this file any more"
 func (f *folder) options(t *task) microsoft.DownloadOptions {
 	return microsoft.DownloadOptions{
 		Floor: int64(f.node.config().DiskFloor),
+		Throttle: func(ctx context.Context, n int) error {
+			return f.share.limits.Take(ctx, swarm.Source, swarm.Down, int64(n))
+		},
 		Progress: func(done, total int64) {
 			f.mu.Lock()
 			t.progress(done, total, time.Now())
@@ -344,9 +378,9 @@ func lastOf(err error) string {
 	}
 }
 
-// online is nil when this node may ask Microsoft.
+// online is nil when this node may ask Microsoft, or other nodes.
 func (f *folder) online() error {
-	if f.node.config().Internet {
+	if f.node.config().Internet || f.node.mesh.Load() != nil {
 		return nil
 	}
 	return &Problem{

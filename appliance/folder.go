@@ -20,19 +20,20 @@ import (
 // its way, and what an admin deleted. Only files that were found to be what
 // they should be are in held, and only those are served.
 type folder struct {
-	node *Appliance
-	log  *slog.Logger
-	dir  string
-	root *os.Root // of dir: no name leads out of it
+	node  *Appliance
+	share *sharing
+	log   *slog.Logger
+	dir   string
+	root  *os.Root // of dir: no name leads out of it
 
 	backoff  func(try int) time.Duration // from a failed try to the next
 	recheck  time.Duration               // how often a download that waits for space looks again
 	upstream atomic.Int64                // bytes moved from Microsoft since the start
 	sent     atomic.Int64                // bytes of files sent since the start
 
-	look  chan struct{} // hosts may want other files
-	work  chan struct{} // there is something to download
-	doubt chan struct{} // there is something to verify
+	look  chan struct{}                  // hosts may want other files
+	work  [byMicrosoft + 1]chan struct{} // there is something to download, by the way it comes
+	doubt chan struct{}                  // there is something to verify
 
 	// mu is a leaf: neither the store nor the catalogue is called with it
 	// held, because both call back here.
@@ -59,6 +60,7 @@ type heldFile struct {
 type holding struct {
 	Bytes    int64     `json:"bytes"`
 	Modified time.Time `json:"modified"`
+	Arrived  time.Time `json:"arrived,omitzero"`
 }
 
 func (h holding) is(info fs.FileInfo) bool {
@@ -70,9 +72,13 @@ func (h holding) is(info fs.FileInfo) bool {
 func openFolder(a *Appliance) (*folder, error) {
 	f := &folder{
 		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
-		look: make(chan struct{}, 1), work: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
 		marks: map[string]time.Time{}, queue: map[string]*task{},
+	}
+	f.share = newSharing(f)
+	for i := range f.work {
+		f.work[i] = make(chan struct{}, 1)
 	}
 	if err := f.openDir(); err != nil {
 		return nil, err
@@ -143,11 +149,8 @@ func reason(err error) string {
 // then looks.
 func (f *folder) load(ctx context.Context) error {
 	return f.node.db.View(ctx, func(tx *replicate.Tx) error {
-		for r, err := range files.all(tx, "") {
-			if err != nil {
-				return err
-			}
-			f.held[r.id] = &heldFile{fileRecord: r.value}
+		if err := f.share.load(tx); err != nil {
+			return err
 		}
 		cab, ok, err := cabs.find(tx, microsoft.ScanCabName)
 		if err != nil {
@@ -160,8 +163,14 @@ func (f *folder) load(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if rec, ok := f.share.files[r.id]; ok && r.id != microsoft.ScanCabName {
+				f.held[r.id] = &heldFile{fileRecord: rec}
+			}
 			if h := f.held[r.id]; h != nil {
 				h.holding = r.value
+				if !h.Arrived.IsZero() {
+					h.Completed = h.Arrived
+				}
 			}
 		}
 		for r, err := range deleted.all(tx) {
@@ -222,11 +231,14 @@ func (f *folder) rescan(ctx context.Context) error {
 // forget drops the records of files, with what else belongs to the change.
 func (f *folder) forget(ctx context.Context, names []string, also func(*replicate.Tx) error) error {
 	return f.inBatches(ctx, len(names), func(tx *replicate.Tx, i int) error {
-		drop := files.del
-		if names[i] == microsoft.ScanCabName {
-			drop = cabs.del
+		err := holdings.del(tx, names[i])
+		switch {
+		case names[i] == microsoft.ScanCabName:
+			err = errors.Join(err, cabs.del(tx, names[i]))
+		case len(f.share.others(names[i])) == 0: // else it is still some node's
+			err = errors.Join(err, files.del(tx, names[i]))
 		}
-		return errors.Join(holdings.del(tx, names[i]), drop(tx, names[i]))
+		return err
 	}, also)
 }
 
@@ -259,11 +271,14 @@ func (f *folder) inBatches(ctx context.Context, n int, row func(tx *replicate.Tx
 // hold records that a file lies in the folder and is right, and serves it from
 // now on.
 func (f *folder) hold(ctx context.Context, name string, h *heldFile) error {
+	known, ok := f.share.record(name)
 	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
 		if h.Completed.IsZero() {
 			h.Completed = tx.Now()
 		}
-		if name != microsoft.ScanCabName {
+		h.Arrived = h.Completed
+		// What the mesh knows already is not written again by every node.
+		if name != microsoft.ScanCabName && !(ok && known.Root == h.Root && known.SHA256 == h.SHA256) {
 			if err := files.put(tx, name, h.fileRecord); err != nil {
 				return err
 			}
@@ -285,6 +300,7 @@ func (f *folder) hold(ctx context.Context, name string, h *heldFile) error {
 
 // changed tells the catalogue and the pages that states of files changed.
 func (f *folder) changed() {
+	f.share.changed()
 	f.node.cat.stale()
 	f.node.watch.tell("downloads")
 }
@@ -316,6 +332,8 @@ func (f *folder) state(name string) fileState {
 		s.State, s.Note = Queued, "The file is in the folder and is being verified."
 	case ok:
 		s.Note = "The file was deleted on " + clock(at) + "; it is fetched again when a host asks for it."
+	case len(f.share.others(name)) > 0:
+		s.Note = "It is on " + f.share.nameOf(f.share.others(name)[0]) + "."
 	case !f.node.config().Internet:
 		s.Note = "This node does not download from Microsoft."
 	}
@@ -330,6 +348,13 @@ func (f *folder) size() (n int, bytes int64) {
 		bytes += h.Bytes
 	}
 	return len(f.held), bytes
+}
+
+// wakeWorkers makes the downloads look for what they may do.
+func (f *folder) wakeWorkers() {
+	for _, c := range f.work {
+		wake(c)
+	}
 }
 
 // wake makes whoever reads c look again; it never waits.

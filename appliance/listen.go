@@ -17,6 +17,7 @@ import (
 
 	"wuamesh/agentproto"
 	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
 )
 
 // listen takes the sockets that systemd passed, by their names http and
@@ -38,7 +39,8 @@ func listen(cfg Config, log *slog.Logger) (https, plain net.Listener, err error)
 				return nil, fmt.Errorf("give back the socket that systemd passed: %w", err)
 			}
 		}
-		l, err := net.Listen("tcp", addr)
+		conf := net.ListenConfig{Control: swarm.Congestion}
+		l, err := conf.Listen(context.Background(), "tcp", addr)
 		switch {
 		case errors.Is(err, syscall.EADDRINUSE):
 			_, port, _ := net.SplitHostPort(addr)

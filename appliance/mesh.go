@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
 )
 
 // peerProtocol is the application protocol (ALPN) of connections between
@@ -308,7 +309,7 @@ func (a *Appliance) dialPeer(ctx context.Context, nodeID, addr string) (net.Conn
 		}
 		return nil
 	}
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: conf}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second, Control: swarm.Congestion}, Config: conf}
 	return d.DialContext(ctx, "tcp", addr)
 }
 
@@ -351,6 +352,7 @@ func (a *Appliance) peerHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathJoin, a.joinRelayed)
 	mux.HandleFunc("POST "+pathRenew, a.renewPeer)
+	mux.Handle("/swarm/v1/", a.folder.share)
 	return mux
 }
 

@@ -43,11 +43,16 @@ func (a *Appliance) keepCab(ctx context.Context) error {
 	f := a.folder
 	var jitter time.Duration
 	return every(ctx, a.log, cabCheck, func(ctx context.Context) error {
+		if f.newerInMesh() {
+			_, err := f.order(ctx, []order{cabOrder(bySchedule, true)}, nil)
+			return err
+		}
 		if !a.config().Internet {
 			return nil
 		}
+		rank, _ := f.share.rank(microsoft.ScanCabName, f.share.living(), true)
 		f.mu.Lock()
-		due := f.cab.Checked.Add(cabPeriod + jitter)
+		due := f.cab.Checked.Add(cabPeriod + jitter + time.Duration(rank)*cabJitter) // one node asks, and another if it does not
 		if f.held[microsoft.ScanCabName] == nil && !f.doubts[microsoft.ScanCabName] {
 			due = time.Now()
 		}
@@ -90,12 +95,14 @@ func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched 
 	if err != nil {
 		return "", fetched, err
 	}
-	if err := f.replaceCab(ctx, t, v, holding{info.Size(), info.ModTime()}); err != nil {
+	m, err := f.share.describe(ctx, filepath.Join(cabDir, microsoft.ScanCabName))
+	if err != nil {
 		return "", fetched, err
 	}
-	for _, id := range f.node.streams.connected() {
-		f.node.streams.send(id, event{"policy", struct{}{}}) // agents check in and find the new cab
+	if err := f.replaceCab(ctx, t, v, m.Root().String(), holding{Bytes: info.Size(), Modified: info.ModTime()}); err != nil {
+		return "", fetched, err
 	}
+	f.tellAgents()
 	return statusDone, fetched, nil
 }
 
@@ -103,15 +110,21 @@ func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched 
 // goes first: after a crash between the two, finishCab knows the arrived file
 // by it. Readers of the old one read on; who opens one gets file and digest of
 // the same version.
-func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion, h holding) error {
+func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion, root string, h holding) error {
+	file := cabFile(v)
+	file.Root, file.LastModified, file.ETag, file.holding = root, v.LastModified, v.ETag, h
+	known, ok := f.share.record(microsoft.ScanCabName)
 	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		if !ok || known.SHA256 != v.SHA256 {
+			if err := files.put(tx, microsoft.ScanCabName, file.fileRecord); err != nil {
+				return err
+			}
+		}
 		return errors.Join(cabs.put(tx, microsoft.ScanCabName, v), holdings.put(tx, microsoft.ScanCabName, h))
 	})
 	if err != nil {
 		return fmt.Errorf("record the scan cab: %w", err)
 	}
-	file := cabFile(v)
-	file.holding = h
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.root.Rename(filepath.Join(cabDir, microsoft.ScanCabName), microsoft.ScanCabName); err != nil {
@@ -120,7 +133,53 @@ func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion
 	f.cab, f.held[microsoft.ScanCabName] = v, file
 	f.cabNext, t.Size, t.Done = v.Checked.Add(cabPeriod), v.Size, v.Size
 	delete(f.strange, microsoft.ScanCabName)
+	wake(f.share.dirty)
 	return nil
+}
+
+// cabArrived puts a scan cab that came from peers in its place, once it was
+// checked as one from Microsoft is.
+func (f *folder) cabArrived(ctx context.Context, t *task, rec fileRecord) error {
+	defer f.node.watch.tell("cab")
+	r, err := f.root.Open(filepath.Join(cabDir, microsoft.ScanCabName))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	if err := microsoft.CheckCab(r, info.Size()); err != nil {
+		return errors.Join(fmt.Errorf("the scan cab that came from a peer was thrown away: %w", err), f.root.Remove(filepath.Join(cabDir, microsoft.ScanCabName)))
+	}
+	now := time.Now()
+	v := microsoft.CabVersion{ETag: rec.ETag, LastModified: rec.LastModified, Size: rec.Size, SHA256: rec.SHA256, Checked: now, Fetched: now}
+	if err := f.replaceCab(ctx, t, v, rec.Root, holding{Bytes: info.Size(), Modified: info.ModTime()}); err != nil {
+		return err
+	}
+	f.tellAgents()
+	return nil
+}
+
+// tellAgents makes agents check in: they find the new scan cab. Peers hear of
+// it too.
+func (f *folder) tellAgents() {
+	f.share.changed()
+	for _, id := range f.node.streams.connected() {
+		f.node.streams.send(id, event{"policy", struct{}{}})
+	}
+}
+
+// newerInMesh says whether another node has a newer scan cab.
+func (f *folder) newerInMesh() bool {
+	rec, ok := f.share.record(microsoft.ScanCabName)
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	held := f.held[microsoft.ScanCabName]
+	mine := f.cab.Date()
+	theirs := microsoft.CabVersion{LastModified: rec.LastModified}.Date()
+	return ok && (held == nil || held.SHA256 != rec.SHA256 && theirs.After(mine))
 }
 
 // finishCab ends a replacement that a crash interrupted. An arrived cab that

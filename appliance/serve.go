@@ -58,6 +58,11 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 		f.absent(w, r, name, err)
 		return
 	}
+	f.send(w, r, name, file, h)
+}
+
+// send answers with a file that is there, and closes it.
+func (f *folder) send(w http.ResponseWriter, r *http.Request, name string, file *os.File, h *heldFile) {
 	defer file.Close()
 	h.asked.Store(time.Now().Unix())
 	describe(w.Header(), name, h)
@@ -165,14 +170,21 @@ func (f *folder) absent(w http.ResponseWriter, r *http.Request, name string, why
 			Status: http.StatusNotFound, Title: "There is no file " + name + " here.",
 			Hint: "A node holds what its hosts reported as needed and may install; scan the host and ask again.",
 		})
-	case !f.node.config().Internet:
+	case f.online() != nil:
 		later(w, offlineRetry, name+" is not here, and this node does not download from Microsoft.", "Copy the file into the folder, or ask a node with internet = true.")
 	default:
 		wait, err := f.asked(r, name)
 		if err != nil {
 			f.log.WarnContext(r.Context(), "asked-for file not queued", "file", name, "err", err, "cause", why)
 		}
-		later(w, wait, name+" is not here yet; it is queued for download from Microsoft.", "Ask again after the time in Retry-After.")
+		if f.serveArriving(w, r, name) {
+			return
+		}
+		if file, h, err := f.open(name); err == nil { // it came meanwhile
+			f.send(w, r, name, file, h)
+			return
+		}
+		later(w, wait, name+" is not here yet; it is queued"+f.waitingFor(name), "Ask again after the time in Retry-After.")
 	}
 }
 

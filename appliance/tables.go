@@ -19,30 +19,35 @@ import (
 // on two sides of a cut both keep what they did. The verb is in a line's key:
 // contradictory edits both live, and forbid wins.
 var (
-	hosts    = table[hostRecord]{"host/"}       // <host>
-	statuses = table[statusRecord]{"status/"}   // <host>
-	updates  = table[updateRecord]{"update/"}   // <id>/<revision>
-	packages = table[packageRecord]{"package/"} // <name>
-	lines    = table[editRecord]{"line/"}       // <package>/<kind>/<value>/<verb>
-	assigns  = table[editRecord]{"assign/"}     // <package>/group/<name>, <package>/host/<host>
-	groups   = table[groupRecord]{"group/"}     // <name>
-	members  = table[editRecord]{"member/"}     // <group>/<host>
-	commands = table[commandRecord]{"command/"} // <host>/<id>
-	files    = table[fileRecord]{"file/"}       // <name>
-	admins   = table[adminRecord]{"admin/"}     // <name>
-	tokens   = table[tokenRecord]{"token/"}     // <SHA-256 of the secret>
-	audits   = table[AuditEntry]{"audit/"}      // <falling time>-<random>
-	nodes    = table[nodeRecord]{"node/"}       // <node>
-	removals = table[removalRecord]{"removed/"} // <node>: for ever, so that no late edit of the node's record lets it in again
-	anchors  = table[editRecord]{"anchor/"}     // <node>
-	gossips  = table[gossipRecord]{"gossip/"}   // <when, hexadecimal>-<random>
-	seals    = table[sealRecord]{"recovery/"}   // root: its key under the recovery passphrase
+	hosts      = table[hostRecord]{"host/"}       // <host>
+	statuses   = table[statusRecord]{"status/"}   // <host>
+	updates    = table[updateRecord]{"update/"}   // <id>/<revision>
+	packages   = table[packageRecord]{"package/"} // <name>
+	lines      = table[editRecord]{"line/"}       // <package>/<kind>/<value>/<verb>
+	assigns    = table[editRecord]{"assign/"}     // <package>/group/<name>, <package>/host/<host>
+	groups     = table[groupRecord]{"group/"}     // <name>
+	members    = table[editRecord]{"member/"}     // <group>/<host>
+	commands   = table[commandRecord]{"command/"} // <host>/<id>
+	files      = table[fileRecord]{"file/"}       // <name>; of any node's folder
+	leases     = table[leaseRecord]{"lease/"}     // <name>: who downloads it from Microsoft
+	folders    = table[folderRecord]{"folder/"}   // <node>
+	shelves    = table[shelfRecord]{"shelf/"}     // <node>/<part of the names>: what lies in its folder
+	limitPlans = table[Limits]{"limits/"}         // <site, hexadecimal>
+	admins     = table[adminRecord]{"admin/"}     // <name>
+	tokens     = table[tokenRecord]{"token/"}     // <SHA-256 of the secret>
+	audits     = table[AuditEntry]{"audit/"}      // <falling time>-<random>
+	nodes      = table[nodeRecord]{"node/"}       // <node>
+	removals   = table[removalRecord]{"removed/"} // <node>: for ever, so that no late edit of the node's record lets it in again
+	anchors    = table[editRecord]{"anchor/"}     // <node>
+	gossips    = table[gossipRecord]{"gossip/"}   // <when, hexadecimal>-<random>
+	seals      = table[sealRecord]{"recovery/"}   // root: its key under the recovery passphrase
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>
 	tasks       = localTable[Task]{"task/"}             // <id>
 	cabs        = localTable[microsoft.CabVersion]{"cab/"}
 	holdings    = localTable[holding]{"held/"}                // <name>: what lies in the folder and was found right
+	traffics    = localTable[Traffic]{"traffic/"}             // <day>
 	deleted     = localTable[time.Time]{"deleted/"}           // <name>: not fetched until an agent asks
 	answers     = localTable[Answers]{"answers/"}             // node: what the setup page was told
 	authorities = localTable[authorityRecord]{"authority/"}   // root
@@ -98,7 +103,11 @@ type (
 		SHA1      string    `json:"sha1"`
 		SHA256    string    `json:"sha256"`
 		URL       string    `json:"url,omitempty"`
-		Completed time.Time `json:"completed"`
+		Completed time.Time `json:"completed"`      // by the first node that had it
+		Root      string    `json:"root,omitempty"` // of its manifest, hexadecimal
+		// Of the scan cab: what Microsoft said of it.
+		LastModified string `json:"last_modified,omitempty"`
+		ETag         string `json:"etag,omitempty"`
 	}
 	adminRecord struct {
 		Role     Role      `json:"role"`

@@ -42,6 +42,9 @@ type task struct {
 	forced bool // somebody asked for it by name: it stays when no host waits
 	wrong  int  // tries in a row that brought a wrong file
 
+	forcedHere bool // an admin of this node asked: it does not wait for another's turn
+	way        way  // how it comes, once it runs
+
 	sampled time.Time // when Rate was last computed
 	before  int64     // bytes on disk then
 }

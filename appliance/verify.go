@@ -17,6 +17,7 @@ import (
 
 	"wuamesh/appliance/microsoft"
 	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
 )
 
 // verify reads whole what is in doubt, one file at a time, and serves what
@@ -65,11 +66,11 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	got, err := digests(ctx, r)
+	m, err := swarm.Make(ctx, r, info.Size())
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	got.Size = info.Size()
+	got := fileRecord{Size: m.Size, SHA1: hex.EncodeToString(m.SHA1[:]), SHA256: m.SHA256.String(), Root: m.Root().String()}
 	expected, err := f.expected(ctx, name)
 	if err != nil {
 		return err
@@ -91,8 +92,11 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 		f.log.WarnContext(ctx, "wrong file in the folder is deleted", "file", name, "err", errors.New(wrong))
 		return errors.Join(f.removeIf(name, info), f.forget(ctx, []string{name}, nil))
 	}
+	if err := f.share.keepManifest(m); err != nil {
+		return err
+	}
 	f.log.InfoContext(ctx, "file verified", "file", name, "bytes", got.Size)
-	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{info.Size(), info.ModTime()}})
+	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{Bytes: info.Size(), Modified: info.ModTime()}})
 }
 
 // removeIf removes the file unless it was replaced since it was looked at.

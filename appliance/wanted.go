@@ -29,6 +29,7 @@ func (f *folder) lookSoon() { wake(f.look) }
 
 // follow sees every change of the store before its Update returns.
 func (f *folder) follow(list []replicate.Record) {
+	f.share.follow(list)
 	for _, r := range list {
 		switch kind, _, _ := strings.Cut(r.Key, "/"); kind {
 		case "host", "status", "update", "package", "line", "assign", "group", "member":
@@ -73,7 +74,7 @@ func (a *Appliance) keepFiles(ctx context.Context) error {
 // and takes out of the queue what nobody waits for any more; it returns how
 // many it queued. What an admin deleted stays away until an agent asks.
 func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
-	if !f.node.config().Internet {
+	if f.online() != nil {
 		return 0, nil
 	}
 	list := f.node.cat.wanted()

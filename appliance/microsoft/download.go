@@ -35,6 +35,9 @@ type DownloadOptions struct {
 	// Progress is called now and then with the bytes on disk and in all;
 	// total is -1 while unknown.
 	Progress func(done, total int64)
+	// Throttle is called with the bytes that came, before more are read; it
+	// may be nil.
+	Throttle func(ctx context.Context, n int) error
 	// Floor is what must stay free on the disk, in bytes.
 	Floor int64
 }
@@ -244,7 +247,7 @@ func (s *Source) fill(ctx context.Context, p *partial, url string, size int64, o
 	if err := room(p.path, max(total-p.size, 0), o.Floor); err != nil {
 		return 0, err
 	}
-	return p.receive(ctx, resp.Body, total, o.Progress)
+	return p.receive(ctx, resp.Body, total, o)
 }
 
 func firstOf(a, b string) string {
@@ -291,7 +294,7 @@ func (p *partial) accept(resp *http.Response, url string, size int64) (int64, er
 }
 
 // receive appends the body, bounded by the size the header told.
-func (p *partial) receive(ctx context.Context, body io.ReadCloser, total int64, progress func(done, total int64)) (fetched int64, err error) {
+func (p *partial) receive(ctx context.Context, body io.ReadCloser, total int64, o DownloadOptions) (fetched int64, err error) {
 	if _, err := p.Seek(p.size, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("write the partial file: %w", err)
 	}
@@ -319,12 +322,17 @@ func (p *partial) receive(ctx context.Context, body io.ReadCloser, total int64, 
 			return fetched, fmt.Errorf("write the partial file: %w", err)
 		}
 		p.size, fetched = p.size+int64(n), fetched+int64(n)
-		if progress != nil && (rerr != nil || time.Since(told) > 250*time.Millisecond) {
-			progress(p.size, total)
+		if o.Progress != nil && (rerr != nil || time.Since(told) > 250*time.Millisecond) {
+			o.Progress(p.size, total)
 			told = time.Now()
 		}
 		if rerr == io.EOF && (total < 0 || p.size == total) {
 			return fetched, nil
+		}
+		if o.Throttle != nil && rerr == nil {
+			watchdog.Stop() // a limit may hold for hours
+			rerr = o.Throttle(ctx, n)
+			watchdog.Reset(stall)
 		}
 		if rerr != nil {
 			if ctx.Err() != nil {

@@ -18,6 +18,10 @@ const (
 	pathHave     = pathPrefix + "have"
 	pathPiece    = pathPrefix + "piece/"    // <digest>/<number>
 	pathManifest = pathPrefix + "manifest/" // <digest>
+
+	// headerHelp marks a request that was made because the peer was idle: it
+	// does not make it busy.
+	headerHelp = "Swarm-Help"
 )
 
 const (
@@ -119,7 +123,7 @@ func (s *Swarm) ask(ctx context.Context, client *http.Client, p Peer, q *questio
 }
 
 func askHave(ctx context.Context, client *http.Client, peer string, q *question) (*answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+peer+pathHave, bytes.NewReader(q.encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+peer+pathHave, bytes.NewReader(q.encode()))
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", peer, err)
 	}
@@ -145,10 +149,13 @@ func (s *Swarm) getPiece(ctx context.Context, r Request, class Class, b []byte) 
 	defer cancel(nil)
 	watchdog := time.AfterFunc(stallTime, func() { cancel(errStalled) })
 	defer watchdog.Stop()
-	url := "https://" + r.Peer + pathPiece + r.File.String() + "/" + strconv.Itoa(r.Piece)
+	url := "http://" + r.Peer + pathPiece + r.File.String() + "/" + strconv.Itoa(r.Piece)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return after, err
+	}
+	if r.why == byHelp {
+		req.Header.Set(headerHelp, "1")
 	}
 	resp, err := s.Transport(r.Peer).RoundTrip(req)
 	if err != nil {
@@ -202,7 +209,7 @@ func (s *Swarm) FetchManifest(ctx context.Context, d, root Digest) (*Manifest, e
 func (s *Swarm) manifestOf(ctx context.Context, p Peer, d Digest) (*Manifest, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+p.ID+pathManifest+d.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.ID+pathManifest+d.String(), nil)
 	if err != nil {
 		return nil, err
 	}

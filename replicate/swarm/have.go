@@ -37,19 +37,22 @@ type question struct {
 	busy  bool // what it last said
 	files []Digest
 	seen  map[Digest]seen
+	of    map[Digest]*transfer // that seen belongs to: one that began anew knows nothing
 }
 
 // update takes in which files are active.
 func (q *question) update(transfers map[Digest]*transfer) {
 	q.files = q.files[:0]
-	known := q.seen
-	q.seen = map[Digest]seen{}
+	known, of := q.seen, q.of
+	q.seen, q.of = map[Digest]seen{}, map[Digest]*transfer{}
 	for d, t := range transfers {
-		if t.part != nil && len(q.files) < activeMost {
-			q.files = append(q.files, d)
-			if k, ok := known[d]; ok {
-				q.seen[d] = k
-			}
+		if t.part == nil || len(q.files) == activeMost {
+			continue
+		}
+		q.files = append(q.files, d)
+		q.of[d] = t
+		if k, ok := known[d]; ok && of[d] == t {
+			q.seen[d] = k
 		}
 	}
 }

@@ -59,7 +59,9 @@ func BenchmarkRelay(b *testing.B) {
 			S := tt.work.total() * 8 / 1e6 // Mbit
 			bound := max(S/tt.origin.up, S/tt.branch.down, n*S/(tt.origin.up+n*tt.branch.up))
 			for b.Loop() {
-				took, sent, peak := swarmRun(b, newRelay(b, lines...), tt.work)
+				r := newRelay(b, lines...)
+				took, sent, peak := swarmRun(b, r, tt.work)
+				r.close()
 				b.ReportMetric(took.Seconds()/bound, "xbound")
 				b.ReportMetric(sent/tt.work.total(), "xsent")
 				b.ReportMetric(float64(peak)/1024, "MB-peak")
@@ -245,7 +247,7 @@ func runNode(text string) error {
 		var failed atomic.Pointer[error]
 		for i, m := range list {
 			wg.Go(func() {
-				if err := s.Fetch(ctx, m, swarm.FetchOptions{Name: strconv.Itoa(i), Done: func(context.Context) error { hold(i); return nil }}); err != nil {
+				if _, err := s.Fetch(ctx, m, swarm.FetchOptions{Name: strconv.Itoa(i), Done: func(context.Context) error { hold(i); return nil }}); err != nil {
 					failed.Store(&err)
 				}
 			})
@@ -286,7 +288,7 @@ type chacha struct {
 func (c *chacha) Read(b []byte) (int, error) {
 	if len(c.rest) == 0 {
 		c.n++
-		c.rest = content(64<<10, c.seed<<32^c.n*2654435761)
+		c.rest = content(64<<10, c.seed<<32|c.n)
 	}
 	n := copy(b, c.rest)
 	c.rest = c.rest[n:]

@@ -24,7 +24,10 @@ import (
 // programs over the kernel's real TCP. It needs root.
 type relay struct {
 	places []*place
+	close  func()
 }
+
+var relays atomic.Int64 // in this process, for their namespaces' names
 
 // A place is one namespace, at 10.77.0.<n>, and its line.
 type place struct {
@@ -71,7 +74,8 @@ func newRelay(t testing.TB, lines ...linespec) *relay {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &relay{}
 	var wg sync.WaitGroup
-	t.Cleanup(func() {
+	number := relays.Add(1)
+	r.close = sync.OnceFunc(func() {
 		cancel()
 		for _, p := range r.places {
 			if p.tun != nil {
@@ -81,8 +85,9 @@ func newRelay(t testing.TB, lines ...linespec) *relay {
 		}
 		wg.Wait()
 	})
+	t.Cleanup(r.close)
 	for i, l := range lines {
-		p := &place{ns: fmt.Sprintf("sw%d-%d", os.Getpid(), i+1), addr: fmt.Sprintf("10.77.0.%d", i+1), delay: l.delay, loss: l.loss}
+		p := &place{ns: fmt.Sprintf("sw%d-%d-%d", os.Getpid(), number, i+1), addr: fmt.Sprintf("10.77.0.%d", i+1), delay: l.delay, loss: l.loss}
 		p.up = queue{rate: l.up * 1e6 / 8, ch: make(chan packet, 4096)}
 		p.down = queue{rate: l.down * 1e6 / 8, ch: make(chan packet, 4096)}
 		r.places = append(r.places, p)

@@ -640,14 +640,16 @@ func (s *scheduler) start(f *fileState, p *peerState, i int, now time.Time, why 
 	return r
 }
 
-// help is rule 5: one request at a time of each idle seed.
+// help is rule 5: two requests at a time of each idle seed. They do not make
+// it busy, so that it goes on until an owner asks.
 func (s *scheduler) help(peers []*peerState, now time.Time, start []Request) []Request {
+	carried := func(f *fileState, _ *peerState, i int) bool { return f.near[i] == 0 && f.carries(s, i) }
 	for _, p := range peers {
-		if p.lan || !p.idle || p.flying > 0 || p.class != 2 {
-			continue
-		}
-		carried := func(f *fileState, _ *peerState, i int) bool { return f.near[i] == 0 && f.carries(s, i) }
-		if f, i := s.pick(p, carried); f != nil {
+		for !p.lan && p.idle && p.class == 2 && p.flying < windowLeast {
+			f, i := s.pick(p, carried)
+			if f == nil {
+				break
+			}
 			start = append(start, s.start(f, p, i, now, byHelp))
 		}
 	}

@@ -167,8 +167,10 @@ func (s *Swarm) servePiece(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Too many pieces are being sent.", http.StatusServiceUnavailable)
 		return
 	}
-	s.upload(1)
-	defer s.upload(-1)
+	if r.Header.Get(headerHelp) == "" {
+		s.upload(1)
+		defer s.upload(-1)
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	buf := s.buffers.Get().(*[]byte)

@@ -208,7 +208,9 @@ func (s *sim) request(n *simNode, r Request) {
 			s.after(rtt/2, func() { n.sched.failed(r.ID, failedGone, time.Time{}, s.now); s.think(n) })
 			return
 		}
-		s.upload(p, 1)
+		if r.why != byHelp {
+			s.upload(p, 1)
+		}
 		var end time.Time
 		if n.site == p.site {
 			_, end = p.lan.send(r.Size, s.now)
@@ -231,7 +233,9 @@ func (s *sim) request(n *simNode, r Request) {
 
 func (s *sim) deliver(n, p *simNode, r Request, at time.Time) {
 	s.after(at.Sub(s.now), func() {
-		s.upload(p, -1)
+		if r.why != byHelp {
+			s.upload(p, -1)
+		}
 		if !n.dead && !p.dead {
 			s.arrive(n, r)
 		}

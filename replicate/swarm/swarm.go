@@ -166,6 +166,13 @@ func (s *Swarm) stopAll() {
 // second anyway.
 func (s *Swarm) PeersChanged() { s.poke() }
 
+// Changed tells peers that this node holds other files than before.
+func (s *Swarm) Changed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellNews()
+}
+
 func (s *Swarm) poke() {
 	select {
 	case s.kick <- struct{}{}:
@@ -213,12 +220,12 @@ func (s *Swarm) cancel(ids []uint64) {
 }
 
 // Fetch brings a file into the folder and returns when it is there, whole,
-// right and durable. Whoever asks for a file that is being fetched joins in;
+// right and durable; fetched is how many bytes came from peers. Whoever asks for a file that is being fetched joins in;
 // when nobody wants it any more it stops, and goes on where it was the next
 // time. [ErrWrong] is a manifest that lies; [*FullError] a disk without room.
-func (s *Swarm) Fetch(ctx context.Context, m *Manifest, o FetchOptions) error {
+func (s *Swarm) Fetch(ctx context.Context, m *Manifest, o FetchOptions) (fetched int64, err error) {
 	if err := m.Check(); err != nil {
-		return err
+		return 0, err
 	}
 	s.mu.Lock()
 	t := s.transfers[m.SHA256]
@@ -234,10 +241,13 @@ func (s *Swarm) Fetch(ctx context.Context, m *Manifest, o FetchOptions) error {
 	defer s.leave(t)
 	select {
 	case <-t.done:
-		return t.err
+		err = t.err
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.fetched, err
 }
 
 // leave ends a transfer that nobody waits for any more.
@@ -388,6 +398,7 @@ func (s *Swarm) request(ctx context.Context, r Request) {
 			return
 		}
 	}
+	stopped := ctx.Err() != nil
 	s.mu.Lock()
 	s.cancels[r.ID]()
 	delete(s.cancels, r.ID)
@@ -414,7 +425,7 @@ func (s *Swarm) request(ctx context.Context, r Request) {
 		if s.Lied != nil {
 			s.Lied(r.Peer, r.File)
 		}
-	} else if err != nil && ctx.Err() == nil {
+	} else if err != nil && !stopped {
 		s.Log.Debug("piece not fetched", "peer", r.Peer, "digest", r.File, "piece", r.Piece, "err", err)
 	}
 }

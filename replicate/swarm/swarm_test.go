@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -167,7 +168,9 @@ func (n *node) put(name string, size int, seed uint64) *swarm.Manifest {
 
 func content(size int, seed uint64) []byte {
 	b := make([]byte, size)
-	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	rand.NewChaCha8(key).Read(b)
 	return b
 }
 
@@ -178,7 +181,8 @@ func (n *node) hold(name string, m *swarm.Manifest) {
 }
 
 func (n *node) fetch(ctx context.Context, name string, m *swarm.Manifest) error {
-	return n.Fetch(ctx, m, swarm.FetchOptions{Name: name, Done: func(context.Context) error { n.hold(name, m); return nil }})
+	_, err := n.Fetch(ctx, m, swarm.FetchOptions{Name: name, Done: func(context.Context) error { n.hold(name, m); return nil }})
+	return err
 }
 
 func (n *node) check(name string, want []byte) {

@@ -1,0 +1,285 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
+)
+
+// A lease says which node downloads a file from Microsoft. Its holder renews
+// it; when it is silent the next one goes on. Two who hold one at the same
+// time, on two sides of a cut, download the file twice, which harms nobody and
+// is counted.
+type leaseRecord struct {
+	Node  string    `json:"node"`
+	Until time.Time `json:"until"`
+}
+
+const (
+	leaseTime  = 60 * time.Second
+	leaseRenew = 20 * time.Second
+	lookAgain  = 15 * time.Second // at who downloads and who has a file
+	sourceless = 60 * time.Second // a fetch without any source is given up after it
+)
+
+// A way is how a file comes to this node.
+type way int
+
+const (
+	byWaiting way = iota
+	byPeers
+	byMicrosoft
+)
+
+// way decides how a task's file comes here, or says in a sentence what it
+// waits for; cab is the digest of the scan cab that is here. The folder's lock
+// may be held.
+func (s *sharing) way(t *task, living map[string]bool, cab string, now time.Time) (way, string) {
+	internet := s.f.node.config().Internet
+	if t.Kind == kindScan {
+		return s.wayOfCab(living, cab, internet)
+	}
+	if _, known := s.record(t.File); known && s.swarm.Load() != nil {
+		if slices.ContainsFunc(s.others(t.File), func(id string) bool { return living[id] }) {
+			return byPeers, ""
+		}
+		if others := s.others(t.File); len(others) > 0 && !internet {
+			return byWaiting, "It is on " + s.nameOf(others[0]) + ", which cannot be reached now."
+		}
+	}
+	self := s.f.node.db.NodeID()
+	s.mu.RLock()
+	lease, leased := s.leases[t.File]
+	s.mu.RUnlock()
+	if leased && lease.Node != self && lease.Until.After(now) && lease.Until.Before(now.Add(2*leaseTime)) && living[lease.Node] {
+		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
+	}
+	rank, first := s.rank(t.File, living, internet)
+	switch {
+	case rank < 0 && first == "":
+		return byWaiting, "No node that may download from Microsoft can be reached."
+	case rank < 0:
+		return byWaiting, s.nameOf(first) + " will download it from Microsoft."
+	case rank > 0 && !t.forcedHere && now.Sub(t.Queued) < time.Duration(rank)*leaseTime:
+		return byWaiting, s.nameOf(first) + " will download it from Microsoft; this node does if it does not."
+	}
+	return byMicrosoft, ""
+}
+
+// wayOfCab is way for the scan cab: from a peer that has a newer one, else
+// one of the internet nodes asks Microsoft.
+func (s *sharing) wayOfCab(living map[string]bool, have string, internet bool) (way, string) {
+	rec, known := s.record(microsoft.ScanCabName)
+	if known && rec.SHA256 != have && s.swarm.Load() != nil && slices.ContainsFunc(s.others(microsoft.ScanCabName), func(id string) bool { return living[id] }) {
+		return byPeers, ""
+	}
+	if internet {
+		return byMicrosoft, ""
+	}
+	return byWaiting, "No node with a newer one can be reached."
+}
+
+// rank is this node's turn among those that may download a file from
+// Microsoft, 0 for the first, -1 when it is not one of them; and who is
+// first. Every node finds the same order (rendezvous hashing).
+func (s *sharing) rank(file string, living map[string]bool, internet bool) (rank int, first string) {
+	self := s.f.node.db.NodeID()
+	var list []string
+	if internet {
+		list = append(list, self)
+	}
+	s.mu.RLock()
+	for id, r := range s.folders {
+		if id != self && r.Internet && living[id] {
+			list = append(list, id)
+		}
+	}
+	s.mu.RUnlock()
+	weight := func(id string) uint64 {
+		sum := sha256.Sum256([]byte(file + "\x00" + id))
+		return binary.BigEndian.Uint64(sum[:])
+	}
+	slices.SortFunc(list, func(x, y string) int { return cmp.Or(cmp.Compare(weight(y), weight(x)), strings.Compare(x, y)) })
+	if len(list) == 0 {
+		return -1, ""
+	}
+	return slices.Index(list, self), list[0]
+}
+
+// holdLease takes the lease of a file and renews it until release is called.
+// A node on its own needs none.
+func (s *sharing) holdLease(ctx context.Context, file string) (release func()) {
+	if s.f.node.mesh.Load() == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	put := func(ctx context.Context) error {
+		return s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+			return leases.put(tx, file, leaseRecord{s.f.node.db.NodeID(), tx.Now().Add(leaseTime)})
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		every(ctx, s.f.log, leaseRenew, put)
+	}()
+	return func() {
+		cancel()
+		<-done
+		err := s.f.node.db.Update(context.WithoutCancel(ctx), func(tx *replicate.Tx) error { return leases.del(tx, file) })
+		if err != nil {
+			s.f.log.Warn("lease not given back; it ends by itself", "file", file, "err", err)
+		}
+	}
+}
+
+// fetchFromPeers brings a file that other nodes have.
+func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, fetched int64, err error) {
+	sw := s.swarm.Load()
+	rec, ok := s.record(t.File)
+	if !ok || sw == nil {
+		return "", 0, errNoSource
+	}
+	m, err := s.manifestFor(ctx, sw, rec)
+	if err != nil {
+		return "", 0, err
+	}
+	if err := s.agrees(t.File, m); err != nil {
+		return "", 0, err
+	}
+	name, done := t.File, func(ctx context.Context) error { return s.arrived(ctx, t.File, rec) }
+	if t.Kind == kindScan {
+		if err := s.f.root.MkdirAll(cabDir, 0o755); err != nil {
+			return "", 0, err
+		}
+		name, done = filepath.Join(cabDir, microsoft.ScanCabName), func(ctx context.Context) error { return s.f.cabArrived(ctx, t, rec) }
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go s.watchFetch(ctx, cancel, sw, t, m.SHA256)
+	fetched, err = sw.Fetch(ctx, m, swarm.FetchOptions{Name: name, Priority: urgency(t), Done: done})
+	s.f.mu.Lock()
+	t.Waiting, t.NextTry = "", time.Time{}
+	s.f.mu.Unlock()
+	var full *swarm.FullError
+	switch {
+	case errors.As(err, &full):
+		return "", fetched, &microsoft.FullError{Free: s.f.free(), Need: full.Need}
+	case err != nil:
+		return "", fetched, errors.Join(err, context.Cause(ctx))
+	}
+	s.f.mu.Lock()
+	t.Size, t.Done = m.Size, m.Size
+	s.f.mu.Unlock()
+	return statusDone, fetched, nil
+}
+
+var errNoSource = errors.New("no node that has the file can be reached")
+
+// manifestFor is the manifest of a file as its record says.
+func (s *sharing) manifestFor(ctx context.Context, sw *swarm.Swarm, rec fileRecord) (*swarm.Manifest, error) {
+	d, err := swarm.ParseDigest(rec.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	root, err := swarm.ParseDigest(rec.Root)
+	if err != nil {
+		return nil, err
+	}
+	if m, err := s.manifest(d); err == nil && m.Root() == root {
+		return m, nil
+	}
+	m, err := sw.FetchManifest(ctx, d, root)
+	if err != nil {
+		return nil, err
+	}
+	return m, s.keepManifest(m)
+}
+
+// agrees refuses a manifest that contradicts what hosts reported of the file
+// or what its name says.
+func (s *sharing) agrees(name string, m *swarm.Manifest) error {
+	if name == microsoft.ScanCabName {
+		return nil // its signature is checked
+	}
+	w, _ := s.f.node.cat.fileNamed(name)
+	w.Name = name
+	want := w.download()
+	if want.SHA1 == nil {
+		if _, sum, err := microsoft.NameFromURL(name); err == nil {
+			want.SHA1 = sum
+		}
+	}
+	switch {
+	case want.Size > 0 && want.Size != m.Size:
+		return &microsoft.MismatchError{Name: name, What: "size", Want: fmt.Sprint(want.Size), Got: fmt.Sprint(m.Size)}
+	case want.SHA256 != nil && !slices.Equal(want.SHA256, m.SHA256[:]):
+		return &microsoft.MismatchError{Name: name, What: "SHA-256", Want: fmt.Sprintf("%x", want.SHA256), Got: m.SHA256.String()}
+	case want.SHA1 != nil && !slices.Equal(want.SHA1, m.SHA1[:]):
+		return &microsoft.MismatchError{Name: name, What: "SHA-1", Want: fmt.Sprintf("%x", want.SHA1), Got: fmt.Sprintf("%x", m.SHA1)}
+	}
+	return nil
+}
+
+// watchFetch shows how a fetch goes on, and ends one that has no source left.
+func (s *sharing) watchFetch(ctx context.Context, cancel context.CancelCauseFunc, sw *swarm.Swarm, t *task, d swarm.Digest) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	alone := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		v, ok := sw.Transfer(d)
+		if !ok {
+			return
+		}
+		now := time.Now()
+		s.f.mu.Lock()
+		t.progress(v.Done, v.Size, now)
+		t.Rate, t.Waiting, t.NextTry = v.Rate, v.Waiting, v.NextTime
+		s.f.mu.Unlock()
+		s.f.node.watch.tell("downloads")
+		if v.Sources > 0 || v.Flying > 0 {
+			alone = now
+		} else if now.Sub(alone) > sourceless {
+			cancel(errNoSource)
+		}
+	}
+}
+
+// urgency orders fetches: what an agent asks for now, then what most wait
+// for. Ten minutes of waiting count as one step.
+func urgency(t *task) int {
+	if t.Kind == kindScan {
+		return 1000
+	}
+	n := 0
+	for hosts := t.hosts; hosts > 0; hosts /= 2 {
+		n += 2
+	}
+	return n
+}
+
+// arrived holds a file that came from peers.
+func (s *sharing) arrived(ctx context.Context, name string, rec fileRecord) error {
+	info, err := s.f.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	rec.Completed = time.Now().UTC()
+	return s.f.hold(ctx, name, &heldFile{fileRecord: rec, holding: holding{Bytes: info.Size(), Modified: info.ModTime()}})
+}

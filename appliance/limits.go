@@ -1,0 +1,217 @@
+package appliance
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
+)
+
+// Limits are how fast the nodes of a site may use its lines. All nodes of the
+// site share its WAN line; each takes its part.
+type Limits struct {
+	WANDown swarm.Plan `json:"wan_down"` // from nodes of other sites
+	WANUp   swarm.Plan `json:"wan_up"`   // to nodes of other sites
+	LANDown swarm.Plan `json:"lan_down"`
+	LANUp   swarm.Plan `json:"lan_up"`
+	Source  swarm.Plan `json:"microsoft"` // from Microsoft
+}
+
+func (l Limits) check() error {
+	for name, p := range map[string]swarm.Plan{"wan_down": l.WANDown, "wan_up": l.WANUp, "lan_down": l.LANDown, "lan_up": l.LANUp, "microsoft": l.Source} {
+		if err := p.Check(); err != nil {
+			return &Problem{Kind: Invalid, Field: name, Msg: "The limit " + name + " does not hold: " + err.Error() + "."}
+		}
+	}
+	return nil
+}
+
+// SiteLimits are the limits of a site; those of this node's for an empty name.
+func (a *Appliance) SiteLimits(ctx context.Context, site string) (l Limits, err error) {
+	if site == "" {
+		site = a.folder.share.site()
+	}
+	err = a.db.View(ctx, func(tx *replicate.Tx) error {
+		l, _, err = limitPlans.find(tx, hex.EncodeToString([]byte(site)))
+		return err
+	})
+	return l, err
+}
+
+// SetSiteLimits changes the limits of a site; its nodes go by them at once.
+func (a *Appliance) SetSiteLimits(ctx context.Context, by Actor, site string, l Limits) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	if site == "" {
+		site = a.folder.share.site()
+	}
+	if err := l.check(); err != nil {
+		return err
+	}
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		was, _, err := limitPlans.find(tx, hex.EncodeToString([]byte(site)))
+		if err != nil {
+			return err
+		}
+		if err := limitPlans.put(tx, hex.EncodeToString([]byte(site)), l); err != nil {
+			return err
+		}
+		return a.audit(tx, by, "set limits", "site "+site, was.String(), l.String())
+	})
+	if err == nil {
+		a.log.InfoContext(ctx, "limits of a site changed", "site", site, "limits", l.String(), "by", by.Name)
+	}
+	return err
+}
+
+// String says the limits for people.
+func (l Limits) String() string {
+	text := ""
+	for _, p := range []struct {
+		name string
+		swarm.Plan
+	}{{"WAN down", l.WANDown}, {"WAN up", l.WANUp}, {"LAN down", l.LANDown}, {"LAN up", l.LANUp}, {"Microsoft", l.Source}} {
+		if p.Rate == 0 && p.Month == 0 && len(p.Windows) == 0 {
+			continue
+		}
+		if text != "" {
+			text += "; "
+		}
+		text += p.name + " " + rateText(p.Rate)
+		if n := len(p.Windows); n > 0 {
+			text += fmt.Sprintf(", %d windows", n)
+		}
+		if p.Month > 0 {
+			text += ", " + bytesText(p.Month) + " a month"
+		}
+	}
+	if text == "" {
+		return "no limit"
+	}
+	return text
+}
+
+func rateText(rate int64) string {
+	switch rate {
+	case 0:
+		return "without limit"
+	case swarm.Never:
+		return "never"
+	}
+	return fmt.Sprintf("%.1f Mbit/s", float64(rate)*8/1e6)
+}
+
+// limit applies the record of this node's site. The sharing's lock is held.
+func (s *sharing) limit(r replicate.Record) {
+	var l Limits
+	if !r.Deleted && decode(r.Key, r.Value, &l) != nil {
+		return
+	}
+	s.limits.Set(swarm.WAN, swarm.Down, l.WANDown)
+	s.limits.Set(swarm.WAN, swarm.Up, l.WANUp)
+	s.limits.Set(swarm.LAN, swarm.Down, l.LANDown)
+	s.limits.Set(swarm.LAN, swarm.Up, l.LANUp)
+	s.limits.Set(swarm.Source, swarm.Down, l.Source)
+}
+
+// Traffic is what a node moved on one day, in bytes.
+type Traffic struct {
+	Day       string           `json:"day"` // 2006-01-02, local time
+	Microsoft int64            `json:"microsoft"`
+	WANDown   int64            `json:"wan_down"`
+	WANUp     int64            `json:"wan_up"`
+	LANDown   int64            `json:"lan_down"`
+	LANUp     int64            `json:"lan_up"`
+	Agents    int64            `json:"agents"`
+	Peers     map[string]int64 `json:"peers,omitempty"` // from each node, by its name
+}
+
+// Saved is what the site's line did not carry because the node was there:
+// what agents took, less what the folder took in over the WAN.
+func (t Traffic) Saved() int64 { return max(t.Agents-t.Microsoft-t.WANDown, 0) }
+
+func (t *Traffic) add(u Traffic, sign int64) {
+	t.Microsoft += sign * u.Microsoft
+	t.WANDown += sign * u.WANDown
+	t.WANUp += sign * u.WANUp
+	t.LANDown += sign * u.LANDown
+	t.LANUp += sign * u.LANUp
+	t.Agents += sign * u.Agents
+	for name, n := range u.Peers {
+		if t.Peers == nil {
+			t.Peers = map[string]int64{}
+		}
+		t.Peers[name] += sign * n
+	}
+}
+
+// trafficNow is what was moved since the start.
+func (s *sharing) trafficNow() Traffic {
+	t := Traffic{
+		Microsoft: s.f.upstream.Load(), Agents: s.f.sent.Load(),
+		WANDown: s.limits.Moved(swarm.WAN, swarm.Down), WANUp: s.limits.Moved(swarm.WAN, swarm.Up),
+		LANDown: s.limits.Moved(swarm.LAN, swarm.Down), LANUp: s.limits.Moved(swarm.LAN, swarm.Up),
+		Peers: map[string]int64{},
+	}
+	if sw := s.swarm.Load(); sw != nil {
+		for id, n := range sw.From() {
+			t.Peers[s.nameOf(id)] += n
+		}
+	}
+	return t
+}
+
+// trafficDays is how long the days' figures are kept.
+const trafficDays = 92
+
+// saveTraffic adds what was moved since the last time to the day's figures.
+func (s *sharing) saveTraffic(ctx context.Context) error {
+	now := s.trafficNow()
+	s.mu.Lock()
+	since := now
+	since.Peers = nil
+	since.add(Traffic{Peers: now.Peers}, 1)
+	since.add(s.counted, -1)
+	s.mu.Unlock()
+	day := time.Now().Format(time.DateOnly)
+	err := s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		t, _, err := traffics.find(tx, day)
+		if err != nil {
+			return err
+		}
+		t.Day = day
+		t.add(since, 1)
+		return errors.Join(traffics.put(tx, day, t), traffics.del(tx, time.Now().AddDate(0, 0, -trafficDays).Format(time.DateOnly)))
+	})
+	if err != nil {
+		return fmt.Errorf("record the day's traffic: %w", err)
+	}
+	s.mu.Lock()
+	s.counted = now
+	s.mu.Unlock()
+	return nil
+}
+
+// Traffic lists the last days, the newest first, the current one included.
+func (a *Appliance) Traffic(ctx context.Context, days int) (list []Traffic, err error) {
+	if err := a.folder.share.saveTraffic(ctx); err != nil {
+		return nil, err
+	}
+	err = a.db.View(ctx, func(tx *replicate.Tx) error {
+		for r, err := range traffics.all(tx) {
+			if err != nil {
+				return err
+			}
+			list = append(list, r.value)
+		}
+		return nil
+	})
+	sort.Slice(list, func(i, j int) bool { return list[i].Day > list[j].Day })
+	return list[:min(len(list), days)], err
+}

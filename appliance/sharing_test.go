@@ -1,0 +1,165 @@
+package appliance_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
+	"wuamesh/replicate/swarm"
+)
+
+// branches starts one mesh of nodes, at sites of their own, that all would ask
+// the same Microsoft; those whose name begins with "hq" may.
+func branches(t testing.TB, fileBytes int, names ...string) (*microsofttest.World, []*site) {
+	t.Helper()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: int64(fileBytes)})
+	srv := httptest.NewServer(world)
+	t.Cleanup(srv.Close)
+	var list []*site
+	for _, name := range names {
+		s := startIn(t, t.TempDir(), world, srv.URL, func(c *appliance.Config) {
+			c.Name, c.Site, c.Internet = name, name, name[:2] == "hq"
+		})
+		if len(list) > 0 {
+			s.joinTo(t, list[0])
+		}
+		list = append(list, s)
+	}
+	return world, list
+}
+
+// TestAFileCrossesOnce has a host of a branch without internet need files:
+// one node downloads each from Microsoft once, the others take it from peers,
+// and every node serves it.
+func TestAFileCrossesOnce(t *testing.T) {
+	t.Parallel()
+	world, list := branches(t, 300_000, "hq-01", "hq-02", "brs-01", "lor-01")
+	names := list[2].wants(t, 2)
+	for _, name := range names {
+		for _, s := range list {
+			eventually(t, s.NodeName()+" serves "+name, s.serves(name))
+			s.has(t, name, status("done"))
+		}
+	}
+	requests := world.Requests()
+	for _, name := range names {
+		size := int64(0)
+		if info, err := os.Stat(filepath.Join(list[3].dir, "waptwua", name)); err == nil {
+			size = info.Size()
+		}
+		if got := requests[name].Bytes; got != size {
+			t.Errorf("%s of %d bytes: Microsoft sent %d", name, size, got)
+		}
+	}
+	for _, s := range list[2:] {
+		k := s.task(t, names[0])
+		if k.From != "peers" || k.Peers != k.Size || k.Fetched != 0 {
+			t.Errorf("%s: the task is %+v", s.NodeName(), k)
+		}
+	}
+	eventually(t, "the scan cab on a node without internet", list[3].serves("wsusscn2.cab"))
+	days, err := list[3].Traffic(t.Context(), 7)
+	if err != nil || len(days) != 1 || days[0].Microsoft != 0 || days[0].WANDown == 0 {
+		t.Errorf("the days' traffic is %+v, %v", days, err)
+	}
+}
+
+// TestServedWhileArriving has agents ask a branch for a file that comes over a
+// thin line: they get it as it comes, all of it, and it crosses the line once.
+func TestServedWhileArriving(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 3_000_000, "hq-01", "brs-01")
+	hq, branch := list[0], list[1]
+	if err := hq.SetSiteLimits(t.Context(), owner, "brs-01", appliance.Limits{WANDown: swarm.Plan{Rate: swarm.Never}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the limit", func() error {
+		if l, err := branch.SiteLimits(t.Context(), ""); err != nil || l.WANDown.Rate != swarm.Never {
+			return fmt.Errorf("it is %v, %v", l, err)
+		}
+		return nil
+	})
+	name := branch.wants(t, 1)[0]
+	eventually(t, "hq serves it", hq.serves(name))
+	want, err := os.ReadFile(filepath.Join(hq.dir, "waptwua", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	branch.has(t, name, func(k appliance.Task) bool {
+		return k.Status == "running" && k.Waiting != "" && !k.NextTry.IsZero()
+	})
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			from := i * len(want) / 50
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, branch.FolderURL()+name, nil)
+			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != http.StatusPartialContent || !bytes.Equal(got, want[from:]) {
+				t.Errorf("from %d: %s, %d bytes, %v", from, resp.Status, len(got), err)
+			}
+		})
+	}
+	if err := hq.SetSiteLimits(t.Context(), owner, "brs-01", appliance.Limits{WANDown: swarm.Plan{Rate: 2_000_000}}); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	branch.has(t, name, status("done"))
+	eventually(t, "the branch's own copy", branch.serves(name))
+	if days, err := branch.Traffic(t.Context(), 1); err != nil || days[0].WANDown > int64(len(want))*11/10+2_000_000 {
+		t.Errorf("the line carried %+v, %v", days, err)
+	}
+}
+
+// TestAnotherTakesOver has the node whose turn it is vanish: the other one
+// downloads, and a file that rots on a disk is healed from a peer.
+func TestAnotherTakesOver(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 200_000, "hq-01", "hq-02", "brs-01")
+	list[1].stop()
+	names := list[2].wants(t, 2)
+	for _, name := range names {
+		list[2].has(t, name, status("done"))
+	}
+	path := filepath.Join(list[2].dir, "waptwua", names[0])
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteAt([]byte("rot"), 100)
+	f.Close()
+	os.Chtimes(path, time.Time{}, info.ModTime()) // rot does not touch the time
+	list[2].Scrub(t.Context(), names[0])
+	eventually(t, "the healed file", func() error {
+		if err := list[2].serves(names[0])(); err != nil {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err == nil && bytes.Equal(b[100:103], []byte("rot")) {
+			err = fmt.Errorf("it is still rotten")
+		}
+		if err != nil {
+			err = fmt.Errorf("%w; the task is %+v", err, list[2].task(t, names[0]))
+		}
+		return err
+	})
+}
