@@ -111,6 +111,12 @@ func Open(o Options) (*DB, error) {
 		}
 		return nil, fmt.Errorf("open the store in %s: %w; if the disk is sound, restore a backup into an empty directory", o.Dir, err)
 	}
+	return openOn(kv, o)
+}
+
+// openOn makes the store of what Badger holds, as a new process does.
+func openOn(kv *badger.DB, o Options) (*DB, error) {
+	log := o.Log.With("part", "replicate")
 	db := &DB{
 		dir: o.Dir, kv: kv, log: log,
 		jobs: make(chan *job), closing: make(chan struct{}), ended: make(chan struct{}),

@@ -106,6 +106,9 @@ func (s *session) writeFrames() {
 		if len(list) == 0 {
 			continue
 		}
+		if s.m.mangle != nil {
+			list = s.m.mangle(list)
+		}
 		w := bufio.NewWriterSize(st, 16<<10)
 		st.SetWriteDeadline(time.Now().Add(stall))
 		for _, f := range list {

@@ -68,6 +68,7 @@ type Mesh struct {
 	problems problems
 	tell     chan struct{} // links changed
 	changed  chan struct{}
+	mangle   func([][]byte) [][]byte // of tests: what happens to frames
 
 	mu       sync.Mutex
 	sessions map[string]*session   // control lane, by node

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -28,6 +27,7 @@ type simMesh struct {
 	nodes []*simNode
 	log   *slog.Logger
 	tune  func(i int, o *MeshOptions)
+	wall  func(i int) func() time.Time
 }
 
 func (s *simMesh) known() []KnownPeer {
@@ -42,21 +42,24 @@ func (s *simMesh) start(n int) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	for range n {
-		db, err := Open(Options{Dir: s.t.TempDir(), Log: s.log, small: true})
+	if s.wall == nil {
+		s.wall = func(int) func() time.Time { return time.Now }
+	}
+	for i := range n {
+		db, err := Open(Options{Dir: s.t.TempDir(), Log: s.log, small: true, Now: s.wall(i)})
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		s.nodes = append(s.nodes, &simNode{db: db})
 	}
-	known := s.known()
 	for i := range s.nodes {
-		s.run(i, known)
+		s.boot(i)
 	}
 }
 
-func (s *simMesh) run(i int, known []KnownPeer) {
-	n := s.nodes[i]
+// boot starts a node's part in the mesh.
+func (s *simMesh) boot(i int) {
+	n, known := s.nodes[i], s.known()
 	id := n.db.NodeID()
 	o := MeshOptions{
 		DB: n.db, Dial: s.net.dial(id), Known: func() []KnownPeer { return known }, Label: "mesh", Keys: [][]byte{make([]byte, 32)},
@@ -73,12 +76,14 @@ func (s *simMesh) run(i int, known []KnownPeer) {
 		s.t.Fatal(err)
 	}
 	n.mesh = m
+	m.mangle = s.net.mangle
 	s.net.mu.Lock()
 	s.net.nodes[id] = m
 	s.net.mu.Unlock()
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	n.runs.Go(func() { m.Run(ctx) })
+	n.runs.Go(func() { n.db.Run(ctx) })
 }
 
 func (s *simMesh) close() {
@@ -94,6 +99,7 @@ func (s *simMesh) close() {
 	for _, n := range s.nodes {
 		n.db.Close()
 	}
+	time.Sleep(2 * time.Minute) // memberlist's probes under way end
 }
 
 func (n *simNode) put(t testing.TB, key, value string) {
@@ -110,7 +116,7 @@ func (n *simNode) get(key string) string {
 }
 
 func TestTwoNodesPushAndSync(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := &simMesh{t: t, net: newSimNet()}
 		s.tune = func(i int, o *MeshOptions) {
 			o.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -3,7 +3,6 @@ package replicate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -22,7 +21,7 @@ type simNet struct {
 	conns  map[*simConn]bool
 	dials  int
 	bytes  int64
-	addrOf map[string]string
+	mangle func([][]byte) [][]byte // what happens to frames on their way
 }
 
 func newSimNet() *simNet {
@@ -109,7 +108,8 @@ type half struct {
 	delay    time.Duration
 	list     []segment
 	size     int
-	closed   bool
+	closed   bool // by its writer
+	aborted  bool // by its reader
 	silent   bool
 	readEnd  time.Time
 	writeEnd time.Time
@@ -139,6 +139,13 @@ func (h *half) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
+	h.cond.Broadcast()
+}
+
+func (h *half) abort() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed, h.aborted = true, true
 	h.cond.Broadcast()
 }
 
@@ -186,6 +193,9 @@ func (h *half) read(b []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for {
+		if h.aborted {
+			return 0, net.ErrClosed
+		}
 		if len(h.list) > 0 && !h.list[0].at.After(time.Now()) {
 			n := copy(b, h.list[0].b)
 			if h.list[0].b = h.list[0].b[n:]; len(h.list[0].b) == 0 {
@@ -228,7 +238,7 @@ func (c *simConn) Write(b []byte) (int, error) { return c.out.write(b) }
 
 func (c *simConn) Close() error {
 	c.out.close()
-	c.in.close()
+	c.in.abort()
 	c.net.mu.Lock()
 	delete(c.net.conns, c)
 	c.net.mu.Unlock()
@@ -244,5 +254,3 @@ func (c *simConn) SetDeadline(t time.Time) error {
 }
 func (c *simConn) SetReadDeadline(t time.Time) error  { c.in.setEnd(&c.in.readEnd, t); return nil }
 func (c *simConn) SetWriteDeadline(t time.Time) error { c.out.setEnd(&c.out.writeEnd, t); return nil }
-
-var _ = fmt.Sprint

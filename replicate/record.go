@@ -57,10 +57,10 @@ type Sighting struct {
 // newer says whether a replaces b. The order is total: whatever two nodes
 // hold, in whatever order they heard of it, both keep the same one.
 func newer(a, b Record) bool {
-	return cmp.Or(a.Version.Compare(b.Version), flag(a.Deleted)-flag(b.Deleted), bytes.Compare(a.Value, b.Value)) > 0
+	return cmp.Or(a.Version.Compare(b.Version), bit(a.Deleted)-bit(b.Deleted), bytes.Compare(a.Value, b.Value)) > 0
 }
 
-func flag(b bool) int {
+func bit(b bool) int {
 	if b {
 		return 1
 	}
@@ -111,7 +111,7 @@ type change struct {
 func (c change) encode() []byte {
 	format := cmp.Or(c.Format, recordFormat)
 	b := make([]byte, 0, recordHeader+len(c.Version.Writer)+1+16*len(c.Saw)+len(c.Value))
-	b = append(b, format, byte(flag(c.Deleted)*recordDeleted))
+	b = append(b, format, byte(bit(c.Deleted)*recordDeleted))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Version.Clock))
 	b = binary.BigEndian.AppendUint64(b, c.seq)
 	b = append(b, byte(len(c.Version.Writer)))

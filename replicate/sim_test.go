@@ -1,0 +1,380 @@
+package replicate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+var (
+	simSeed  = flag.Uint64("seed", 0, "run this seed of the simulation alone")
+	simSeeds = flag.Int("seeds", 12, "how many seeds of the simulation to run")
+	simNodes = flag.Int("nodes", 0, "how many nodes each simulation has; 0: a few, by the seed")
+)
+
+// bubble runs fn in virtual time. yamux keeps timers in a pool for the whole
+// process, and a timer may not leave its bubble: so the pool is emptied.
+func bubble(t *testing.T, fn func(*testing.T)) {
+	t.Helper()
+	for range 3 {
+		runtime.GC()
+	}
+	synctest.Test(t, fn)
+}
+
+// TestSimulation has admins edit on all sides of a mesh whose network is slow,
+// loses and repeats what it carries, and is cut; whose nodes crash, come back
+// from backups, and have wrong clocks. Afterwards all are equal and nothing
+// that was acknowledged is missing.
+func TestSimulation(t *testing.T) {
+	first, n := uint64(time.Now().UnixNano()), *simSeeds
+	if *simSeed != 0 {
+		first, n = *simSeed, 1
+	}
+	if testing.Short() {
+		n = min(n, 4)
+	}
+	for i := range n {
+		seed := first + uint64(i)
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			bubble(t, func(t *testing.T) { newSim(t, seed).run() })
+		})
+	}
+}
+
+// A sim is one simulation.
+type sim struct {
+	simMesh
+	rng     *rand.Rand
+	seed    uint64
+	skew    map[int]time.Duration
+	edits   []edit
+	backups map[int]backup
+	hub     bool // branches reach headquarters only
+	left    map[string]bool
+	clocks  bool // this run has wrong clocks
+	n       int
+	calm    bool
+}
+
+// An edit is one that was acknowledged.
+type edit struct {
+	node    int
+	key     string
+	value   string // empty: deleted
+	version Version
+	maybe   bool // a restored backup may have lost it
+}
+
+type backup struct {
+	data  []byte
+	edits int // how many edits there were
+}
+
+func newSim(t *testing.T, seed uint64) *sim {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := &sim{rng: rng, seed: seed, skew: map[int]time.Duration{}, backups: map[int]backup{}, left: map[string]bool{}}
+	s.simMesh = simMesh{t: t, net: newSimNet(), log: simLog()}
+	s.hub, s.clocks = rng.IntN(2) == 0, rng.IntN(3) == 0
+	s.n = 3 + rng.IntN(8)
+	if *simNodes > 0 {
+		s.n = *simNodes
+	}
+	s.net.delay = func(from, to string) time.Duration {
+		return time.Duration(1+(len(from)+int(from[0]^to[1]))%80) * time.Millisecond
+	}
+	s.net.mangle = s.mangle
+	s.wall = func(i int) func() time.Time {
+		return func() time.Time { return time.Now().Add(s.skew[i]) }
+	}
+	return s
+}
+
+// simLog shows what nodes log when SIM_LOG is set.
+func simLog() *slog.Logger {
+	if os.Getenv("SIM_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// mangle loses, repeats and swaps frames.
+func (s *sim) mangle(list [][]byte) [][]byte {
+	if s.calm {
+		return list
+	}
+	var out [][]byte
+	for _, f := range list {
+		if f[0] != framePush && f[0] != framePacket {
+			out = append(out, f)
+			continue
+		}
+		switch rand.IntN(20) {
+		case 0:
+		case 1:
+			out = append(out, f, f)
+		case 2:
+			out = append([][]byte{f}, out...)
+		default:
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func (s *sim) run() {
+	defer func() {
+		if s.t.Failed() {
+			s.t.Logf("again: go test ./replicate -run 'TestSimulation' -seed %d -nodes %d", s.seed, s.n)
+		}
+	}()
+	s.recut()
+	s.start(s.n)
+	defer s.close()
+	time.Sleep(30 * time.Second)
+	for range 60 {
+		s.step()
+		time.Sleep(time.Duration(s.rng.IntN(20000)) * time.Millisecond)
+		s.checkPairs()
+	}
+	s.heal()
+	s.check()
+}
+
+func (s *sim) step() {
+	i := s.rng.IntN(s.n)
+	switch k := s.rng.IntN(24); {
+	case k < 15:
+		for range 1 + s.rng.IntN(5) {
+			s.edit(s.rng.IntN(s.n))
+		}
+	case k < 18:
+		s.left = map[string]bool{}
+		for _, n := range s.nodes {
+			s.left[n.db.NodeID()] = s.rng.IntN(2) == 0
+		}
+		s.recut()
+	case k < 20:
+		s.left = map[string]bool{}
+		s.recut()
+	case k < 21:
+		s.crash(i, nil)
+	case k < 22:
+		var b bytes.Buffer
+		if _, err := s.nodes[i].db.kv.Backup(&b, 0); err != nil {
+			s.t.Fatal(err)
+		}
+		s.backups[i] = backup{b.Bytes(), len(s.edits)}
+	case k < 23:
+		if b, ok := s.backups[i]; ok {
+			s.restore(i, b)
+		}
+	case s.clocks:
+		s.skew[i] = []time.Duration{0, 20 * time.Minute, 50 * 365 * 24 * time.Hour, -30 * 365 * 24 * time.Hour, 3 * time.Second}[s.rng.IntN(5)]
+		if s.rng.IntN(2) == 0 {
+			s.crash(i, nil)
+		}
+	}
+}
+
+// recut makes the network what hub and left say.
+func (s *sim) recut() {
+	left := s.left
+	s.net.setCut(func(from, to string) bool {
+		if len(s.nodes) > 0 && s.hub && from != s.nodes[0].db.NodeID() && to != s.nodes[0].db.NodeID() {
+			return true
+		}
+		return left[from] != left[to]
+	})
+}
+
+func (s *sim) edit(i int) {
+	n := len(s.edits)
+	value := fmt.Sprintf("v%d", n)
+	key := fmt.Sprintf("k/%d", s.rng.IntN(8))
+	kind := s.rng.IntN(4)
+	e := edit{node: i, key: key, value: value}
+	err := s.nodes[i].db.Update(context.Background(), func(tx *Tx) error {
+		e.version = tx.Version()
+		switch kind {
+		case 0:
+			e.key = fmt.Sprintf("once/%d", n)
+			return tx.Put(e.key, []byte(value))
+		case 1:
+			e.key = fmt.Sprintf("pair/%d/a", s.rng.IntN(3))
+			return errors.Join(tx.Put(e.key, []byte(value)), tx.Put(strings.TrimSuffix(e.key, "a")+"b", []byte(value)))
+		case 2:
+			e.value = ""
+			return tx.Delete(key)
+		}
+		return tx.Put(key, []byte(value))
+	})
+	if err != nil {
+		s.t.Fatalf("seed %d: edit: %v", s.seed, err)
+	}
+	s.edits = append(s.edits, e)
+}
+
+// crash ends a node as a power cut does and starts it again on what was
+// durable, or on what it is given.
+func (s *sim) crash(i int, kv *badger.DB) {
+	n := s.nodes[i]
+	s.net.kill(n.db.NodeID())
+	n.stop()
+	n.runs.Wait()
+	n.mesh.Close()
+	close(n.db.closing)
+	<-n.db.ended
+	old := n.db.kv
+	if kv == nil {
+		kv = old
+	} else {
+		old.Close()
+	}
+	db, err := openOn(kv, Options{Log: s.log, small: true, Now: s.wall(i)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	*n = simNode{db: db}
+	s.boot(i)
+}
+
+// restore starts a node on an old backup.
+func (s *sim) restore(i int, b backup) {
+	kv, err := badger.Open(badgerOptions(Options{small: true}, s.log))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := kv.Load(bytes.NewReader(b.data), 16); err != nil {
+		s.t.Fatal(err)
+	}
+	for k := b.edits; k < len(s.edits); k++ {
+		if s.edits[k].node == i {
+			s.edits[k].maybe = true
+		}
+	}
+	s.crash(i, kv)
+}
+
+// heal ends all faults and gives the mesh time.
+func (s *sim) heal() {
+	s.left = map[string]bool{}
+	s.recut()
+	s.calm = true
+	clear(s.skew)
+	time.Sleep(10 * time.Minute)
+}
+
+// checkPairs looks for half a change set.
+func (s *sim) checkPairs() {
+	s.t.Helper()
+	for i, n := range s.nodes {
+		n.db.View(context.Background(), func(tx *Tx) error {
+			for p := range 3 {
+				a, _ := tx.Get(fmt.Sprintf("pair/%d/a", p))
+				b, _ := tx.Get(fmt.Sprintf("pair/%d/b", p))
+				if !bytes.Equal(a, b) {
+					s.t.Errorf("seed %d: node %d has half a change set: %s and %s", s.seed, i, a, b)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func (s *sim) check() {
+	s.checkPairs()
+	want := s.nodes[0].dump()
+	for i, n := range s.nodes[1:] {
+		if got := n.dump(); !maps.Equal(got, want) {
+			s.t.Errorf("seed %d: node %d differs from node 0: %s", s.seed, i+1, difference(got, want))
+		}
+		if n.db.Digest() != s.nodes[0].db.Digest() {
+			s.t.Errorf("seed %d: node %d has another digest than node 0", s.seed, i+1)
+		}
+	}
+	s.checkEdits(want)
+	// Nothing is frozen by a version from the future.
+	for k := range 8 {
+		s.nodes[k%s.n].put(s.t, fmt.Sprintf("k/%d", k), "last")
+	}
+	time.Sleep(2 * time.Minute)
+	for i, n := range s.nodes {
+		for k := range 8 {
+			if got := n.get(fmt.Sprintf("k/%d", k)); got != "last" {
+				s.t.Errorf("seed %d: node %d: k/%d is %q after everyone wrote it", s.seed, i, k, got)
+			}
+		}
+	}
+}
+
+// checkEdits looks for every acknowledged edit: it is there, or a later one of
+// its key is.
+func (s *sim) checkEdits(have map[string]string) {
+	newest := map[string]edit{}
+	for _, e := range s.edits {
+		if strings.HasPrefix(e.key, "once/") && !e.maybe && have[e.key] != e.value {
+			s.t.Errorf("seed %d: acknowledged %s=%s is missing (%q)", s.seed, e.key, e.value, have[e.key])
+		}
+		if old, ok := newest[e.key]; !e.maybe && (!ok || old.version.Compare(e.version) < 0) {
+			newest[e.key] = e
+		}
+	}
+	if s.clocks {
+		return // stamped again: the order of edits is another
+	}
+	for key, e := range newest {
+		ok := have[key] == e.value
+		for _, m := range s.edits { // one that a backup lost on one node may live on others
+			ok = ok || m.maybe && m.key == key && m.version.Compare(e.version) > 0 && have[key] == m.value
+		}
+		if !ok {
+			s.t.Errorf("seed %d: %s is %q, last edit was %q on node %d", s.seed, key, have[key], e.value, e.node)
+		}
+	}
+}
+
+func difference(a, b map[string]string) string {
+	var out []string
+	for k, v := range a {
+		if b[k] != v {
+			out = append(out, fmt.Sprintf("%s=%q, not %q", k, v, b[k]))
+		}
+	}
+	for k, v := range b {
+		if _, ok := a[k]; !ok {
+			out = append(out, fmt.Sprintf("%s=%q is missing", k, v))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
+}
+
+// dump is every live record of a node.
+func (n *simNode) dump() map[string]string {
+	all := map[string]string{}
+	n.db.View(context.Background(), func(tx *Tx) error {
+		for r, err := range tx.Scan("") {
+			if err != nil {
+				panic(err)
+			}
+			all[r.Key] = string(r.Value)
+		}
+		return nil
+	})
+	return all
+}
