@@ -13,19 +13,23 @@ import (
 // see all the time either the old or the new of each record.
 type freshCopy struct {
 	db    *DB
-	start uint64            // our own number when it began: later edits stay
 	acked map[string]uint64 // of own logs, what others have
 	keep  map[string]Version
 	given map[string]uint64 // how much of each log came
 }
 
 // beginCopy marks the store, so that an interrupted copy is taken up again
-// and nothing is handed on before it is whole.
+// and nothing is handed on before it is whole. A new epoch begins: what is
+// removed of the old one may be on a third node, and must be taken from there
+// as if another had written it.
 func (db *DB) beginCopy(ctx context.Context, why string) (*freshCopy, error) {
 	f := &freshCopy{db: db, keep: map[string]Version{}, given: map[string]uint64{}}
 	err := db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) error {
-		f.start = db.seq
 		db.fenced.Store(true)
+		db.writer, db.seq = newWriter(db.node), 0
+		if err := b.txn.Set([]byte(vectorPrefix+db.writer), make([]byte, 8)); err != nil {
+			return err
+		}
 		return b.txn.Set([]byte(fenceKey), []byte(why))
 	}})
 	db.vectorMu.RLock()
@@ -36,7 +40,7 @@ func (db *DB) beginCopy(ctx context.Context, why string) (*freshCopy, error) {
 
 // ours says whether a change was made here after the copy began.
 func (f *freshCopy) ours(c change) bool {
-	return c.Version.Writer == f.db.writer && c.seq > f.start
+	return c.Version.Writer == f.db.writer
 }
 
 // unsent says whether a change was made here and is on no other node.
@@ -111,11 +115,14 @@ func (f *freshCopy) finish(ctx context.Context) error {
 		}
 	}
 	return f.db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) error {
+		own := b.have(f.db.writer)
 		for w := range f.db.vector {
 			b.vector[w] = 0 // forgotten, unless it is given
 		}
 		maps.Copy(b.vector, f.given)
-		b.vector[f.db.writer] = f.db.seq
+		if b.vector[f.db.writer] = own; own == 0 {
+			delete(b.vector, f.db.writer)
+		}
 		f.db.fenced.Store(false)
 		return b.txn.Delete([]byte(fenceKey))
 	}})

@@ -187,9 +187,7 @@ func (db *DB) prepare() error {
 		if err := db.forget(txn); err != nil {
 			return err
 		}
-		var epoch [8]byte
-		rand.Read(epoch[:])
-		db.writer = node + "." + hex.EncodeToString(epoch[:])
+		db.writer = newWriter(node)
 		return txn.Set([]byte(vectorPrefix+db.writer), make([]byte, 8))
 	})
 }
@@ -204,6 +202,13 @@ func readVector(txn *badger.Txn) (map[string]uint64, error) {
 		}
 	})
 	return vector, err
+}
+
+// newWriter begins an epoch of a node.
+func newWriter(node string) string {
+	var epoch [8]byte
+	rand.Read(epoch[:])
+	return node + "." + hex.EncodeToString(epoch[:])
 }
 
 // eachEntry calls fn with the entries of the vector and when each last moved,
