@@ -100,9 +100,13 @@ func (a hello) absent(b hello) bool {
 // is as any other.
 func (s *session) takeCopy() {
 	m := s.m
-	m.copying.Lock()
-	defer m.copying.Unlock()
 	defer s.end(errFresh)
+	select {
+	case m.copying <- struct{}{}:
+		defer func() { <-m.copying }()
+	case <-s.ended:
+		return
+	}
 	if s.peerFence != m.id || s.over() {
 		return
 	}

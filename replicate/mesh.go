@@ -64,6 +64,7 @@ type Mesh struct {
 	dialer   *dialer
 	pulls    chan struct{} // one sync at a time brings records in
 	serves   chan struct{} // bounds syncs that hand records out
+	copying  chan struct{} // one fresh copy at a time
 	relayed  chan struct{} // bounds streams passed on for others
 	problems problems
 	tell     chan struct{} // links changed
@@ -76,7 +77,6 @@ type Mesh struct {
 	dropped  map[string]bool
 	contact  map[string]time.Time
 	closed   bool
-	copying  sync.Mutex // one fresh copy at a time
 
 	done    chan struct{}
 	running sync.WaitGroup
@@ -92,7 +92,7 @@ func OpenMesh(o MeshOptions) (*Mesh, error) {
 	m := &Mesh{
 		o: o, db: o.DB, log: o.Log.With("part", "mesh"), id: o.DB.NodeID(), instance: hex.EncodeToString(instance[:]),
 		conns: newConnQueue(), pulls: make(chan struct{}, 1), serves: make(chan struct{}, maxServes),
-		relayed: make(chan struct{}, maxRelayed), tell: make(chan struct{}, 1), changed: make(chan struct{}, 1), done: make(chan struct{}),
+		copying: make(chan struct{}, 1), relayed: make(chan struct{}, maxRelayed), tell: make(chan struct{}, 1), changed: make(chan struct{}, 1), done: make(chan struct{}),
 		sessions: map[string]*session{}, bulk: map[string][]*session{}, dropped: map[string]bool{},
 	}
 	var err error
