@@ -21,6 +21,7 @@ type simNet struct {
 	conns  map[*simConn]bool
 	dials  int
 	bytes  int64
+	writes int64
 	mangle func([][]byte) [][]byte // what happens to frames on their way
 }
 
@@ -176,6 +177,7 @@ func (h *half) write(b []byte) (int, error) {
 	h.list, h.size = append(h.list, segment{at, append([]byte(nil), b...)}), h.size+len(b)
 	h.net.mu.Lock()
 	h.net.bytes += int64(len(b))
+	h.net.writes++
 	h.net.mu.Unlock()
 	h.wakeAt(at)
 	return len(b), nil
