@@ -48,6 +48,7 @@ func (m *Mesh) keepTime(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		m.checkClock()
+		m.endUnfenced()
 		select {
 		case <-ctx.Done():
 			return nil

@@ -70,7 +70,7 @@ func (m *Mesh) touchReached() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id := range routes {
-		m.contact[id] = now
+		m.touch(id, now)
 	}
 	for id := range known {
 		if m.contact[id].IsZero() {
@@ -79,12 +79,20 @@ func (m *Mesh) touchReached() {
 	}
 }
 
+// touch notes that a node was heard of. A clock that is behind must not make
+// it look absent; a time from the future was noted by a clock that was ahead.
+func (m *Mesh) touch(id string, now time.Time) {
+	if old := m.contact[id]; old.Before(now) || old.After(now.Add(24*time.Hour)) && m.db.correction.Load() == 0 {
+		m.contact[id] = now
+	}
+}
+
 // touchAll notes that this node is up to date with everybody.
 func (m *Mesh) touchAll() {
 	m.mu.Lock()
 	now := m.db.now()
 	for id := range m.contact {
-		m.contact[id] = now
+		m.touch(id, now)
 	}
 	m.mu.Unlock()
 	m.storeContacts(context.Background())

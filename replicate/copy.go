@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -13,9 +14,9 @@ import (
 // see all the time either the old or the new of each record.
 type freshCopy struct {
 	db    *DB
-	acked map[string]uint64 // of own logs, what others have
-	keep  map[string]Version
-	given map[string]uint64 // how much of each log came
+	acked map[string]uint64  // of own logs, what others have
+	keep  map[string]Version // what came, by key
+	given map[string]uint64  // how much of each log came
 }
 
 // beginCopy marks the store, so that an interrupted copy is taken up again
@@ -24,6 +25,9 @@ type freshCopy struct {
 // as if another had written it.
 func (db *DB) beginCopy(ctx context.Context, why string) (*freshCopy, error) {
 	f := &freshCopy{db: db, keep: map[string]Version{}, given: map[string]uint64{}}
+	if err := db.dropAllParked(ctx); err != nil {
+		return nil, err
+	}
 	err := db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) error {
 		db.fenced.Store(true)
 		db.writer, db.seq = newWriter(db.node), 0
@@ -36,6 +40,35 @@ func (db *DB) beginCopy(ctx context.Context, why string) (*freshCopy, error) {
 	f.acked = maps.Clone(db.acked)
 	db.vectorMu.RUnlock()
 	return f, err
+}
+
+// dropAllParked drops what is parked: the copy brings it again.
+func (db *DB) dropAllParked(ctx context.Context) error {
+	for more := true; more; {
+		err := db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) (err error) {
+			more, err = b.dropSomeParked()
+			return err
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *batch) dropSomeParked() (more bool, err error) {
+	n := 0
+	for _, list := range b.db.parked {
+		for _, p := range list {
+			if n++; n > mendAtOnce {
+				return true, nil
+			}
+			if err := errors.Join(b.dropParked(p), b.dropEntry(p.Version.Writer, p.seq)); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // ours says whether a change was made here after the copy began.
@@ -78,12 +111,12 @@ func (f *freshCopy) replace(b *batch, j *job, c change, end uint64) error {
 	if err != nil {
 		return err
 	}
+	if c.Version.Clock > b.db.horizon() {
+		return b.park(c, change{}, end)
+	}
 	f.keep[c.Key] = c.Version
 	if ours.Key != "" && (ours.Version == c.Version || f.ours(ours)) {
 		return nil
-	}
-	if c.Version.Clock > b.db.horizon() {
-		return b.park(c, change{}, end)
 	}
 	if ours.Key != "" && f.unsent(ours) {
 		if err := b.review(ours); err != nil {

@@ -96,6 +96,19 @@ func (a hello) absent(b hello) bool {
 	return a.Contact > 0 && b.Time-a.Contact > absence.Milliseconds()
 }
 
+// endUnfenced ends connections that were begun before a fresh copy came due:
+// their ends must agree again on who takes it.
+func (m *Mesh) endUnfenced() {
+	if !m.db.fenced.Load() {
+		return
+	}
+	for _, s := range m.control() {
+		if s.peerFence == "" {
+			s.end(errFresh)
+		}
+	}
+}
+
 // takeCopy takes a fresh copy of the peer and ends the session; the next one
 // is as any other.
 func (s *session) takeCopy() {

@@ -186,7 +186,7 @@ func (m *Mesh) register(s *session) bool {
 		go old.end(errReplaced)
 	}
 	m.sessions[id] = s
-	m.contact[id] = m.db.now()
+	m.touch(id, m.db.now())
 	return true
 }
 
@@ -200,7 +200,7 @@ func (m *Mesh) unregister(s *session) {
 		}
 	} else if m.sessions[id] == s {
 		delete(m.sessions, id)
-		m.contact[id] = m.db.now()
+		m.touch(id, m.db.now())
 	}
 	m.mu.Unlock()
 	if s.peer.Lane == laneControl {
