@@ -70,6 +70,7 @@ type route struct {
 	body, answer any // zero values, for the description; nil for none
 	status       int // of success; 0 is 200
 	do           func(call) (any, error)
+	stream       func(call, io.Writer) error // instead of do: answers bytes, and an error cuts them off
 }
 
 // A param is one query parameter. All may be repeated when many is set.
@@ -93,6 +94,10 @@ func (s *server) handler(rt route) http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if rt.stream != nil {
+			s.stream(w, call{Request: r, node: s.node, actor: actor}, rt)
+			return
+		}
 		v, err := rt.do(call{Request: r, node: s.node, actor: actor})
 		if err != nil {
 			s.fail(w, r, err)
@@ -100,6 +105,35 @@ func (s *server) handler(rt route) http.Handler {
 		}
 		s.reply(w, r, rt.status, v)
 	})
+}
+
+// stream answers bytes. What fails before the first of them is explained;
+// later the connection is cut, so that nobody takes half for the whole.
+func (s *server) stream(w http.ResponseWriter, c call, rt route) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	out := &counted{w: w}
+	err := rt.stream(c, out)
+	if err == nil {
+		return
+	}
+	if out.n == 0 {
+		s.fail(w, c.Request, err)
+		return
+	}
+	s.log.ErrorContext(c.Context(), "answer cut off", "path", c.URL.Path, "err", err)
+	panic(http.ErrAbortHandler)
+}
+
+type counted struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // actor reads the bearer token. Tokens never come in the query, where logs

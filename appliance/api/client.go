@@ -63,6 +63,29 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, answer 
 	return c.Do(ctx, http.MethodGet, path, nil, answer)
 }
 
+// Stream copies the bytes that path answers to w, however long that takes.
+func (c *Client) Stream(ctx context.Context, path string, w io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.base.String(), "/")+Prefix+path, nil)
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", path, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	patient := *c.http
+	patient.Timeout = 0
+	resp, err := patient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", c.base.Host, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		return agentproto.ReadProblem(resp)
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", c.base.Host, err)
+	}
+	return nil
+}
+
 // Do sends body as JSON, nil for none, and reads the answer, nil to drop it.
 // An error the node explains is an *[agentproto.Problem].
 func (c *Client) Do(ctx context.Context, method, path string, body, answer any) error {

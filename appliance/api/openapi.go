@@ -66,6 +66,9 @@ func (g *generator) operation(rt route) map[string]any {
 		params = append(params, map[string]any{"name": q.name, "in": "query", "description": q.doc, "schema": schema})
 	}
 	status, good := "204", map[string]any{"description": "Done"}
+	if rt.stream != nil {
+		status, good = "200", map[string]any{"description": "Done", "content": map[string]any{"application/octet-stream": map[string]any{}}}
+	}
 	if rt.answer != nil {
 		status, good = "200", map[string]any{"description": "Done", "content": jsonOf(g.of(reflect.TypeOf(rt.answer)))}
 		if rt.status != 0 {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -188,6 +189,8 @@ func intent() []route {
 			}},
 		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},
+		{method: "GET", path: "backup", summary: "All records and keys of the node at one moment, for wuamesh restore", role: appliance.Owner,
+			stream: func(c call, w io.Writer) error { return c.node.Backup(c.Context(), c.actor, w) }},
 		{method: "POST", path: "reload", summary: "Read the configuration file again: it is checked first, then changes", role: appliance.Owner, answer: appliance.Reloaded{},
 			do: func(c call) (any, error) { return c.node.Reload(c.Context(), c.actor) }},
 		{method: "POST", path: "setup-link", summary: "A fresh setup link, while there is no admin", role: appliance.Owner, answer: SetupLink{},

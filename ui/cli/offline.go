@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"wuamesh/appliance"
@@ -54,7 +50,7 @@ func (t *target) onNode(ctx context.Context, s Streams, fn func() error) error {
 	stop()
 	err = errors.Join(err, <-ended, node.Close())
 	if err == nil {
-		err = keepOwner(cfg.Data)
+		err = appliance.KeepOwner(cfg.Data)
 	}
 	if err == nil && !t.json {
 		fmt.Fprintln(s.Err, "Start the node now: systemctl start wuamesh, or wuamesh serve.")
@@ -76,23 +72,4 @@ func (t *target) awaitConsole(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// keepOwner gives what root wrote into the data directory to the user whose
-// directory it is: the service runs as that one.
-func keepOwner(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || os.Getuid() != 0 || st.Uid == 0 {
-		return nil
-	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, int(st.Uid), int(st.Gid))
-	})
 }
