@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"reflect"
 	"sort"
 	"time"
 
@@ -214,4 +215,89 @@ func (a *Appliance) Traffic(ctx context.Context, days int) (list []Traffic, err 
 	})
 	sort.Slice(list, func(i, j int) bool { return list[i].Day > list[j].Day })
 	return list[:min(len(list), days)], err
+}
+
+// A LimitForm is a site's limits as most admins want them: a rate each way, a
+// pause while people work, a budget. Zero is no limit.
+type LimitForm struct {
+	Down, Up, Microsoft float64 // Mbit/s
+	MonthGB             float64 // from other sites and from Microsoft, of each
+	PauseFrom, PauseTo  string  // "08:00"; both empty for no pause
+	Workdays            bool    // the pause is Monday to Friday only
+}
+
+// Limits are the form's. Only files between sites and from Microsoft are
+// limited: the LAN is not scarce.
+func (f LimitForm) Limits() (Limits, error) {
+	var pause []swarm.Window
+	if f.PauseFrom != "" || f.PauseTo != "" {
+		from, err := time.Parse("15:04", f.PauseFrom)
+		to, err2 := time.Parse("15:04", f.PauseTo)
+		if err != nil || err2 != nil || from.Equal(to) {
+			return Limits{}, &Problem{Kind: Invalid, Field: "pause_from", Msg: "A pause has a beginning and an end, such as 08:00 and 18:00.", Hint: "Leave both empty for no pause."}
+		}
+		w := swarm.Window{From: from.Hour()*60 + from.Minute(), To: to.Hour()*60 + to.Minute(), Rate: swarm.Never}
+		if f.Workdays {
+			w.Days = []time.Weekday{time.Monday, time.Tuesday, time.Wednesday, time.Thursday, time.Friday}
+		}
+		pause = append(pause, w)
+	}
+	plan := func(mbit, gb float64) swarm.Plan {
+		return swarm.Plan{Rate: int64(mbit * 1e6 / 8), Windows: pause, Month: int64(gb * 1e9)}
+	}
+	for _, n := range []float64{f.Down, f.Up, f.Microsoft, f.MonthGB} {
+		if !(n >= 0 && n <= 1e6) {
+			return Limits{}, &Problem{Kind: Invalid, Field: "down", Msg: "A limit is a number, 0 for none.", Hint: "Rates are in Mbit/s, the month's budget in GB."}
+		}
+	}
+	return Limits{WANDown: plan(f.Down, f.MonthGB), WANUp: plan(f.Up, 0), Source: plan(f.Microsoft, f.MonthGB)}, nil
+}
+
+// Form is the limits as the form shows them; ok is false for limits that it
+// cannot show, set through the API.
+func (l Limits) Form() (f LimitForm, ok bool) {
+	f = LimitForm{
+		Down: float64(l.WANDown.Rate) * 8 / 1e6, Up: float64(l.WANUp.Rate) * 8 / 1e6, Microsoft: float64(l.Source.Rate) * 8 / 1e6,
+		MonthGB: float64(l.WANDown.Month) / 1e9,
+	}
+	if w := l.WANDown.Windows; len(w) > 0 {
+		f.PauseFrom, f.PauseTo = fmt.Sprintf("%02d:%02d", w[0].From/60, w[0].From%60), fmt.Sprintf("%02d:%02d", w[0].To/60, w[0].To%60)
+		f.Workdays = len(w[0].Days) == 5
+	}
+	back, err := f.Limits()
+	return f, err == nil && reflect.DeepEqual(back, l)
+}
+
+// NextAllowed is when a site's limits let files from other sites come again;
+// zero while they do.
+func (a *Appliance) NextAllowed() time.Time {
+	return a.folder.share.limits.Blocked(swarm.WAN, swarm.Down, time.Now())
+}
+
+// A Coverage is how much of a file another node has.
+type Coverage struct {
+	Node    string `json:"node"`
+	Percent int    `json:"percent"`
+}
+
+// Coverage says, of each file that is being fetched from other nodes, how
+// much of it each of them has.
+func (a *Appliance) Coverage() map[string][]Coverage {
+	s := a.folder.share
+	all := map[string][]Coverage{}
+	sw := s.swarm.Load()
+	if sw == nil {
+		return all
+	}
+	for _, t := range sw.Transfers() {
+		var list []Coverage
+		for id, part := range t.Coverage {
+			list = append(list, Coverage{s.nameOf(id), int(100 * part)})
+		}
+		sort.Slice(list, func(i, j int) bool {
+			return list[i].Percent > list[j].Percent || list[i].Percent == list[j].Percent && list[i].Node < list[j].Node
+		})
+		all[t.Name] = list
+	}
+	return all
 }

@@ -2,16 +2,28 @@ package ui
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"wuamesh/appliance"
 )
 
 // downloadsView is the list of download tasks.
 type downloadsView struct {
-	Tasks  []appliance.Task
-	Status string
-	Next   string
+	Tasks    []appliance.Task
+	Status   string
+	Next     string
+	Coverage map[string][]appliance.Coverage
+	Traffic  []appliance.Traffic
+	Allowed  time.Time // when the site's limits let files come again
+	Limits   appliance.LimitForm
+	Custom   bool // the limits were set through the API and do not fit the form
+	Problem  *appliance.Problem
+	Admin    bool
 }
 
 func (u *UI) downloads(r *http.Request) (reply, error) {
@@ -21,7 +33,99 @@ func (u *UI) downloads(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	limits, err := u.node.SiteLimits(r.Context(), "")
+	if err != nil {
+		return reply{}, err
+	}
+	var fits bool
+	v.Limits, fits = limits.Form()
+	v.Custom = !fits
+	return u.downloadsOf(r, v)
+}
+
+// downloadsOf adds what the page shows beside the tasks.
+func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
+	var err error
+	if v.Traffic, err = u.node.Traffic(r.Context(), 7); err != nil {
+		return reply{}, err
+	}
+	v.Coverage, v.Allowed = u.node.Coverage(), u.node.NextAllowed()
+	v.Admin = actor(r).Role == appliance.Owner
+	if v.Problem != nil {
+		return again(downloadsPage(v)), nil
+	}
 	return show(downloadsPage(v)), nil
+}
+
+// limitsSave sets the limits of this node's site.
+func (u *UI) limitsSave(r *http.Request) (reply, error) {
+	v := downloadsView{Limits: appliance.LimitForm{
+		Down: mbit(r.FormValue("down")), Up: mbit(r.FormValue("up")), Microsoft: mbit(r.FormValue("microsoft")), MonthGB: mbit(r.FormValue("month")),
+		PauseFrom: r.FormValue("pause_from"), PauseTo: r.FormValue("pause_to"), Workdays: r.FormValue("workdays") != "",
+	}}
+	limits, err := v.Limits.Limits()
+	if err == nil {
+		err = u.node.SetSiteLimits(r.Context(), actor(r), "", limits)
+	}
+	if p, ok := formError(err); ok {
+		v.Problem = p
+		return u.downloadsOf(r, v)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/downloads").saying("The site's limits are: %s. They hold at once.", limits), nil
+}
+
+// mbit reads a number of a form; nothing is 0, and what is no number is one
+// that no limit may be.
+func mbit(s string) float64 {
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.ParseFloat(strings.Replace(s, ",", ".", 1), 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func decimal(f float64) string {
+	if f == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(f, 'f', -1, 64)
+}
+
+// moved writes bytes of a table; nothing is a dash.
+func moved(n int64) string {
+	if n == 0 {
+		return "–"
+	}
+	return size(n)
+}
+
+// fromPeers says which nodes a day's files came from.
+func fromPeers(t appliance.Traffic) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(t.Peers)) {
+		if t.Peers[name] > 0 {
+			parts = append(parts, name+" "+size(t.Peers[name]))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// coverageLine says how much of a file the other nodes have, at most eight.
+func coverageLine(list []appliance.Coverage) string {
+	var parts []string
+	for _, c := range list[:min(len(list), 8)] {
+		parts = append(parts, fmt.Sprintf("%s %d %%", c.Node, c.Percent))
+	}
+	if more := len(list) - 8; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func taskName(t appliance.Task) string {
@@ -43,13 +147,19 @@ func taskLine(t appliance.Task) string {
 	switch t.Status {
 	case "running":
 		text := fmt.Sprintf("%d %%", taskPercent(t))
+		if t.From == "peers" {
+			text += ", from other nodes"
+		}
 		if t.Rate > 0 {
-			text += fmt.Sprintf(", %s/s, %d s left", size(t.Rate), (t.Size-t.Done)/t.Rate)
+			text += fmt.Sprintf(", %s/s, %s left", size(t.Rate), (time.Duration((t.Size-t.Done)/t.Rate) * time.Second))
 		}
 		return text
 	case "failed":
 		return t.Error + " Next try " + moment(t.NextTry) + "."
 	case "done":
+		if t.Peers > 0 {
+			return "Done " + ago(t.Finished, "") + ", from other nodes"
+		}
 		return "Done " + ago(t.Finished, "")
 	case "unchanged":
 		return "Unchanged, nothing moved"

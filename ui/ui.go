@@ -46,6 +46,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /index/download", u.page(u.indexDownload))
 	mux.Handle("POST /index/missing", u.page(u.indexMissing))
 	mux.Handle("GET /downloads", u.page(u.downloads))
+	mux.Handle("POST /downloads/limits", u.page(u.limitsSave))
 	mux.Handle("GET /clean", u.page(u.cleanForm))
 	mux.Handle("POST /clean", u.page(u.clean))
 	mux.Handle("POST /files/delete", u.page(u.fileDelete))

@@ -122,6 +122,18 @@ func facts() []route {
 				list, next, err := c.node.Tasks(c.Context(), c.FormValue("status"), p)
 				return Downloads{list, next}, err
 			}},
+		{method: "GET", path: "traffic", summary: "Bytes the node moved, by day and line, the newest day first", role: appliance.Viewer, answer: []appliance.Traffic{},
+			do: func(c call) (any, error) { return c.node.Traffic(c.Context(), 92) }},
+		{method: "GET", path: "limits/{site}", summary: "How fast a site's nodes may use its lines", role: appliance.Viewer, answer: appliance.Limits{},
+			do: func(c call) (any, error) { return c.node.SiteLimits(c.Context(), c.PathValue("site")) }},
+		{method: "PUT", path: "limits/{site}", summary: "Set a site's limits: bytes per second (0 none, -1 nothing), windows of the week, bytes a month", role: appliance.Owner, body: appliance.Limits{}, answer: appliance.Limits{},
+			do: func(c call) (any, error) {
+				var l appliance.Limits
+				if err := c.decode(&l); err != nil {
+					return nil, err
+				}
+				return l, c.node.SetSiteLimits(c.Context(), c.actor, c.PathValue("site"), l)
+			}},
 		{method: "GET", path: "audit", summary: "The audit log, newest first", role: appliance.Viewer, answer: Audit{},
 			query: append([]param{{name: "object", doc: "only entries about this object"}}, pageParams...),
 			do: func(c call) (any, error) {

@@ -127,14 +127,21 @@ var triggerCommand = Command{
 }
 
 var fetchCommand = Command{
-	Name: "fetch", Args: "[cab|missing|UPDATEID]", Summary: "Download from Microsoft now, and watch it; missing when nothing is named",
-	Example: "wuamesh fetch            the scan cab and every file hosts need\nwuamesh fetch cab        wsusscn2.cab alone\nwuamesh fetch 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11",
+	Name: "fetch", Args: "[cab|missing|UPDATEID]", Summary: "Download from Microsoft and other nodes now, and watch it; missing when nothing is named",
+	Example: "wuamesh fetch            the scan cab and every file hosts need\nwuamesh fetch --watch    only show what moves, and what waits for what\nwuamesh fetch cab        wsusscn2.cab alone\nwuamesh fetch 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		wait := fs.Bool("wait", true, "show progress until nothing is running any more")
+		watch := fs.Bool("watch", false, "queue nothing, only show progress")
 		return func(ctx context.Context, s Streams, args []string) error {
 			path := "index/missing"
+			if *watch {
+				if len(args) > 0 {
+					return usage("--watch shows all downloads and takes no name")
+				}
+				return t.watchDownloads(ctx, s)
+			}
 			switch {
 			case len(args) > 1:
 				return usage("one thing at a time")
@@ -166,7 +173,7 @@ var fetchCommand = Command{
 // watchDownloads prints a line whenever a download ends, and ends with the
 // last of them.
 func (t *target) watchDownloads(ctx context.Context, s Streams) error {
-	began, told := time.Now().Add(-time.Minute), map[string]string{}
+	began, told, shown := time.Now().Add(-time.Minute), map[string]string{}, map[string]time.Time{}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -179,6 +186,10 @@ func (t *target) watchDownloads(ctx context.Context, s Streams) error {
 			switch task.Status {
 			case "queued", "running":
 				open++
+				if line := progressLine(task); line != told[task.ID] && time.Since(shown[task.ID]) >= 2*time.Second {
+					told[task.ID], shown[task.ID] = line, time.Now()
+					fmt.Fprintln(s.Err, line)
+				}
 				continue
 			case "failed":
 				failed++
@@ -205,6 +216,29 @@ func (t *target) watchDownloads(ctx context.Context, s Streams) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// progressLine says how a download goes on, or what it waits for.
+func progressLine(t appliance.Task) string {
+	line := fmt.Sprintf("%-9s %s", t.Status, t.File)
+	if t.Size > 0 {
+		line += fmt.Sprintf(", %d %% of %s", t.Done*100/t.Size, size(t.Size))
+	}
+	if t.Status == "running" && t.From == "peers" {
+		line += ", from other nodes"
+	}
+	if t.Rate > 0 {
+		line += fmt.Sprintf(", %s/s, %s left", size(t.Rate), time.Duration((t.Size-t.Done)/t.Rate)*time.Second)
+	}
+	for _, why := range []string{t.Waiting, t.Error} {
+		if why != "" {
+			line += ". " + strings.TrimSuffix(why, ".")
+		}
+	}
+	if !t.NextTry.IsZero() {
+		line += ". Next at " + t.NextTry.Local().Format("2 Jan 15:04")
+	}
+	return line
 }
 
 var cleanCommand = Command{
