@@ -139,3 +139,19 @@ func (a *Appliance) AgeGossipKeys(ctx context.Context, d time.Duration) error {
 
 // Scrub reads one file of the folder again, as the node does once a week.
 func (a *Appliance) Scrub(ctx context.Context, name string) { a.folder.share.scrubFile(ctx, name) }
+
+// JoinAt asks to join as a machine would whose clock is off by so much.
+func (a *Appliance) JoinAt(ctx context.Context, text string, off time.Duration) error {
+	token, err := replicate.ParseJoinToken(text)
+	if err != nil {
+		return err
+	}
+	as, _ := a.Answers()
+	_, req, err := a.joinRequest(ctx, as, token)
+	if err != nil {
+		return err
+	}
+	req.Now = req.Now.Add(off)
+	_, err = askToJoin(ctx, token, req)
+	return err
+}

@@ -166,6 +166,17 @@ func TestJoinRefusals(t *testing.T) {
 			s.joinTo(t, other) // no refusal leaves anything behind
 		})
 	}
+	t.Run("clock off", func(t *testing.T) {
+		s, token := bareNode(t, "n-99"), a.joinToken(t)
+		for off, want := range map[time.Duration]string{3 * time.Hour: "3h0m0s ahead of", -400 * 24 * time.Hour: "behind"} {
+			if p := problemOf(t, s.JoinAt(t.Context(), token, off)); !strings.Contains(p.Msg, want) || !strings.Contains(p.Hint, "timedatectl") {
+				t.Errorf("off by %s: %q, %q", off, p.Msg, p.Hint)
+			}
+		}
+		if err := s.Join(t.Context(), owner, appliance.JoinOptions{Token: token}); err != nil {
+			t.Errorf("with the clock set right the token is not good any more: %v", err)
+		}
+	})
 	t.Run("already in it", func(t *testing.T) {
 		if p := problemOf(t, first.Join(t.Context(), owner, appliance.JoinOptions{Token: a.joinToken(t)})); !strings.Contains(p.Msg, "member of that mesh already") {
 			t.Error(p)
