@@ -351,7 +351,7 @@ func (a *Appliance) checkNewNode(tx *replicate.Tx, req joinRequest) error {
 		}
 		return &Problem{
 			Kind: Conflict, Field: "name", Code: "WM-606", Msg: fmt.Sprintf("The mesh has a node %s already, in %s.", n.value.Name, n.value.Site),
-			Hint: "Join under another name: wuamesh join --name OTHER TOKEN. The token is still good. If this machine replaces that node, remove that one first.",
+			Hint: "Give this machine another name (wuamesh join --name OTHER TOKEN); the token is still good. If it replaces that node, remove that one first.",
 		}
 	}
 	return nil

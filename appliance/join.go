@@ -133,7 +133,7 @@ func (a *Appliance) joinRequest(ctx context.Context, as Answers, token replicate
 	if err != nil {
 		return self, joinRequest{}, fmt.Errorf("keep the key to join with: %w", err)
 	}
-	csr, err := replicate.RequestCertificate(self.Key, a.db.NodeID(), a.auth.names())
+	csr, err := replicate.RequestCertificate(self.Key, a.db.NodeID(), append(a.auth.names(), strings.ToLower(as.Name)))
 	return self, joinRequest{
 		Secret: token.Secret[:], Node: a.db.NodeID(), Name: as.Name, Site: as.Site, Version: Version, Addrs: a.addresses(), CSR: csr, Now: time.Now(),
 	}, err

@@ -145,7 +145,7 @@ func (a *Appliance) takePart(ctx context.Context) error {
 	g.Go(func() error { return mesh.Run(ctx) })
 	g.Go(func() error { return a.followRoster(ctx, mesh) })
 	g.Go(func() error { return a.followSync(ctx, mesh) })
-	g.Go(func() error { return every(ctx, a.log, time.Hour, a.keepMembership) })
+	g.Go(func() error { return every(ctx, a.log, 10*time.Minute, a.keepMembership) })
 	g.Go(func() error {
 		<-ctx.Done()
 		return mesh.Close() // at once, so that the listener need not wait for peers

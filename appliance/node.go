@@ -351,7 +351,7 @@ func (a *Appliance) keepMembership(ctx context.Context) error {
 			return fmt.Errorf("forget old gossip keys: %w", err)
 		}
 	}
-	if !a.auth.due(a.auth.identity()) {
+	if !a.member.Load().Synced || !a.auth.due(a.auth.identity()) {
 		return nil
 	}
 	return a.renew(ctx)

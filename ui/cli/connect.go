@@ -7,8 +7,12 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"wuamesh/appliance"
 	"wuamesh/appliance/api"
@@ -79,9 +83,26 @@ func (t *target) console() (c appliance.Console, err error) {
 		if err := json.Unmarshal(b, &c); err != nil {
 			return c, fmt.Errorf("read %s: %w", path, err)
 		}
+		if !listens(c.URL) {
+			continue // it was killed and left its file
+		}
 		return c, nil
 	}
 	return c, fmt.Errorf("%w (nothing in %v); start one with wuamesh serve, or name one with --node and --token", errNoNode, dirs)
+}
+
+// listens says whether anything is at the address of a node on this machine.
+func listens(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", u.Host, 2*time.Second)
+	if err != nil {
+		return !errors.Is(err, syscall.ECONNREFUSED)
+	}
+	conn.Close()
+	return true
 }
 
 var errNoNode = errors.New("no node runs on this machine")
