@@ -33,6 +33,7 @@ type dialer struct {
 
 	mu      sync.Mutex
 	tries   map[string]*try
+	lost    map[string]time.Time // since when nobody leads to a node
 	dialing int
 	opening map[string]chan struct{} // bulk connections being opened, by node
 }
@@ -46,7 +47,7 @@ type try struct {
 }
 
 func newDialer(m *Mesh) *dialer {
-	return &dialer{m: m, tries: map[string]*try{}, opening: map[string]chan struct{}{}}
+	return &dialer{m: m, tries: map[string]*try{}, lost: map[string]time.Time{}, opening: map[string]chan struct{}{}}
 }
 
 func (d *dialer) run(ctx context.Context) error {
@@ -79,9 +80,29 @@ func (d *dialer) wanted(known map[string]KnownPeer) []string {
 			have++ // until it failed
 		}
 	}
+	for _, id := range d.unreached(known) {
+		if d.due(id) && !slices.Contains(list, id) {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// grace is how long a node may be out of reach before it is called outside
+// of the ranking: after a start it takes a moment to hear who is where.
+const grace = 5 * time.Second
+
+// unreached are the nodes that nobody leads to for longer than grace.
+func (d *dialer) unreached(known map[string]KnownPeer) (list []string) {
 	routes := d.m.links.table()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for id := range known {
-		if _, ok := routes[id]; !ok && d.m.session(id) == nil && d.due(id) && !slices.Contains(list, id) {
+		if _, ok := routes[id]; ok {
+			delete(d.lost, id)
+		} else if at, ok := d.lost[id]; !ok {
+			d.lost[id] = time.Now()
+		} else if time.Since(at) > grace {
 			list = append(list, id)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -55,11 +56,9 @@ func (m *Mesh) serveSync(w http.ResponseWriter, r *http.Request) {
 	if s := m.session(FromPeer(r.Context()).NodeID); s != nil {
 		s.heardVector(have)
 	}
-	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
+	z := packers.Get().(*zstd.Encoder)
+	defer packers.Put(z)
+	z.Reset(w)
 	if err := m.answerSync(z, have); err != nil {
 		m.log.Debug("sync not answered to the end", "peer", FromPeer(r.Context()).NodeID, "err", err)
 		panic(http.ErrAbortHandler)
@@ -123,7 +122,7 @@ func readVectorOf(r io.Reader) (map[string]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer z.Close()
+	defer unpackers.Put(z)
 	b, err := io.ReadAll(io.LimitReader(z, 16<<20))
 	if err != nil {
 		return nil, err
@@ -131,8 +130,34 @@ func readVectorOf(r io.Reader) (map[string]uint64, error) {
 	return decodeVector(b)
 }
 
+// Packing costs a megabyte of memory each, so it is used again.
+var (
+	packers = sync.Pool{New: func() any {
+		z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+		if err != nil {
+			panic(err) // only of wrong options
+		}
+		return z
+	}}
+	unpackers = sync.Pool{New: func() any {
+		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(8<<20))
+		if err != nil {
+			panic(err) // only of wrong options
+		}
+		return z
+	}}
+)
+
+// newUnpacker takes one of the unpackers; it is to be put back.
 func newUnpacker(r io.Reader) (*zstd.Decoder, error) {
-	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(8<<20))
+	z := unpackers.Get().(*zstd.Decoder)
+	return z, z.Reset(r)
+}
+
+func pack(b []byte) []byte {
+	z := packers.Get().(*zstd.Encoder)
+	defer packers.Put(z)
+	return z.EncodeAll(b, nil)
 }
 
 func (s *session) heardVector(v map[string]uint64) {
@@ -228,7 +253,7 @@ func (s *session) request(ctx context.Context, have map[string]uint64, store fun
 	if err != nil {
 		return false, err
 	}
-	defer z.Close()
+	defer unpackers.Put(z)
 	return s.takeAnswer(ctx, z, store)
 }
 
@@ -244,14 +269,6 @@ func (r movingReader) Read(b []byte) (int, error) {
 		r.stop.Reset(stall)
 	}
 	return n, err
-}
-
-func pack(b []byte) []byte {
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		panic(err) // only of wrong options
-	}
-	return z.EncodeAll(b, nil)
 }
 
 // takeAnswer stores the change sets of an answer as they come.

@@ -51,6 +51,7 @@ type outbox struct {
 	stream net.Conn
 	list   [][]byte
 	bytes  int
+	lost   bool
 }
 
 // attach sets the stream, once.
@@ -76,6 +77,7 @@ func (o *outbox) put(f []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.bytes+len(f) > maxOut {
+		o.lost = true
 		return false
 	}
 	o.list, o.bytes = append(o.list, f), o.bytes+len(f)
@@ -83,33 +85,34 @@ func (o *outbox) put(f []byte) bool {
 	return true
 }
 
-func (o *outbox) take() (net.Conn, [][]byte) {
+func (o *outbox) take() (st net.Conn, list [][]byte, lost bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.stream == nil {
-		return nil, nil
+		return nil, nil, false
 	}
-	list := o.list
-	o.list, o.bytes = nil, 0
-	return o.stream, list
+	list, lost = o.list, o.lost
+	o.list, o.bytes, o.lost = nil, 0, false
+	return o.stream, list, lost
 }
 
 // writeFrames sends what is put in the outbox, much in one write.
 func (s *session) writeFrames() {
+	w := bufio.NewWriterSize(nil, 16<<10)
 	for {
 		select {
 		case <-s.ended:
 			return
 		case <-s.out.ready:
 		}
-		st, list := s.out.take()
+		st, list, lost := s.out.take()
 		if len(list) == 0 {
 			continue
 		}
 		if s.m.mangle != nil {
 			list = s.m.mangle(list)
 		}
-		w := bufio.NewWriterSize(st, 16<<10)
+		w.Reset(st)
 		st.SetWriteDeadline(time.Now().Add(stall))
 		for _, f := range list {
 			w.Write(f)
@@ -117,6 +120,9 @@ func (s *session) writeFrames() {
 		if err := w.Flush(); err != nil {
 			s.end(fmt.Errorf("write to the peer: %w", err))
 			return
+		}
+		if lost {
+			s.ping() // its digest says that there is something to fetch
 		}
 	}
 }
@@ -225,7 +231,8 @@ func (s *session) takePong(nonce uint64, wall time.Time) {
 	s.m.noteChange()
 }
 
-// compare asks for a sync when the peer's vector is not ours.
+// compare asks for a sync when the peer's vector is not ours and does not
+// become it by what is on its way: then it is asked again first.
 func (s *session) compare(digest [16]byte) {
 	if s.peerFence != "" {
 		return
@@ -233,12 +240,19 @@ func (s *session) compare(digest [16]byte) {
 	same := digest == s.m.db.Digest()
 	s.mu.Lock()
 	s.digest = digest
+	doubt := s.doubt
+	s.doubt = !same
 	if same {
 		s.matched = time.Now()
 	}
+	young := time.Since(s.born) < 5*time.Second
 	s.mu.Unlock()
-	if !same {
+	switch {
+	case same:
+	case doubt || young:
 		s.wantSync()
+	default:
+		time.AfterFunc(time.Second, s.ping)
 	}
 }
 

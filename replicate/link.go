@@ -28,8 +28,8 @@ func (l linkState) check() bool {
 const (
 	maxNodes = 2000
 	// settle is how long a node waits for more changes before it announces
-	// its links.
-	settle = 200 * time.Millisecond
+	// its links, and spacing how long until it does so again.
+	settle, spacing = 200 * time.Millisecond, time.Second
 )
 
 // links is what this node knows of who is connected to whom.
@@ -229,6 +229,9 @@ func (m *Mesh) announceChanges(ctx context.Context) error {
 		case <-time.After(settle):
 		}
 		m.announceNow()
+		if !pauseFor(ctx, spacing) {
+			return nil
+		}
 	}
 }
 

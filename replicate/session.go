@@ -67,6 +67,7 @@ type session struct {
 	offset  clockOffset
 	has     map[string]uint64 // what of each log the peer sent or told us of
 	digest  [16]byte          // of the peer's vector, when it last told
+	doubt   bool              // digest was not ours
 	matched time.Time         // when its vector was last equal to ours
 	theirs  map[string]uint64 // its vector when it last told
 	ended   chan struct{}

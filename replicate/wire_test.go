@@ -261,7 +261,7 @@ func FuzzAnswer(f *testing.F) {
 		s.takeAnswer(context.Background(), bytes.NewReader(b), store)
 		if z, err := newUnpacker(bytes.NewReader(b)); err == nil {
 			s.takeAnswer(context.Background(), io.LimitReader(z, 1<<20), store)
-			z.Close()
+			unpackers.Put(z)
 		}
 	})
 }
