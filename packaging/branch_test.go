@@ -54,7 +54,9 @@ func TestBranchServer(t *testing.T) {
 	killed(b)
 	removed(b)
 	unlucky(b)
+	b.want("wuamesh backup /root/backup", "is a whole backup")
 	purged(b)
+	restored(b)
 }
 
 const version0 = "dpkg-query -f '${Version}' -W wuamesh"
@@ -108,10 +110,13 @@ func setUp(b *box) {
 		b.t.Fatal("setup-link prints no link")
 	}
 	secret := link[strings.Index(link, "secret=")+len("secret="):]
-	b.want("curl -sk '"+link+"'", "first admin", `name="password"`)
+	b.want("curl -sk '"+link+"'", "first admin", `name="password"`, `name="site"`)
+	b.want("curl -sk https://localhost/setup/test -d secret="+secret+" -d node=rns-01 -d site=rennes -d asked-internet=1 -d internet=on",
+		"What the test found", "http://"+microsoftAddr+" answers", "The folder /var/www/waptwua can be written", "The clock is right")
+	b.sh("wuamesh doctor >/root/doctor; grep -q '✓ folder ' /root/doctor && grep -q '✓ pages and agents' /root/doctor && ! grep -q '✗' /root/doctor || { cat /root/doctor; exit 1; }")
 	b.want("curl -sk -o /dev/null -w '%{http_code} %{redirect_url}' -c /root/jar https://localhost/setup -d secret="+secret+
-		" -d name=maelle --data-urlencode 'password="+password+"' --data-urlencode 'again="+password+"'", "303 https://localhost/")
-	b.want("curl -sk -b /root/jar https://localhost/overview", "maelle")
+		" -d name=maelle -d node=rns-01 -d site=rennes -d asked-internet=1 -d internet=on --data-urlencode 'password="+password+"' --data-urlencode 'again="+password+"'", "303 https://localhost/")
+	b.want("curl -sk -b /root/jar https://localhost/overview", "maelle", "rns-01")
 	b.refuses("wuamesh setup-link", "is set up already")
 	b.refuses("test -e /run/wuamesh/motd")
 }
@@ -192,7 +197,6 @@ func unlucky(b *box) {
 	b.want("dpkg-query -f '${Status}' -W wuamesh", "install ok installed")
 	b.sh("cp -p /root/good.toml /etc/wuamesh/wuamesh.toml && systemctl restart wuamesh")
 	b.want("wuamesh hosts", "BRS-WKS-")
-	// What a newer version wrote is refused with a sentence, and not touched.
 	if errs := b.sh("journalctl -u wuamesh WUAMESH_PART=appliance -p err -o cat || true"); errs != "" && !strings.Contains(errs, "No entries") {
 		b.t.Errorf("errors in the journal:\n%s", errs)
 	}
@@ -205,4 +209,14 @@ func purged(b *box) {
 	b.refuses("find /etc /var/lib/systemd -name '*wuamesh*' | grep .")
 	b.refuses("systemctl list-units --all --no-legend 'wuamesh*' | grep -v not-found | grep .")
 	b.want("dpkg-query -l wuamesh 2>&1 || true", "no packages found")
+}
+
+// restored installs on the emptied machine and brings the backup back.
+func restored(b *box) {
+	b.sh("apt-get install -y /mnt/wuamesh.deb && systemctl stop wuamesh-https.socket wuamesh-http.socket wuamesh")
+	b.want("wuamesh doctor || true", "No node runs on this machine")
+	b.want("wuamesh restore --replace /root/backup", "Restored node", "before-")
+	b.sh("systemctl start wuamesh-https.socket wuamesh-http.socket wuamesh")
+	b.want("wuamesh hosts", "BRS-WKS-")
+	b.refuses("wuamesh setup-link", "is set up already")
 }

@@ -2,23 +2,22 @@ package ui
 
 import (
 	"net/http"
-	"strings"
 
 	"wuamesh/appliance"
 )
 
 // joinView is the form by which a bare node joins a mesh.
 type joinView struct {
-	Secret, Token, Name, Site string
-	Problem                   *appliance.Problem
+	Secret, Token string
+	Node          nodeForm
+	Problem       *appliance.Problem
 }
 
 func (u *UI) joinForm(r *http.Request) (reply, error) {
 	if !u.node.NeedsSetup() {
 		return goTo("/login"), nil
 	}
-	now, _ := u.node.Answers()
-	v := joinView{Secret: r.FormValue("secret"), Name: now.Name, Site: now.Site}
+	v := joinView{Secret: r.FormValue("secret"), Node: u.nodeNow()}
 	if err := u.node.MaySetUp(v.Secret); err != nil {
 		return reply{}, err
 	}
@@ -26,15 +25,15 @@ func (u *UI) joinForm(r *http.Request) (reply, error) {
 }
 
 func (u *UI) join(r *http.Request) (reply, error) {
-	v := joinView{
-		Secret: r.FormValue("secret"), Token: r.FormValue("token"),
-		Name: strings.TrimSpace(r.FormValue("name")), Site: strings.TrimSpace(r.FormValue("site")),
-	}
+	v := joinView{Secret: r.FormValue("secret"), Token: r.FormValue("token"), Node: u.nodeFrom(r)}
 	if err := u.node.MaySetUp(v.Secret); err != nil {
 		return reply{}, err
 	}
 	by := appliance.Actor{Name: "setup", Role: appliance.Owner, Address: address(r)}
-	err := u.node.Join(r.Context(), by, appliance.JoinOptions{Token: v.Token, Name: v.Name, Site: v.Site})
+	err := u.node.Answer(r.Context(), by, v.Node.Answers)
+	if err == nil {
+		err = u.node.Join(r.Context(), by, appliance.JoinOptions{Token: v.Token, Name: v.Node.Name, Site: v.Node.Site})
+	}
 	if p, ok := formError(err); ok || p != nil {
 		v.Problem = p // whatever kind it is, the form stays filled in
 		return again(joinPage(v)), nil

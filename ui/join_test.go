@@ -24,7 +24,7 @@ func TestJoinWithForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := link.Query().Get("secret")
-	form := url.Values{"secret": {secret}, "token": {token[:40]}, "name": {"vm"}, "site": {"brest <b>"}}
+	form := url.Values{"secret": {secret}, "token": {token[:40]}, "node": {"vm"}, "site": {"brest <b>"}}
 	if _, page := b.get("/setup?secret=" + secret); !strings.Contains(html.UnescapeString(page), "/setup/join?secret="+secret) {
 		t.Errorf("the setup page does not offer to join:\n%s", page)
 	}

@@ -47,36 +47,6 @@ func (u *UI) logout(r *http.Request) (reply, error) {
 	return rep, nil
 }
 
-// setupView is the form that makes the first admin.
-type setupView struct {
-	Secret, Name string
-	Problem      *appliance.Problem
-}
-
-func (u *UI) setupForm(r *http.Request) (reply, error) {
-	if !u.node.NeedsSetup() {
-		return goTo("/login"), nil
-	}
-	return show(setupPage(setupView{Secret: r.FormValue("secret")})), nil
-}
-
-func (u *UI) setup(r *http.Request) (reply, error) {
-	v := setupView{Secret: r.FormValue("secret"), Name: r.FormValue("name")}
-	if r.FormValue("password") != r.FormValue("again") {
-		v.Problem = &appliance.Problem{Kind: appliance.Invalid, Msg: "The two passwords differ.", Field: "again"}
-		return again(setupPage(v)), nil
-	}
-	err := u.node.SetUp(r.Context(), v.Secret, v.Name, r.FormValue("password"))
-	if p, ok := formError(err); ok {
-		v.Problem = p
-		return again(setupPage(v)), nil
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	return u.login(r)
-}
-
 func (u *UI) theme(r *http.Request) (reply, error) {
 	next := "dark"
 	if value(r, themeCookie) == "dark" {

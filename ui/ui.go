@@ -32,6 +32,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /setup", u.open(u.setup))
 	mux.Handle("GET /setup/join", u.open(u.joinForm))
 	mux.Handle("POST /setup/join", u.open(u.join))
+	mux.Handle("POST /setup/test", u.open(u.setupTest))
 	mux.Handle("GET /setup/joining", u.open(u.joining))
 	mux.Handle("POST /logout", u.page(u.logout))
 	mux.Handle("POST /prefs/theme", u.page(u.theme))

@@ -201,6 +201,8 @@ func intent() []route {
 			}},
 		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},
+		{method: "GET", path: "check", summary: "What the node needs from its surroundings, and whether it is so", role: appliance.Viewer, answer: []appliance.Check{},
+			do: func(c call) (any, error) { return c.node.Check(c.Context(), nil) }},
 		{method: "GET", path: "backup", summary: "All records and keys of the node at one moment, for wuamesh restore", role: appliance.Owner,
 			stream: func(c call, w io.Writer) error { return c.node.Backup(c.Context(), c.actor, w) }},
 		{method: "POST", path: "reload", summary: "Read the configuration file again: it is checked first, then changes", role: appliance.Owner, answer: appliance.Reloaded{},
