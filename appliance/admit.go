@@ -105,7 +105,7 @@ var errNoAnchor = &Problem{
 // key passes it on to the anchor.
 func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 	address, _, _ := net.SplitHostPort(r.RemoteAddr)
-	if wait := a.joins.wait("", address); wait > 0 {
+	if wait := a.joins.wait(address, address); wait > 0 {
 		a.answer(w, r, nil, &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)})
 		return
 	}
@@ -116,7 +116,7 @@ func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 	}
 	answer, err := a.admitNode(r.Context(), body)
 	if p, ok := errors.AsType[*Problem](err); ok && p.Kind == Denied {
-		a.joins.failed("", address)
+		a.joins.failed(address, address) // nobody else has to wait for it
 	}
 	a.answer(w, r, answer, err)
 }

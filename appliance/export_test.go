@@ -2,8 +2,13 @@ package appliance
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"time"
 
@@ -154,4 +159,41 @@ func (a *Appliance) JoinAt(ctx context.Context, text string, off time.Duration) 
 	req.Now = req.Now.Add(off)
 	_, err = askToJoin(ctx, token, req)
 	return err
+}
+
+// BeforeMeshes makes the node's data as they were before there were meshes, and signs
+// a host's certificate as it was done then: by the authority itself.
+func (a *Appliance) BeforeMeshes(ctx context.Context, pub any, host string) ([]byte, error) {
+	var rec authorityRecord
+	err := a.db.Update(ctx, func(tx *replicate.Tx) (err error) {
+		if rec, _, err = authorities.find(tx, "root"); err != nil {
+			return err
+		}
+		for g, err := range gossips.all(tx, "") {
+			if err != nil {
+				return err
+			}
+			if err := gossips.del(tx, g.id); err != nil {
+				return err
+			}
+		}
+		id := a.db.NodeID()
+		return errors.Join(identities.del(tx, "self"), memberships.del(tx, "mesh"), nodes.del(tx, id), anchors.del(tx, id))
+	})
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(rec.Key)
+	if err != nil {
+		return nil, err
+	}
+	root, err := x509.ParseCertificate(rec.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	return x509.CreateCertificate(rand.Reader, t, root, pub, key)
 }

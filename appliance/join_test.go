@@ -189,3 +189,28 @@ func TestJoinRefusals(t *testing.T) {
 		}
 	})
 }
+
+// TestUpgradeFoundsAMesh opens the data of a node from before there were
+// meshes: its hosts go on with the certificates they have, and it lets nodes
+// in.
+func TestUpgradeFoundsAMesh(t *testing.T) {
+	old := bareNode(t, "rns-01")
+	m := old.enrol(t, 1, old.enrolToken(t, 1))
+	cert, err := old.BeforeMeshes(t.Context(), m.key.Public(), string(m.id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := old.Pin()
+	old.stop()
+	a := startIn(t, old.dir, nil, "http://127.0.0.1:1", func(c *appliance.Config) { c.Name, c.Internet = "rns-01", false })
+	if a.Pin() != pin {
+		t.Fatal("its authority is another one")
+	}
+	m.cert.Certificate = [][]byte{cert}
+	m.connect(t, a.URL())
+	m.checkin(t)
+	b := bareNode(t, "brs-01")
+	b.joinTo(t, a)
+	m.connect(t, b.URL())
+	m.checkin(t)
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -121,5 +122,49 @@ func TestHelp(t *testing.T) {
 	}
 	if _, err, code := run(t, "status", "--data", t.TempDir()); code != 1 || !strings.Contains(err, "no node runs on this machine") {
 		t.Errorf("without a node: exit %d, %s", code, err)
+	}
+}
+
+// TestMeshCommands founds a mesh and joins it, the one while its node runs,
+// the other while none does.
+func TestMeshCommands(t *testing.T) {
+	first := node(t)
+	if out, said, code := run(t, "init", "--data", first); code != 0 || !strings.Contains(out, "Recovery passphrase, shown this once") {
+		t.Errorf("init: exit %d, %s%s", code, out, said)
+	}
+	if _, said, code := run(t, "init", "--data", first); code != 1 || !strings.Contains(said, "in a mesh already") {
+		t.Errorf("init again: exit %d, %s", code, said)
+	}
+	token, said, code := run(t, "token", "join", "--data", first)
+	if code != 0 || !strings.HasPrefix(token, "wmj1.") || !strings.Contains(said, "one node") {
+		t.Fatalf("token join: exit %d, %s%s", code, token, said)
+	}
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "wuamesh.toml")
+	text := fmt.Sprintf("name = \"brs-01\"\ndata = %q\nfolder = %q\ninternet = false\n", filepath.Join(dir, "data"), filepath.Join(dir, "folder"))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, said, code := run(t, "join", "--config", conf, "--name", "other", strings.TrimSpace(token)); code != 1 || !strings.Contains(said, "wins over --name") {
+		t.Errorf("join under another name than the file's: exit %d, %s", code, said)
+	}
+	out, said, code := run(t, "join", "--config", conf, strings.TrimSpace(token))
+	if code != 0 || !strings.Contains(out, "brs-01 has everything the mesh has") || !strings.Contains(said, "No node runs on this machine") || !strings.Contains(said, "Start the node now") {
+		t.Fatalf("join: exit %d, %s%s", code, out, said)
+	}
+	out, said, code = run(t, "node", "list", "--data", first)
+	if code != 0 || !strings.Contains(out, "brs-01") || !strings.Contains(out, "anchor") {
+		t.Errorf("node list: exit %d, %s%s", code, out, said)
+	}
+	out, said, code = run(t, "node", "remove", "brs-01", "--reason", "a test", "--data", first)
+	if code != 0 || !strings.Contains(out, "is removed") {
+		t.Errorf("node remove: exit %d, %s%s", code, out, said)
+	}
+	for args, want := range map[string]string{
+		"node dance": "it takes list", "join": "it takes the token", "node remove nobody": "no node \"nobody\"", "node resign": "only anchor", "node passphrase": "shown this once", "node rotate-gossip-key": "understood for a day", "node anchor": "from its input",
+	} {
+		if out, said, _ := run(t, append(strings.Fields(args), "--data", first)...); !strings.Contains(out+said, want) {
+			t.Errorf("wuamesh %s says %s%s, want %q", args, out, said, want)
+		}
 	}
 }
