@@ -11,6 +11,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Appliance{cfg: cfg, base: log, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams(), roster: newRoster(), entered: make(chan struct{})}
+	a := &Appliance{cfg: cfg, base: log, log: log.With("part", "appliance"), started: time.Now(), watch: newWatchers(), streams: newStreams(), roster: newRoster(), entered: make(chan struct{}), console: apiTokenPrefix + rand.Text() + rand.Text()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -151,7 +152,10 @@ func (a *Appliance) Pin() string { return a.auth.pin() }
 // cannot go on. Every goroutine of the node starts here and has ended when
 // Run returns.
 func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
-	if err := a.writeConsole(); err != nil {
+	a.entering.Lock() // a node that joins writes it too
+	err := a.writeConsole()
+	a.entering.Unlock()
+	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -70,7 +70,10 @@ func (w *line) carry(near net.Conn) {
 	if !w.keep(near) {
 		return
 	}
-	far, err := net.Dial("tcp", w.to)
+	w.mu.Lock()
+	to := w.to
+	w.mu.Unlock()
+	far, err := net.Dial("tcp", to)
 	if err != nil || !w.keep(far) {
 		return
 	}
@@ -98,6 +101,8 @@ func behind(t testing.TB, name string) (*site, *line) {
 	s := startIn(t, t.TempDir(), nil, "http://127.0.0.1:1", func(c *appliance.Config) {
 		c.Name, c.Internet, c.Advertise = name, false, []string{w.addr()}
 	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.to = strings.TrimPrefix(s.URL(), "https://")
 	return s, w
 }

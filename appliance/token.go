@@ -165,8 +165,8 @@ type Console struct {
 // ConsoleFile is its name in the data directory.
 const ConsoleFile = "console.json"
 
+// writeConsole writes it at the start, and again when the pin has changed.
 func (a *Appliance) writeConsole() error {
-	a.console = apiTokenPrefix + rand.Text() + rand.Text()
 	b, err := json.Marshal(Console{URL: a.URL(), Token: a.console, Pin: a.Pin()})
 	if err != nil {
 		return fmt.Errorf("encode the console file: %w", err)
