@@ -110,6 +110,9 @@ func (d *dialer) unreached(known map[string]KnownPeer) (list []string) {
 }
 
 func (d *dialer) due(id string) bool {
+	if d.m.problems.isolated(id) {
+		return false
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.tries[id]

@@ -209,6 +209,7 @@ func (s *session) pause(d time.Duration) bool {
 }
 
 func (s *session) syncAll() error {
+	before := s.m.db.Digest()
 	for more := true; more; {
 		select {
 		case s.m.pulls <- struct{}{}:
@@ -222,7 +223,9 @@ func (s *session) syncAll() error {
 			return err
 		}
 	}
-	s.ping() // tells the peer what we have now
+	if s.m.db.Digest() != before {
+		s.ping() // tells the peer what we have now
+	}
 	return nil
 }
 

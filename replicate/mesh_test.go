@@ -28,6 +28,7 @@ type simMesh struct {
 	log   *slog.Logger
 	tune  func(i int, o *MeshOptions)
 	wall  func(i int) func() time.Time
+	meets func(string) bool
 }
 
 func (s *simMesh) known() []KnownPeer {
@@ -46,7 +47,7 @@ func (s *simMesh) start(n int) {
 		s.wall = func(int) func() time.Time { return time.Now }
 	}
 	for i := range n {
-		db, err := Open(Options{Dir: s.t.TempDir(), Log: s.log, small: true, Now: s.wall(i)})
+		db, err := Open(Options{Dir: s.t.TempDir(), Log: s.log, small: true, Now: s.wall(i), Meets: s.meets})
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("seed", 0, "run this seed of the simulation alone")
-	simSeeds = flag.Int("seeds", 12, "how many seeds of the simulation to run")
+	simSeeds = flag.Int("seeds", 8, "how many seeds of the simulation to run")
 	simNodes = flag.Int("nodes", 0, "how many nodes each simulation has; 0: a few, by the seed")
 )
 
@@ -46,7 +46,7 @@ func TestSimulation(t *testing.T) {
 		first, n = *simSeed, 1
 	}
 	if testing.Short() {
-		n = min(n, 4)
+		n = min(n, 3)
 	}
 	for i := range n {
 		seed := first + uint64(i)
