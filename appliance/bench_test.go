@@ -2,14 +2,24 @@ package appliance_test
 
 import (
 	"context"
+	"crypto/sha1"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
 )
 
 // many are statuses of n updates that nobody described.
@@ -84,4 +94,83 @@ func BenchmarkUpdates(b *testing.B) {
 			list()
 		}
 	})
+}
+
+// BenchmarkFolderBesideNginx has four clients take files from the node and
+// from nginx, on plain HTTP over loopback, and prints the node's rate as a
+// part of nginx's. It needs nginx.
+func BenchmarkFolderBesideNginx(b *testing.B) {
+	if _, err := exec.LookPath("nginx"); err != nil {
+		b.Skip("needs nginx")
+	}
+	for _, size := range []int{200_000_000, 4000} {
+		b.Run(fmt.Sprint(size, " bytes"), func(b *testing.B) {
+			dir := b.TempDir()
+			content := make([]byte, size)
+			rand.NewChaCha8([32]byte{1}).Read(content)
+			name := fmt.Sprintf("file_%x.cab", sha1.Sum(content))
+			put(b, dir, name, content)
+			world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1000})
+			s := startIn(b, dir, world, "http://127.0.0.1:1", func(c *appliance.Config) { c.Internet = false })
+			eventually(b, name, s.serves(name))
+			other := startNginx(b, filepath.Join(dir, "waptwua"))
+			n := max(1, 4_000_000/size*10)
+			rate := func(url string) float64 {
+				began := time.Now()
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						client := &http.Client{Transport: &http.Transport{}}
+						for range n {
+							resp, err := client.Get(url)
+							if err != nil {
+								b.Error(err)
+								return
+							}
+							io.Copy(io.Discard, resp.Body)
+							resp.Body.Close()
+						}
+						client.CloseIdleConnections()
+					})
+				}
+				wg.Wait()
+				return float64(4*n*size) / time.Since(began).Seconds()
+			}
+			var ours, theirs float64
+			for b.Loop() { // in turns, so that what else runs here slows both
+				ours += rate(s.FolderURL() + name)
+				theirs += rate(other + name)
+			}
+			b.ReportMetric(ours/theirs, "xnginx")
+			b.ReportMetric(ours/float64(b.N)/1e6, "MB/s")
+		})
+	}
+}
+
+// startNginx serves a directory as Debian's nginx does by default, with
+// sendfile and a worker per core.
+func startNginx(b *testing.B, root string) (url string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	dir := b.TempDir()
+	conf := fmt.Sprintf("worker_processes auto; daemon off; pid %[1]s/pid; error_log %[1]s/error.log; events {worker_connections 768;}\nhttp {access_log off; sendfile on; tcp_nopush on; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s; server {listen %[2]s; root %[3]s;}}", dir, addr, root)
+	put(b, dir, "nginx.conf", []byte(conf))
+	file := filepath.Join(dir, "waptwua", "nginx.conf")
+	cmd := exec.Command("nginx", "-c", file, "-g", "user root;")
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	eventually(b, "nginx", func() error {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return "http://" + addr + "/"
 }

@@ -151,7 +151,7 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 	if !ok || sw == nil {
 		return "", 0, errNoSource
 	}
-	m, err := s.manifestFor(ctx, sw, rec)
+	m, err := s.manifestFor(ctx, sw, t.File, rec)
 	if err != nil {
 		return "", 0, err
 	}
@@ -188,7 +188,7 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 var errNoSource = errors.New("no node that has the file can be reached")
 
 // manifestFor is the manifest of a file as its record says.
-func (s *sharing) manifestFor(ctx context.Context, sw *swarm.Swarm, rec fileRecord) (*swarm.Manifest, error) {
+func (s *sharing) manifestFor(ctx context.Context, sw *swarm.Swarm, name string, rec fileRecord) (*swarm.Manifest, error) {
 	d, err := swarm.ParseDigest(rec.SHA256)
 	if err != nil {
 		return nil, err
@@ -200,7 +200,7 @@ func (s *sharing) manifestFor(ctx context.Context, sw *swarm.Swarm, rec fileReco
 	if m, err := s.manifest(d); err == nil && m.Root() == root {
 		return m, nil
 	}
-	m, err := sw.FetchManifest(ctx, d, root)
+	m, err := sw.FetchManifest(ctx, d, root, s.others(name))
 	if err != nil {
 		return nil, err
 	}

@@ -168,6 +168,21 @@ func (s *sharing) trafficNow() Traffic {
 	return t
 }
 
+// loadSpent counts what the month's budget had to give before this start.
+func (s *sharing) loadSpent(tx *replicate.Tx, now time.Time) error {
+	for r, err := range traffics.all(tx) {
+		if err != nil {
+			return err
+		}
+		if day, err := time.ParseInLocation(time.DateOnly, r.id, time.Local); err == nil && day.Year() == now.Year() && day.Month() == now.Month() {
+			s.limits.Spent(swarm.WAN, swarm.Down, r.value.WANDown, now)
+			s.limits.Spent(swarm.WAN, swarm.Up, r.value.WANUp, now)
+			s.limits.Spent(swarm.Source, swarm.Down, r.value.Microsoft, now)
+		}
+	}
+	return nil
+}
+
 // trafficDays is how long the days' figures are kept.
 const trafficDays = 92
 

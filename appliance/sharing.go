@@ -36,6 +36,9 @@ type sharing struct {
 	dirty      chan struct{} // the folder's files changed
 	duplicates atomic.Int64  // files that two nodes downloaded from Microsoft
 
+	reading sync.Mutex        // of manifests
+	recent  []*swarm.Manifest // the last ones that were used
+
 	// mu is a leaf, below the folder's.
 	mu      sync.RWMutex
 	files   map[string]fileRecord      // of the mesh, by name
@@ -45,8 +48,7 @@ type sharing struct {
 	shelves map[string]string          // what this node wrote of itself, by bucket
 	index   map[swarm.Digest]string    // held files, by digest
 	indexed time.Time
-	recent  []*swarm.Manifest // the last ones that were used
-	counted Traffic           // what is in the days' records
+	counted Traffic // what is in the days' records
 }
 
 type (
@@ -93,7 +95,7 @@ func (s *sharing) load(tx *replicate.Tx) error {
 			s.take(r)
 		}
 	}
-	return nil
+	return s.loadSpent(tx, time.Now())
 }
 
 // follow sees every change of the store before its Update returns.
@@ -307,8 +309,8 @@ const manifestDir = ".pieces"
 
 // manifest is that of a file this node has, or has begun.
 func (s *sharing) manifest(d swarm.Digest) (*swarm.Manifest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	if i := slices.IndexFunc(s.recent, func(m *swarm.Manifest) bool { return m.SHA256 == d }); i >= 0 {
 		return s.recent[i], nil
 	}

@@ -133,7 +133,7 @@ func (f *folder) loadTasks(tx *replicate.Tx) error {
 			f.ended = append(f.ended, t)
 			continue
 		case t.Status == statusRunning:
-			t.Status = statusQueued
+			t.Status, t.NextTry = statusQueued, time.Time{} // which said when a limit lets it go on
 		}
 		// A task that failed keeps its next try, but a clock that was set
 		// back must not make it wait for years.

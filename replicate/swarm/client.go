@@ -2,11 +2,13 @@ package swarm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -190,10 +192,15 @@ func (s *Swarm) getPiece(ctx context.Context, r Request, class Class, b []byte) 
 var errStalled = errors.New("nothing came for a while")
 
 // FetchManifest takes the manifest of a file, whose root is known, from the
-// first of the peers that has it.
-func (s *Swarm) FetchManifest(ctx context.Context, d, root Digest) (*Manifest, error) {
+// first of the peers that has it; those that are said to have it are asked
+// before the others.
+func (s *Swarm) FetchManifest(ctx context.Context, d, root Digest, holders []string) (*Manifest, error) {
 	var errs []error
-	for _, p := range s.Peers() {
+	peers := s.Peers()
+	slices.SortStableFunc(peers, func(x, y Peer) int {
+		return cmp.Compare(flag(!slices.Contains(holders, x.ID)), flag(!slices.Contains(holders, y.ID)))
+	})
+	for _, p := range peers {
 		m, err := s.manifestOf(ctx, p, d)
 		if err == nil && (m.SHA256 != d || m.Root() != root) {
 			err = fmt.Errorf("%s has another manifest: %w", p.ID, ErrWrong)

@@ -47,11 +47,13 @@ func BenchmarkRelay(b *testing.B) {
 		origin linespec
 		branch linespec
 		rsync  bool
+		during func(r *relay, ps []*process, bound time.Duration)
 	}{
-		{"symmetric", big, line, line, true},
-		{"symmetric", many, line, line, true},
-		{"asymmetric", big, linespec{up: *rate, down: *rate, delay: line.delay}, linespec{up: *rate / 5, down: *rate, delay: line.delay}, false},
-		{"lossy", work{"64 MiB", 1, 64 << 20}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, false},
+		{"symmetric", big, line, line, true, nil},
+		{"symmetric", many, line, line, true, nil},
+		{"two nodes killed and a line cut", big, line, line, false, misfortune},
+		{"asymmetric", big, linespec{up: *rate, down: *rate, delay: line.delay}, linespec{up: *rate / 5, down: *rate, delay: line.delay}, false, nil},
+		{"lossy", work{"64 MiB", 1, 64 << 20}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, false, nil},
 	} {
 		b.Run(tt.name+" "+tt.work.name, func(b *testing.B) {
 			lines := []linespec{tt.origin, tt.branch, tt.branch, tt.branch, tt.branch}
@@ -60,7 +62,11 @@ func BenchmarkRelay(b *testing.B) {
 			bound := max(S/tt.origin.up, S/tt.branch.down, n*S/(tt.origin.up+n*tt.branch.up))
 			for b.Loop() {
 				r := newRelay(b, lines...)
-				took, sent, peak := swarmRun(b, r, tt.work)
+				took, sent, peak := swarmRun(b, r, tt.work, func(ps []*process) {
+					if tt.during != nil {
+						tt.during(r, ps, time.Duration(bound*float64(time.Second)))
+					}
+				})
 				r.close()
 				b.ReportMetric(took.Seconds()/bound, "xbound")
 				b.ReportMetric(sent/tt.work.total(), "xsent")
@@ -75,8 +81,21 @@ func BenchmarkRelay(b *testing.B) {
 	}
 }
 
-// swarmRun starts a process per place and waits until the last has it all.
-func swarmRun(t testing.TB, r *relay, w work) (took time.Duration, sent float64, peak int64) {
+// misfortune kills two branches a third and half of the way, and cuts a
+// third branch's line for a tenth.
+func misfortune(r *relay, ps []*process, bound time.Duration) {
+	time.Sleep(bound / 3)
+	ps[4].kill()
+	r.places[2].cut.Store(true)
+	time.Sleep(bound / 10)
+	r.places[2].cut.Store(false)
+	time.Sleep(bound / 15)
+	ps[3].kill()
+}
+
+// swarmRun starts a process per place and waits until the last that lives has
+// it all; during runs meanwhile.
+func swarmRun(t testing.TB, r *relay, w work, during func([]*process)) (took time.Duration, sent float64, peak int64) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
@@ -94,10 +113,15 @@ func swarmRun(t testing.TB, r *relay, w work) (took time.Duration, sent float64,
 	for _, p := range ps {
 		fmt.Fprintln(p.in, "go")
 	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); during(ps) }()
 	for _, p := range ps[1:] {
-		p.line() // done
-		took = time.Since(began)
+		p.line() // done, or killed
+		if !p.killed.Load() {
+			took = time.Since(began)
+		}
 	}
+	<-ended
 	sent = float64(r.places[0].out.Load() - before)
 	for _, p := range ps {
 		p.stop()
@@ -113,6 +137,13 @@ type process struct {
 	in   io.WriteCloser
 	out  *bufio.Reader
 	stop func()
+
+	killed atomic.Bool
+}
+
+func (p *process) kill() {
+	p.killed.Store(true)
+	p.cmd.Process.Kill()
 }
 
 func startProcess(ctx context.Context, t testing.TB, r *relay, i int, dir string, w work) *process {
@@ -142,7 +173,7 @@ func startProcess(ctx context.Context, t testing.TB, r *relay, i int, dir string
 
 func (p *process) line() string {
 	s, err := p.out.ReadString('\n')
-	if err != nil {
+	if err != nil && !p.killed.Load() {
 		p.t.Fatalf("a node ended: %v", err)
 	}
 	return strings.TrimSpace(s)
