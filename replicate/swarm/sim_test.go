@@ -1,11 +1,14 @@
 package swarm
 
 import (
+	"bytes"
 	"container/heap"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -285,7 +288,8 @@ func (s *sim) tell(n *simNode) {
 	if n.dead {
 		return
 	}
-	for d, order := range n.order {
+	for _, d := range slices.SortedFunc(maps.Keys(n.order), func(x, y Digest) int { return bytes.Compare(x[:], y[:]) }) {
+		order := n.order[d]
 		news, all := order[n.told[d]:], n.whole[d]
 		if len(news) == 0 {
 			continue

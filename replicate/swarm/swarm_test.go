@@ -229,10 +229,11 @@ func TestFilesReachEveryNode(t *testing.T) {
 	}
 }
 
+// TestALiarIsFoundOut has a node that has only a liar to ask find it out, say
+// so, and take the file from an honest one that comes later.
 func TestALiarIsFoundOut(t *testing.T) {
 	m := newMesh(t)
-	mf := m.add("honest", "a").put("file", 6<<20, 1)
-	bad := m.add("liar", "b", func(n *node, _ *swarm.Options) {
+	mf := m.add("liar", "b", func(n *node, _ *swarm.Options) {
 		n.tamper = func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodGet {
@@ -243,21 +244,24 @@ func TestALiarIsFoundOut(t *testing.T) {
 				h.ServeHTTP(w, r)
 			})
 		}
-	})
-	bad.hold("file", mf)
+	}).put("file", 6<<20, 1)
 	n := m.add("node", "c")
-	if err := n.fetch(within(t, time.Minute), "file", mf); err != nil {
-		t.Fatal(err)
-	}
-	n.check("file", content(6<<20, 1))
+	ctx := within(t, time.Minute)
+	fetched := make(chan error, 1)
+	go func() { fetched <- n.fetch(ctx, "file", mf) }()
 	select {
 	case who := <-n.lied:
 		if who != "liar" {
 			t.Errorf("%s was called a liar", who)
 		}
-	default:
-		t.Error("nobody was told of the liar")
+	case <-ctx.Done():
+		t.Fatal("nobody was told of the liar")
 	}
+	m.add("honest", "a").put("file", 6<<20, 1)
+	if err := <-fetched; err != nil {
+		t.Fatal(err)
+	}
+	n.check("file", content(6<<20, 1))
 }
 
 func TestALyingManifestIsThrownAway(t *testing.T) {
