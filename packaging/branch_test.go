@@ -55,6 +55,8 @@ func TestBranchServer(t *testing.T) {
 	removed(b)
 	unlucky(b)
 	b.want("wuamesh backup /root/backup", "is a whole backup")
+	b.want("wuamesh token join", "wmj1.")
+	imported(b)
 	purged(b)
 	restored(b)
 }
@@ -123,7 +125,7 @@ func setUp(b *box) {
 
 // patched enrols a host and waits until it has installed what it may.
 func patched(b *box) {
-	token := b.sh("wuamesh token enroll 2>/dev/null")
+	token := b.sh("wuamesh token enroll --uses 50 --for 72h 2>/dev/null")
 	b.sh("mkdir -p /root/host; printf '%s\n' '[global]' 'repo_url = https://10.7.0.2/wapt' '[waptwua]' 'enabled = True' 'default_allow = True' 'download_scheduling = 1d' 'install_scheduling = 10s'" +
 		" '[wuamesh]' 'nodes = https://10.7.0.2' 'token = " + token + "' > /root/host/wapt-get.ini")
 	end := b.play("host", "WUAMESH_HOST=/root/host")
@@ -209,6 +211,18 @@ func purged(b *box) {
 	b.refuses("find /etc /var/lib/systemd -name '*wuamesh*' | grep .")
 	b.refuses("systemctl list-units --all --no-legend 'wuamesh*' | grep -v not-found | grep .")
 	b.want("dpkg-query -l wuamesh 2>&1 || true", "no packages found")
+}
+
+// imported takes a WAPT server over: the node's folder with one more file in
+// it, and one that is not what its name says.
+func imported(b *box) {
+	b.sh("mkdir -p /root/wapt/repo /root/wapt/repowua && printf '[options]\nhttp_proxy = \ncleanup_kbs = False\nwapt_folder = /root/wapt/repo\n' > /root/wapt/waptserver.ini")
+	b.sh("printf good > /root/wapt/repowua/windows10.0-kb1_$(printf good | sha1sum | cut -c1-40).cab; printf bad > /root/wapt/repowua/windows10.0-kb2_$(printf good | sha1sum | cut -c1-40).cab")
+	b.refuses("wuamesh import-wapt --dry-run", "There is no /opt/wapt/conf/waptserver.ini")
+	b.want("wuamesh import-wapt --ini /root/wapt/waptserver.ini 2>&1", "cleanup_kbs: set false", "1 file verified", "windows10.0-kb2_")
+	b.sh("systemctl restart wuamesh")
+	b.until("curl -s http://localhost/waptwua/windows10.0-kb1_$(printf good | sha1sum | cut -c1-40).cab", "good")
+	b.want("grep ^cleanup_kbs /etc/wuamesh/wuamesh.toml", "cleanup_kbs = false")
 }
 
 // restored installs on the emptied machine and brings the backup back.

@@ -213,7 +213,7 @@ func (l *lab) found() {
 	l.wuamesh(0, "init")
 	l.token = l.wuamesh(0, "token", "api", "--role", "owner", "--name", "checker")
 	for i := 1; i < meshSize; i++ {
-		l.wuamesh(i, "join", l.wuamesh(0, "token", "join"))
+		l.wuamesh(i, "join", "--site", fmt.Sprintf("site-%d", i), l.wuamesh(0, "token", "join"))
 	}
 	l.await("every node knows the token", 20*time.Second, func() error {
 		for i := range meshSize {

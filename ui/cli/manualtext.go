@@ -52,6 +52,9 @@ To keep the folder on another disk, set folder and let the service write there:
 Then give that directory to the user: chown wuamesh: /srv/waptwua.
 
 Log lines carry fields: journalctl -u wuamesh WUAMESH_PART=folder shows one part, WUAMESH_HOST=ID one host.`},
+	{"A WAPT server on the same machine", `
+Both want ports 80 and 443, and by default the folder /var/www/waptwua. Stop WAPT's server and its nginx, run wuamesh import-wapt,
+and start wuamesh: it reads every file in the folder once, serves those that are what their names say, and leaves others alone.`},
 	{"Firewall", `
 Agents, browsers and other nodes reach a node on 443/tcp, and agents the folder alone on 80/tcp. Nodes that cannot be called,
 behind NAT or a firewall, are reached by the connections they open themselves. A node with internet = true reaches Microsoft's

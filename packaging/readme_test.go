@@ -1,0 +1,60 @@
+package packaging_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// ranBy says which test runs a command of README, and what in it does.
+var ranBy = map[string][2]string{
+	"go run . demo":          {"packaging/check", "packaging/out/wuamesh demo --for"},
+	"./packaging/check":      {".ci/run", "packaging/check"},
+	"go run ./packaging/deb": {"packaging/deb/deb_test.go", `"run", "./packaging/deb"`},
+	"apt install ./packaging/out/wuamesh_0.1.0_amd64.deb": {"packaging/branch_test.go", "apt-get install -y /mnt/wuamesh.deb"},
+	"wuamesh setup-link":                       {"packaging/branch_test.go", `"wuamesh setup-link"`},
+	"wuamesh doctor":                           {"packaging/branch_test.go", "wuamesh doctor"},
+	"wuamesh backup /root/backup":              {"packaging/branch_test.go", "wuamesh backup /root/backup"},
+	"wuamesh restore --replace /root/backup":   {"packaging/branch_test.go", "wuamesh restore --replace /root/backup"},
+	"wuamesh import-wapt --dry-run":            {"packaging/branch_test.go", "wuamesh import-wapt --dry-run"},
+	"wuamesh token enroll --uses 50 --for 72h": {"packaging/branch_test.go", "wuamesh token enroll --uses 50 --for 72h"},
+	"wuamesh token join":                       {"packaging/branch_test.go", "wuamesh token join"},
+	"wuamesh join --site brest TOKEN":          {"packaging/mesh_test.go", `"join", "--site"`},
+}
+
+// TestREADME holds README short, and its commands to what a test runs.
+func TestREADME(t *testing.T) {
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(b), "\n")
+	if len(lines) > 200 {
+		t.Errorf("README has %d lines, more than anybody reads", len(lines))
+	}
+	inside := false
+	for i, line := range lines {
+		if strings.HasPrefix(line, "```") {
+			inside = !inside
+		}
+		command, ok := strings.CutPrefix(line, "    ")
+		if !ok || inside || command == "" {
+			continue
+		}
+		by, known := ranBy[command]
+		if !known {
+			t.Errorf("README.md:%d: no test runs %q: have one run it and say so in ranBy", i+1, command)
+			continue
+		}
+		source, err := os.ReadFile(filepath.Join("..", by[0]))
+		if err != nil || !strings.Contains(string(source), by[1]) {
+			t.Errorf("README.md:%d: %s does not run %q any more (%v)", i+1, by[0], command, err)
+		}
+	}
+	for _, name := range []string{"packaging/why.png"} {
+		if info, err := os.Stat(filepath.Join("..", name)); err != nil || info.Size() > 150_000 {
+			t.Errorf("%s: %v, or too large", name, err)
+		}
+	}
+}
