@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -88,35 +89,44 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 				ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
 				BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 			}
-			drained := make(chan struct{})
-			stop := context.AfterFunc(ctx, func() {
-				defer close(drained)
-				a.streams.close()
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
-				defer cancel()
-				if err := srv.Shutdown(last); err != nil {
-					a.log.WarnContext(ctx, "requests cut off", "err", err)
-					srv.Close()
-				}
-			})
-			err := error(nil)
+			stop := context.AfterFunc(ctx, func() { l.(*net.TCPListener).SetDeadline(time.Unix(1, 0)) })
+			defer stop()
+			var err error
 			if tlsConf != nil {
-				err = srv.ServeTLS(l, "", "")
+				err = srv.ServeTLS(untilDeadline{l}, "", "")
 			} else {
-				err = srv.Serve(l)
+				err = srv.Serve(untilDeadline{l})
 			}
-			if !stop() {
-				<-drained // Serve returns when draining begins, not when it ends
+			if ctx.Err() == nil {
+				return err
 			}
-			if errors.Is(err, http.ErrServerClosed) {
-				return nil
+			a.streams.close()
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+			defer cancel()
+			if err := srv.Shutdown(last); err != nil {
+				a.log.WarnContext(ctx, "requests cut off", "err", err)
+				srv.Close()
 			}
-			return err
+			return nil
 		})
 	}
 	run(a.secure(pages), a.https, conf)
 	run(a.plain(), a.http, nil)
 	return g.Wait()
+}
+
+// An untilDeadline listener ends the accepting first, and Shutdown comes when
+// every accepted connection is known to the server. Shutdown alone may miss
+// one that was accepted at that very moment, whose caller then reads nothing:
+// with sockets that systemd passes it could have waited for the next process.
+type untilDeadline struct{ net.Listener }
+
+func (l untilDeadline) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = http.ErrServerClosed
+	}
+	return c, err
 }
 
 // tlsConfig tells callers apart by the server name they ask for: agents and
