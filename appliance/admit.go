@@ -109,9 +109,14 @@ func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, nil, &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)})
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJoinBytes))
+	// Anybody may call here: nobody holds a connection open by sending slowly.
+	err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxJoinBytes))
+	}
 	if err != nil {
-		a.answer(w, r, nil, &Problem{Kind: TooLarge, Msg: "The request to join is too large.", Err: err})
+		a.answer(w, r, nil, &Problem{Kind: Invalid, Msg: "The request to join is too large, or did not come within 10 s.", Err: err})
 		return
 	}
 	answer, err := a.admitNode(r.Context(), body)

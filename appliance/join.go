@@ -80,7 +80,7 @@ func (a *Appliance) Join(ctx context.Context, by Actor, o JoinOptions) error {
 // bare says why this node cannot join: it has something of its own to lose.
 func (a *Appliance) bare(token replicate.JoinToken) error {
 	if a.Member() && replicate.Fingerprint(a.auth.identity().Root) == token.Fingerprint {
-		return &Problem{Kind: Conflict, Code: "WM-611", Msg: "This node is a member of that mesh already.", Hint: "wuamesh node list shows it. The token is still good for another machine."}
+		return &Problem{Kind: Conflict, Code: "WM-611", Msg: "This node is a member of that mesh already.", Hint: "Nothing was changed; wuamesh node list shows the mesh."}
 	}
 	what := a.cat.holdings()
 	if n := len(a.roster.living()); n > 1 {

@@ -63,8 +63,8 @@ func printPassphrase(s Streams, p api.Passphrase) {
 }
 
 var joinCommand = Command{
-	Name: "join", Args: "TOKEN", Summary: "Make this bare node a member of the mesh the token is of",
-	Example: "wuamesh join wmj1.uW8x…\nwuamesh join --name brs-01 --site brest wmj1.uW8x…",
+	Name: "join", Args: "[TOKEN]", Summary: "Make this bare node a member of the mesh the token is of",
+	Example: "wuamesh join                 asks for the token\nwuamesh join wmj1.uW8x…\nwuamesh join --name brs-01 --site brest wmj1.uW8x…",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -74,10 +74,16 @@ var joinCommand = Command{
 		fs.StringVar(&j.Site, "site", "", "the branch it stands in; default the node's name")
 		wait := fs.Bool("wait", true, "end when the first copy is complete")
 		return func(ctx context.Context, s Streams, args []string) error {
-			if len(args) == 0 {
+			j.Token = strings.Join(args, "") // a mail program may have broken it
+			if j.Token == "" && s.In != nil {
+				var err error
+				if j.Token, err = ask(s, "Join token: "); err != nil {
+					return err
+				}
+			}
+			if j.Token == "" {
 				return usage("it takes the token that wuamesh token join printed on a node of the mesh")
 			}
-			j.Token = strings.Join(args, "") // a mail program may have broken it
 			return t.onNode(ctx, s, func() error { return t.join(ctx, s, j, *wait) })
 		}
 	},
@@ -118,7 +124,8 @@ func (t *target) firstCopy(ctx context.Context, s Streams, p *progress, state *a
 		case <-tick.C:
 		}
 		if err := t.call(ctx, s, "mesh/join", nil, state); err != nil {
-			return err
+			p.end()
+			return fmt.Errorf("the node stopped answering: %w.\nIt is a member already and goes on with the copy when it runs", err)
 		}
 		switch {
 		case state.Peers == 0 && time.Since(began) > 20*time.Second && !told:
@@ -299,18 +306,27 @@ func (t *target) anchor(ctx context.Context, s Streams) error {
 	if s.In == nil {
 		return usage("it reads the recovery passphrase from its input")
 	}
-	fmt.Fprint(s.Err, "Recovery passphrase: ")
-	line, err := bufio.NewReader(io.LimitReader(s.In, 1000)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the passphrase: %w", err)
+	line, err := ask(s, "Recovery passphrase: ")
+	if err != nil {
+		return err
 	}
-	if err := t.post(ctx, s, "mesh/anchor", api.Passphrase{Passphrase: strings.TrimSpace(line)}, nil); err != nil {
+	if err := t.post(ctx, s, "mesh/anchor", api.Passphrase{Passphrase: line}, nil); err != nil {
 		return err
 	}
 	if !t.json {
 		fmt.Fprintln(s.Out, "This node is an anchor now: it lets nodes in and renews their certificates.")
 	}
 	return nil
+}
+
+// ask reads a line that others should not see on the command line.
+func ask(s Streams, prompt string) (string, error) {
+	fmt.Fprint(s.Err, prompt)
+	line, err := bufio.NewReader(io.LimitReader(s.In, 8000)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read what was asked for: %w", err)
+	}
+	return strings.TrimSpace(line), nil
 }
 
 // printJoinToken prints the token and what to do with it.
