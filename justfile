@@ -30,6 +30,11 @@ deb *flags:
 fuzz target pkg time="60s":
     go test -run='^$' -fuzz='^{{ target }}$' -fuzztime={{ time }} {{ pkg }}
 
+# the mesh in virtual time, for hours if you like: just soak 1000 100
+soak seeds="500" nodes="0":
+    go test -timeout=24h -run='TestSimulation|TestRulesHold' ./replicate -seeds={{ seeds }} -model-seeds={{ seeds }} -nodes={{ nodes }}
+
 # the figures of README's performance table
 bench:
-    go test -run='^$' -bench=. -benchtime=2s ./replicate ./agentproto/rules ./appliance ./appliance/microsoft
+    go test -run='^$' -bench='Update|Scan|FirstSync|Spread|Burst/mesh' -benchtime=2s ./replicate
+    go test -run='^$' -bench=. -benchtime=2s ./agentproto/rules ./appliance ./appliance/microsoft

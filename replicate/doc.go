@@ -10,5 +10,10 @@
 // newer version wins, the same one on every node. Records of this node alone
 // ([Tx.Local]) share the transactions and are never handed on.
 //
+// A [Mesh] does the handing over between nodes: it keeps connections to some
+// of them, pushes change sets the moment they are committed, syncs what was
+// missed, runs memberlist to know who is alive, and carries requests between
+// peers.
+//
 // DESIGN.md has the layout on disk and the reasons.
 package replicate

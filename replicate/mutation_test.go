@@ -38,7 +38,7 @@ func TestRulesHold(t *testing.T) {
 	first := uint64(time.Now().UnixNano())
 	n := *modelSeeds
 	if testing.Short() {
-		n = min(n, 10)
+		n = min(n, 5)
 	}
 	if *simSeed != 0 {
 		first, n = *simSeed, 1
@@ -51,6 +51,9 @@ func TestRulesHold(t *testing.T) {
 }
 
 func TestMutationsAreCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute")
+	}
 	for _, m := range []mutation{vectorTooEarly, epochReused, tieKeptLocal, collectedEarly} {
 		t.Run(strings.ReplaceAll(string(m), " ", "_"), func(t *testing.T) {
 			for seed := range uint64(60) {

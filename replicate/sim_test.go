@@ -46,7 +46,7 @@ func TestSimulation(t *testing.T) {
 		first, n = *simSeed, 1
 	}
 	if testing.Short() {
-		n = min(n, 3)
+		n = min(n, 2)
 	}
 	for i := range n {
 		seed := first + uint64(i)
