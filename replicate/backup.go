@@ -25,8 +25,8 @@ import (
 // entries, and the SHA-256 of all before it.
 const (
 	backupFormat = 1
-	maxStoreKey  = MaxKey + 256 // with the prefix of its space, or a writer
-	maxStored    = MaxValue + recordHeader + 256
+	maxStoreKey  = MaxKey + 256       // with the prefix of its space, or a writer
+	maxStored    = 2*MaxValue + 4<<10 // a meeting holds two records
 	maxInfo      = 4096
 )
 

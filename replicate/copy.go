@@ -14,9 +14,9 @@ import (
 // see all the time either the old or the new of each record.
 type freshCopy struct {
 	db    *DB
-	acked map[string]uint64  // of own logs, what others have
-	keep  map[string]Version // what came, by key
-	given map[string]uint64  // how much of each log came
+	acked map[string]uint64 // of own logs, what others have
+	keep  map[string]bool   // the keys that came
+	given map[string]uint64 // how much of each log came
 }
 
 // beginCopy marks the store, so that an interrupted copy is taken up again
@@ -24,7 +24,7 @@ type freshCopy struct {
 // removed of the old one may be on a third node, and must be taken from there
 // as if another had written it.
 func (db *DB) beginCopy(ctx context.Context, why string) (*freshCopy, error) {
-	f := &freshCopy{db: db, keep: map[string]Version{}, given: map[string]uint64{}}
+	f := &freshCopy{db: db, keep: map[string]bool{}, given: map[string]uint64{}}
 	if err := db.dropAllParked(ctx); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (f *freshCopy) replace(b *batch, j *job, c change, end uint64) error {
 	if c.Version.Clock > b.db.horizon() {
 		return b.park(c, change{}, end)
 	}
-	f.keep[c.Key] = c.Version
+	f.keep[c.Key] = true
 	if ours.Key != "" && (ours.Version == c.Version || f.ours(ours)) {
 		return nil
 	}
@@ -190,7 +190,7 @@ func (f *freshCopy) missing(b *batch, after string, gone *[]change) (last string
 	size := 0
 	for it.Seek([]byte(recordPrefix + after)); it.Valid(); it.Next() {
 		key := string(it.Item().KeyCopy(nil)[len(recordPrefix):])
-		if _, ok := f.keep[key]; ok || key == after {
+		if f.keep[key] || key == after {
 			continue
 		}
 		raw, err := it.Item().ValueCopy(nil)

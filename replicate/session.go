@@ -168,27 +168,33 @@ func (m *Mesh) newSession(conn net.Conn, peer hello, dialled bool) (*session, er
 	return s, err
 }
 
-// register makes the session the one to its peer.
+// register makes the session the one to its peer, in place of an older one.
 func (m *Mesh) register(s *session) bool {
+	old, ok := m.replace(s)
+	if old != nil {
+		old.end(errReplaced)
+	}
+	return ok
+}
+
+func (m *Mesh) replace(s *session) (old *session, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	id := s.peer.Node
 	if m.closed || m.dropped[id] {
-		return false
+		return nil, false
 	}
 	if s.peer.Lane == laneBulk {
 		m.bulk[id] = append(m.bulk[id], s)
-		return true
+		return nil, true
 	}
-	if old := m.sessions[id]; old != nil {
-		if old.peer.Instance == s.peer.Instance && m.preferred(old) && !m.preferred(s) {
-			return false
-		}
-		go old.end(errReplaced)
+	old = m.sessions[id]
+	if old != nil && old.peer.Instance == s.peer.Instance && m.preferred(old) && !m.preferred(s) {
+		return nil, false
 	}
 	m.sessions[id] = s
 	m.touch(id, m.db.now())
-	return true
+	return old, true
 }
 
 func (m *Mesh) unregister(s *session) {
