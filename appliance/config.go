@@ -29,6 +29,7 @@ type Config struct {
 	TLSCert       string   `toml:"tls_cert"`
 	TLSKey        string   `toml:"tls_key"`
 	Internet      bool     `toml:"internet"`
+	Placement     string   `toml:"placement"`
 	Upstream      string   `toml:"upstream"`
 	Sources       []string `toml:"sources"`
 	Proxy         string   `toml:"proxy"`
@@ -136,6 +137,10 @@ tls_key = ""
 
 # Whether this node may download from Microsoft.
 internet = true
+
+# What the folder keeps: "all" that any host of the mesh needs, or "local", what
+# the agents of this node ask for, fetched from other nodes when they do.
+placement = "all"
 
 # A mirror that stands for all of Microsoft's hosts, http://host/path.
 upstream = ""
@@ -278,6 +283,9 @@ func (c Config) Validate() error {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("tls_cert", "certificate and key come together")
+	}
+	if c.Placement != "all" && c.Placement != "local" {
+		bad("placement", "%q is neither all nor local", c.Placement)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {

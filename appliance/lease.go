@@ -117,6 +117,17 @@ func (s *sharing) rank(file string, living map[string]bool, internet bool) (rank
 	return slices.Index(list, self), list[0]
 }
 
+// keeps says whether this node fetches a file that hosts of the mesh wait for
+// without being asked for it. One that keeps only what its own agents ask for
+// still downloads from Microsoft what it is its turn to and nobody has.
+func (s *sharing) keeps(file string, living map[string]bool) bool {
+	if s.f.node.config().Placement != "local" {
+		return true
+	}
+	rank, _ := s.rank(file, living, s.f.node.config().Internet)
+	return rank == 0 && len(s.others(file)) == 0
+}
+
 // holdLease takes the lease of a file and renews it until release is called.
 // A node on its own needs none.
 func (s *sharing) holdLease(ctx context.Context, file string) (release func()) {

@@ -28,6 +28,9 @@ func branches(t testing.TB, fileBytes int, names ...string) (*microsofttest.Worl
 	for _, name := range names {
 		s := startIn(t, t.TempDir(), world, srv.URL, func(c *appliance.Config) {
 			c.Name, c.Site, c.Internet = name, name, name[:2] == "hq"
+			if name[:5] == "local" {
+				c.Placement = "local"
+			}
 		})
 		if len(list) > 0 {
 			s.joinTo(t, list[0])
@@ -123,6 +126,33 @@ func TestServedWhileArriving(t *testing.T) {
 	eventually(t, "the branch's own copy", branch.serves(name))
 	if days, err := branch.Traffic(t.Context(), 1); err != nil || days[0].WANDown > int64(len(want))*11/10+2_000_000 {
 		t.Errorf("the line carried %+v, %v", days, err)
+	}
+}
+
+// TestLocalPlacement has a node that keeps only what its agents ask for: it
+// fetches nothing by itself, and passes a file through when one asks.
+func TestLocalPlacement(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 200_000, "hq-01", "brs-01", "local-01")
+	names := list[1].wants(t, 2)
+	for _, name := range names {
+		list[1].has(t, name, status("done"))
+	}
+	eventually(t, "the records", func() error {
+		if u, err := list[2].Updates(t.Context(), appliance.UpdateQuery{}); err != nil || u.Total < 2 {
+			return fmt.Errorf("%d updates, %v", u.Total, err)
+		}
+		return nil
+	})
+	if k := list[2].task(t, names[1]); k.File != "" {
+		t.Errorf("a file nobody asked for has the task %+v", k)
+	}
+	eventually(t, "what an agent asks for", list[2].serves(names[0]))
+	if k := list[2].has(t, names[0], status("done")); k.From != "peers" {
+		t.Errorf("the task is %+v", k)
+	}
+	if k := list[2].task(t, names[1]); k.File != "" {
+		t.Errorf("a file nobody asked for has the task %+v", k)
 	}
 }
 
