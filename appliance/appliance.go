@@ -54,6 +54,9 @@ type Appliance struct {
 	console string // secret of the command line on this machine
 	https   net.Listener
 	http    net.Listener
+	// handover says that systemd passed the listeners and goes on listening:
+	// what is not accepted here waits for the next process.
+	handover bool
 
 	browsers atomic.Pointer[tls.Certificate] // configured for browsers; nil for the node's own
 	changing sync.Mutex                      // held while the configuration changes
@@ -99,7 +102,7 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if a.cat, err = newCatalogue(a); err != nil {
 		return a, err
 	}
-	if a.https, a.http, err = listen(cfg, a.log); err != nil {
+	if err = a.listen(cfg); err != nil {
 		return a, err
 	}
 	if err = a.openMembership(); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"wuamesh/appliance/microsoft"
 	"wuamesh/replicate"
+	"wuamesh/replicate/swarm"
 )
 
 // A Check is one thing a node needs from its surroundings, and whether it is
@@ -233,13 +234,7 @@ func checkName(ctx context.Context, cfg Config) Check {
 // full, as a connection between branches would.
 func checkBBR() Check {
 	c := Check{Name: "tcp_bbr", Result: CheckOK, Text: "The kernel offers BBR: thin and lossy lines between branches stay full."}
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err == nil {
-		const tcpCongestion = 13 // TCP_CONGESTION, linux/tcp.h
-		err = syscall.SetsockoptString(fd, syscall.IPPROTO_TCP, tcpCongestion, "bbr")
-		err = errors.Join(err, syscall.Close(fd))
-	}
-	if err != nil {
+	if !swarm.HasBBR() {
 		c.Result, c.Text = CheckWarning, "The kernel does not offer BBR; lossy lines between branches run slower."
 		c.Hint = "modprobe tcp_bbr, then systemctl restart systemd-sysctl; the package has both done at each start."
 	}

@@ -24,17 +24,22 @@ import (
 // listen takes the sockets that systemd passed, by their names http and
 // https, or opens its own. The configuration decides: a socket that listens
 // elsewhere is not taken.
-func listen(cfg Config, log *slog.Logger) (https, plain net.Listener, err error) {
+func (a *Appliance) listen(cfg Config) error {
 	passed, err := activation.ListenersWithNames()
 	if err != nil {
-		return nil, nil, fmt.Errorf("take the sockets that systemd passed: %w", err)
+		return fmt.Errorf("take the sockets that systemd passed: %w", err)
 	}
 	take := func(name, addr string) (net.Listener, error) {
 		for _, l := range passed[name] {
 			if samePort(l.Addr(), addr) {
-				return l, nil
+				a.handover = true
+				raw, err := l.(*net.TCPListener).SyscallConn()
+				if err == nil {
+					err = swarm.Congestion("tcp", addr, raw)
+				}
+				return l, err
 			}
-			log.Warn("the socket of systemd listens elsewhere than the configuration says and is left alone", "socket", l.Addr().String(), "configured", addr,
+			a.log.Warn("the socket of systemd listens elsewhere than the configuration says and is left alone", "socket", l.Addr().String(), "configured", addr,
 				"hint", "systemctl disable --now wuamesh-"+name+".socket, or systemctl edit it")
 			if err := l.Close(); err != nil {
 				return nil, fmt.Errorf("give back the socket that systemd passed: %w", err)
@@ -53,13 +58,11 @@ func listen(cfg Config, log *slog.Logger) (https, plain net.Listener, err error)
 		}
 		return l, nil
 	}
-	if https, err = take("https", cfg.ListenHTTPS); err != nil {
-		return nil, nil, err
+	if a.https, err = take("https", cfg.ListenHTTPS); err != nil {
+		return err
 	}
-	if plain, err = take("http", cfg.ListenHTTP); err != nil {
-		return nil, nil, errors.Join(err, https.Close())
-	}
-	return https, plain, nil
+	a.http, err = take("http", cfg.ListenHTTP)
+	return err
 }
 
 // samePort says whether a listener has the port of a configured address.
@@ -81,6 +84,7 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 	both.SetHTTP2(true)
 	g, ctx := errgroup.WithContext(ctx)
 	run := func(handler http.Handler, l net.Listener, tlsConf *tls.Config) {
+		handler = leaving(ctx, handler)
 		g.Go(func() error {
 			srv := &http.Server{
 				Handler: handler, TLSConfig: tlsConf, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -101,6 +105,9 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 				return err
 			}
 			a.streams.close()
+			if a.handover {
+				time.Sleep(handoverTime)
+			}
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
 			defer cancel()
 			if err := srv.Shutdown(last); err != nil {
@@ -113,6 +120,23 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 	run(a.secure(pages), a.https, conf)
 	run(a.plain(), a.http, nil)
 	return g.Wait()
+}
+
+// handoverTime is how long callers with open connections have to hear that they
+// should make new ones, which the next process takes.
+const handoverTime = 500 * time.Millisecond
+
+// leaving tells every caller who asks after ctx ended that its connection
+// closes: in HTTP/1.1 by the header, in HTTP/2 by the GOAWAY that net/http
+// makes of it. Shutdown alone cuts idle HTTP/2 connections without a word, and
+// a request that is on its way into one is lost.
+func leaving(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // An untilDeadline listener ends the accepting first, and Shutdown comes when
