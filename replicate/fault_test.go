@@ -166,9 +166,8 @@ func TestGarbageAndRemovedPeersAreCutOff(t *testing.T) {
 // TestLongAbsence has a node come back after 70 days with an edit nobody has.
 func TestLongAbsence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		skew := time.Duration(0)
-		s := &simMesh{t: t, net: newSimNet()}
-		s.wall = func(int) func() time.Time { return func() time.Time { return time.Now().Add(skew) } }
+		var skew skews
+		s := &simMesh{t: t, net: newSimNet(), wall: skew.wall}
 		s.start(4)
 		defer s.close()
 		s.nodes[0].put(t, "k/old", "1")
@@ -180,7 +179,9 @@ func TestLongAbsence(t *testing.T) {
 		if err := s.nodes[0].db.Update(context.Background(), func(tx *Tx) error { return tx.Delete("k/old") }); err != nil {
 			t.Fatal(err)
 		}
-		skew = 70 * 24 * time.Hour // for everybody
+		for i := range s.nodes {
+			skew.set(i, 70*24*time.Hour)
+		}
 		time.Sleep(2 * time.Minute)
 		s.net.setCut(nil)
 		time.Sleep(5 * time.Minute)
@@ -212,16 +213,15 @@ func TestLongAbsence(t *testing.T) {
 // TestClockYearsAhead has a node write with a clock fifty years ahead.
 func TestClockYearsAhead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		skew := map[int]time.Duration{}
-		s := &simMesh{t: t, net: newSimNet()}
-		s.wall = func(i int) func() time.Time { return func() time.Time { return time.Now().Add(skew[i]) } }
+		var skew skews
+		s := &simMesh{t: t, net: newSimNet(), wall: skew.wall}
 		s.start(4)
 		defer s.close()
 		s.nodes[0].put(t, "k/1", "before")
 		time.Sleep(30 * time.Second)
 		id := s.nodes[3].db.NodeID()
 		s.net.setCut(func(from, to string) bool { return (from == id) != (to == id) })
-		skew[3] = 50 * 365 * 24 * time.Hour
+		skew.set(3, 50*365*24*time.Hour)
 		s.nodes[3].put(t, "k/1", "from the future")
 		s.net.setCut(nil)
 		time.Sleep(4 * time.Second)

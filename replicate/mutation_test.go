@@ -16,7 +16,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-var modelSeeds = flag.Int("model-seeds", 30, "how many seeds of the exchange of records to run")
+var modelSeeds = flag.Int("model-seeds", 12, "how many seeds of the exchange of records to run")
 
 var modelTrace = flag.String("history-key", "", "a key to show at each step of a history")
 

@@ -256,3 +256,33 @@ func (c *simConn) SetDeadline(t time.Time) error {
 }
 func (c *simConn) SetReadDeadline(t time.Time) error  { c.in.setEnd(&c.in.readEnd, t); return nil }
 func (c *simConn) SetWriteDeadline(t time.Time) error { c.out.setEnd(&c.out.writeEnd, t); return nil }
+
+// skews are how wrong the clocks of nodes are.
+type skews struct {
+	mu sync.Mutex
+	of map[int]time.Duration
+}
+
+func (k *skews) set(node int, d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.of == nil {
+		k.of = map[int]time.Duration{}
+	}
+	k.of[node] = d
+}
+
+func (k *skews) clear() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.of)
+}
+
+// wall is the clock of a node.
+func (k *skews) wall(node int) func() time.Time {
+	return func() time.Time {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return time.Now().Add(k.of[node])
+	}
+}

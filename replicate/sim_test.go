@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +23,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("seed", 0, "run this seed of the simulation alone")
-	simSeeds = flag.Int("seeds", 8, "how many seeds of the simulation to run")
+	simSeeds = flag.Int("seeds", 4, "how many seeds of the simulation to run")
 	simNodes = flag.Int("nodes", 0, "how many nodes each simulation has; 0: a few, by the seed")
 )
 
@@ -61,14 +62,14 @@ type sim struct {
 	simMesh
 	rng     *rand.Rand
 	seed    uint64
-	skew    map[int]time.Duration
+	skew    skews
 	edits   []edit
 	backups map[int]backup
 	hub     bool // branches reach headquarters only
 	left    map[string]bool
 	clocks  bool // this run has wrong clocks
 	n       int
-	calm    bool
+	calm    atomic.Bool
 }
 
 // An edit is one that was acknowledged.
@@ -87,7 +88,7 @@ type backup struct {
 
 func newSim(t *testing.T, seed uint64) *sim {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	s := &sim{rng: rng, seed: seed, skew: map[int]time.Duration{}, backups: map[int]backup{}, left: map[string]bool{}}
+	s := &sim{rng: rng, seed: seed, backups: map[int]backup{}, left: map[string]bool{}}
 	s.simMesh = simMesh{t: t, net: newSimNet(), log: simLog()}
 	s.hub, s.clocks = rng.IntN(2) == 0, rng.IntN(3) == 0
 	s.n = 3 + rng.IntN(8)
@@ -98,9 +99,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		return time.Duration(1+(len(from)+int(from[0]^to[1]))%80) * time.Millisecond
 	}
 	s.net.mangle = s.mangle
-	s.wall = func(i int) func() time.Time {
-		return func() time.Time { return time.Now().Add(s.skew[i]) }
-	}
+	s.wall = s.skew.wall
 	return s
 }
 
@@ -114,7 +113,7 @@ func simLog() *slog.Logger {
 
 // mangle loses, repeats and swaps frames.
 func (s *sim) mangle(list [][]byte) [][]byte {
-	if s.calm {
+	if s.calm.Load() {
 		return list
 	}
 	var out [][]byte
@@ -184,7 +183,7 @@ func (s *sim) step() {
 			s.restore(i, b)
 		}
 	case s.clocks:
-		s.skew[i] = []time.Duration{0, 20 * time.Minute, 50 * 365 * 24 * time.Hour, -30 * 365 * 24 * time.Hour, 3 * time.Second}[s.rng.IntN(5)]
+		s.skew.set(i, []time.Duration{0, 20 * time.Minute, 50 * 365 * 24 * time.Hour, -30 * 365 * 24 * time.Hour, 3 * time.Second}[s.rng.IntN(5)])
 		if s.rng.IntN(2) == 0 {
 			s.crash(i, nil)
 		}
@@ -274,8 +273,8 @@ func (s *sim) restore(i int, b backup) {
 func (s *sim) heal() {
 	s.left = map[string]bool{}
 	s.recut()
-	s.calm = true
-	clear(s.skew)
+	s.calm.Store(true)
+	s.skew.clear()
 	time.Sleep(10 * time.Minute)
 }
 
