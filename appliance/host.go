@@ -242,8 +242,9 @@ func (c *catalogue) hostUpdate(id agentproto.HostID, p pair) HostUpdate {
 		u.Size += f.Size
 	}
 	if p.status.HResult != 0 && p.state != rules.OK {
-		u.HResult = fmt.Sprintf("0x%08X", p.status.HResult)
-		u.Why += " Windows answered " + u.HResult + " on " + clock(p.status.Tried) + "."
+		m := agentproto.Explain(p.status.HResult)
+		u.HResult, u.Error = m.Code, &m
+		u.Why += " Windows answered " + m.Title() + " on " + clock(p.status.Tried) + ". " + m.Sentence()
 	}
 	if p.state == rules.Missing {
 		if _, f := c.filesOf(p.update); f.Note != "" {

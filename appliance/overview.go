@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance/microsoft"
 )
@@ -124,7 +125,8 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 	add(s.Waiting > 0, fmt.Sprintf("%s for approval.", things(s.Waiting, "host waits", "hosts wait")), "They enrolled without a token.", "Review", "/hosts?seen=waiting")
 	add(n.claims > 0, fmt.Sprintf("%s claimed by another machine.", things(n.claims, "host is", "hosts are")), "It was installed anew, or cloned.", "Review", "/hosts?seen=waiting")
 	for _, code := range slices.Sorted(maps.Keys(n.failures)) {
-		add(true, fmt.Sprintf("Installs fail on %s with 0x%08X.", things(n.failures[code], "host", "hosts"), code), "The hosts try again; each host's page says when.", "See hosts", "/hosts?state=PENDING")
+		m := agentproto.Explain(code)
+		add(true, fmt.Sprintf("Installs fail on %s with %s.", things(n.failures[code], "host", "hosts"), m.Title()), m.Sentence(), "See hosts", "/hosts?state=PENDING")
 	}
 	add(n.unscanned > 0, fmt.Sprintf("%s not scanned in the last 7 days.", things(n.unscanned, "host was", "hosts were")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
 	add(!a.config().CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")

@@ -213,6 +213,8 @@ type HostUpdate struct {
 	Why      string            `json:"why"` // one or two sentences
 	Decision rules.Decision    `json:"decision"`
 	HResult  string            `json:"hresult,omitempty"` // "0x800F0922" of the last try
+
+	Error *agentproto.Meaning `json:"error,omitempty"` // that code in plain words
 }
 
 // A Why is the chain from need to restart, for one host and one update.

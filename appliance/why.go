@@ -64,7 +64,8 @@ func (c *catalogue) steps(h *host, p pair) []WhyStep {
 	case p.reason == rules.ReasonDelayed:
 		install = "Held back until " + clock(p.decision.Until) + "."
 	case p.status.HResult != 0:
-		install = fmt.Sprintf("The try of %s ended with 0x%08X; the host tries again.", clock(p.status.Tried), p.status.HResult)
+		m := agentproto.Explain(p.status.HResult)
+		install = fmt.Sprintf("The try of %s ended with %s. %s", clock(p.status.Tried), m.Title(), m.Sentence())
 	}
 	restart := map[string]string{"never": "Not needed.", "always": "Needed after the install."}[p.update.Restart]
 	if restart == "" {

@@ -154,17 +154,14 @@ func (a *Agent) installOne(ctx context.Context, s Session, c choice) (Outcome, e
 			path, err := a.files.verify(want(f))
 			if errors.Is(err, errBad) {
 				// It was good when it came; the disk is not. Fetch it again.
-				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeIncorrectHash, Plain: err.Error()}
+				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeIncorrectHash}
 			}
 			if err != nil {
-				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeNotDownloaded, Plain: err.Error()}
+				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeNotDownloaded}
 			}
 			paths = append(paths, path)
 		}
 		if err := s.CopyToCache(ctx, c.Ref(), paths); err != nil {
-			if hresult(err) == codeIncorrectHash {
-				a.distrust(c)
-			}
 			return Outcome{}, err
 		}
 	}
@@ -193,11 +190,17 @@ func (a *Agent) distrust(c choice) {
 // settled keeps what became of one update, on disk, before the next begins.
 func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Duration, done *tally) {
 	at := time.Now().UTC()
-	t := tried{HResult: out.HResult, At: at, Restart: out.Restart && !out.Failed(), Deltas: c.Tried.Deltas}
+	t := tried{Revision: c.Update.Revision, HResult: out.HResult, At: at, Restart: out.Restart && !out.Failed(), Deltas: c.Tried.Deltas}
 	if out.Failed() {
 		t.Count = c.Tried.Count + 1
-		t.Deltas = t.Deltas || wantsDeltas(c, out)
-		done.failed = append(done.failed, fmt.Sprintf("%s with 0x%08X", c.Update.Title, out.HResult))
+		if agentproto.Explain(out.HResult).Class == agentproto.ClassContent {
+			// Whatever Windows' cache has, it is given everything anew.
+			t.Deltas = true
+			if !wantsMore(out) && t.Count <= distrustTimes {
+				a.distrust(c)
+			}
+		}
+		done.failed = append(done.failed, fmt.Sprintf("%s with %s", c.Update.Title, agentproto.Explain(out.HResult).Title()))
 	} else {
 		done.installed++
 		t.HResult = 0
@@ -213,9 +216,12 @@ func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Du
 	a.contact.now()
 }
 
-// wantsDeltas says whether Windows asked for more than the full files, and
-// there is more to be had.
-func wantsDeltas(c choice, out Outcome) bool {
-	return (out.HResult == codeAnotherDownload || out.HResult == codeNotDownloaded) &&
-		slices.ContainsFunc(c.Update.Files, func(f agentproto.File) bool { return f.Delta })
+// distrustTimes is how often in a row the files of one update are thrown away
+// because Windows did not like them: what Microsoft's own file does not cure
+// twice, it will not the third time, and it may have gigabytes.
+const distrustTimes = 2
+
+// wantsMore says whether Windows found the files good, but not enough.
+func wantsMore(out Outcome) bool {
+	return out.HResult == codeAnotherDownload || out.HResult == codeNotDownloaded
 }

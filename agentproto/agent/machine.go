@@ -91,19 +91,14 @@ type Outcome struct {
 // (MS-ERREF, section 2.1).
 func (o Outcome) Failed() bool { return int32(o.HResult) < 0 }
 
-// A WindowsError is a call that Windows refused, with the code it gave and
-// what that means.
+// A WindowsError is a call that Windows refused, with the code it gave.
 type WindowsError struct {
 	Call    string // "Search"
 	HResult uint32
-	Plain   string // what it means and what to do, in plain words; may be empty
 }
 
 func (e *WindowsError) Error() string {
-	if e.Plain == "" {
-		return fmt.Sprintf("%s: 0x%08X", e.Call, e.HResult)
-	}
-	return fmt.Sprintf("%s: 0x%08X: %s", e.Call, e.HResult, e.Plain)
+	return fmt.Sprintf("%s: 0x%08X: %s", e.Call, e.HResult, agentproto.Explain(e.HResult).Plain())
 }
 
 // hresult returns the code Windows gave, or 0 when err is not from Windows.
@@ -115,8 +110,8 @@ func hresult(err error) uint32 {
 	return 0
 }
 
-// The codes by which the agent decides what to do next (wuerror.h). What they
-// and all others mean to people is in package wua.
+// The codes by which the agent decides what to do next (wuerror.h), besides
+// their class. What they and all others mean is in package agentproto.
 const (
 	codeIncorrectHash     = 0x80246002 // WU_E_DM_INCORRECTFILEHASH
 	codeNotDownloaded     = 0x80246007 // WU_E_DM_NOTDOWNLOADED

@@ -32,7 +32,11 @@ func (c choice) wanted() bool {
 // installable says whether it may be installed now. An order of an admin does
 // not wait for the pause after a failure.
 func (c choice) installable(now time.Time, ordered bool) bool {
-	return c.wanted() && c.OnDisk && c.Decision.Verdict == rules.Allowed && (ordered || !now.Before(c.Tried.again()))
+	if !c.wanted() || !c.OnDisk || c.Decision.Verdict != rules.Allowed {
+		return false
+	}
+	at, ever := c.Tried.again()
+	return ordered || ever && !now.Before(at)
 }
 
 // cached says whether Windows needs no file of us any more. What it says of
@@ -45,14 +49,26 @@ func (c choice) files() []agentproto.File {
 	return slices.DeleteFunc(slices.Clone(c.Update.Files), func(f agentproto.File) bool { return f.Delta && !c.Tried.Deltas })
 }
 
-// again is when an update that failed is tried again by itself: after an
-// hour, then two, four… at most a day.
-func (t tried) again() time.Time {
+// again is when an update that failed is tried again by itself, if ever. It
+// keeps what [agentproto.Class.Next] tells people.
+func (t tried) again() (at time.Time, ever bool) {
 	if t.Count == 0 {
-		return time.Time{}
+		return time.Time{}, true
 	}
-	return t.At.Add(min(time.Hour<<min(t.Count-1, 5), 24*time.Hour))
+	switch agentproto.Explain(t.HResult).Class {
+	case agentproto.ClassRestart:
+		return t.At, t.Booted
+	case agentproto.ClassAdmin:
+		return t.At.Add(day), true
+	case agentproto.ClassRepair:
+		return t.At.Add(7 * day), true
+	case agentproto.ClassPermanent:
+		return time.Time{}, false
+	}
+	return t.At.Add(min(time.Hour<<min(t.Count-1, 5), day)), true
 }
+
+const day = 24 * time.Hour
 
 // decide says what becomes of everything a scan found. onDisk says whether
 // the agent holds every file of an update that it is asked about.
@@ -163,11 +179,25 @@ func scanDue(last attemptAt, s rules.Settings, changed bool) (time.Time, bool) {
 	case last.At.IsZero():
 		return time.Time{}, true
 	case last.Failed > 0:
-		return recurring(last.At, min(15*time.Minute<<min(last.Failed-1, 7), period, 24*time.Hour), last.Share), true
+		return recurring(last.At, scanPause(last, period, changed), last.Share), true
 	case !changed:
 		return time.Time{}, false
 	}
 	return recurring(last.At, period, last.Share), true
+}
+
+// scanPause is how long to wait after a scan that failed.
+func scanPause(last attemptAt, period time.Duration, changed bool) time.Duration {
+	class := agentproto.Explain(last.HResult).Class
+	switch {
+	case last.HResult == codeOutOfMemory:
+		return day // trying again soon makes it worse for whoever works there
+	case class == agentproto.ClassAdmin || class == agentproto.ClassRepair || class == agentproto.ClassPermanent:
+		if !changed {
+			return day // until somebody does something; an order does not wait
+		}
+	}
+	return min(15*time.Minute<<min(last.Failed-1, 7), period, day)
 }
 
 // installDue is when the next install begins; never without a schedule.

@@ -73,15 +73,49 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestAgain(t *testing.T) {
-	for count, want := range map[int]time.Duration{1: time.Hour, 2: 2 * time.Hour, 5: 16 * time.Hour, 6: 24 * time.Hour, 60: 24 * time.Hour} {
-		if got := (tried{Count: count, At: tuesday}).again().Sub(tuesday); got != want {
-			t.Errorf("after %d failures again in %s, want %s", count, got, want)
-		}
-	}
+func TestPause(t *testing.T) {
 	c := choice{Found: needs("1"), Decision: rules.Decision{Verdict: rules.Allowed}, OnDisk: true, Tried: tried{Count: 1, At: tuesday}}
 	if c.installable(tuesday.Add(time.Minute), false) || !c.installable(tuesday.Add(time.Minute), true) || !c.installable(tuesday.Add(time.Hour), false) {
 		t.Error("the pause after a failure holds for the schedule, and not for an order")
+	}
+}
+
+// TestAgain keeps the agent to what people are told about each class.
+func TestAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		tried tried
+		after time.Duration // negative: never by itself
+	}{
+		{"retry", tried{HResult: 0x80240009}, time.Hour},
+		{"retry, the third time", tried{HResult: 0x80240009, Count: 3}, 4 * time.Hour},
+		{"retry, often", tried{HResult: 0x80240009, Count: 90}, day},
+		{"unknown", tried{HResult: 0x8024ABCD}, time.Hour},
+		{"restart first", tried{HResult: 0x80070BC9}, -1},
+		{"restart first, and restarted", tried{HResult: 0x80070BC9, Booted: true}, 0},
+		{"admin", tried{HResult: 0x80070070}, day},
+		{"content", tried{HResult: 0x80246002}, time.Hour},
+		{"repair", tried{HResult: 0x80073712}, 7 * day},
+		{"permanent", tried{HResult: 0x80070643}, -1},
+	} {
+		tt.tried.At, tt.tried.Count = tuesday, max(tt.tried.Count, 1)
+		at, ever := tt.tried.again()
+		if ever != (tt.after >= 0) || ever && at.Sub(tuesday) != tt.after {
+			t.Errorf("%s: again after %s, %v", tt.name, at.Sub(tuesday), ever)
+		}
+	}
+	tries := map[rules.UpdateID]tried{
+		id("1"): {At: tuesday, Count: 1, HResult: 0x80070643, Revision: 1}, id("2"): {At: tuesday, Count: 1, HResult: 0x80070BC9},
+	}
+	one, two := needs("1"), needs("2")
+	one.Update.Revision = 1
+	settle(tries, []Found{one, two}, tuesday.Add(time.Hour))
+	if !tries[id("2")].Booted || tries[id("1")].Count != 1 {
+		t.Errorf("after a restart: %+v", tries)
+	}
+	one.Update.Revision = 2
+	if settle(tries, []Found{one, two}, tuesday.Add(time.Hour)); tries[id("1")].Count != 0 {
+		t.Error("what another revision came to still holds")
 	}
 }
 
@@ -101,6 +135,9 @@ func TestDue(t *testing.T) {
 		{"failed once", attemptAt{At: tuesday, Failed: 1}, false, 15 * time.Minute, false},
 		{"failed twice", attemptAt{At: tuesday, Failed: 2}, false, 30 * time.Minute, false},
 		{"failed often", attemptAt{At: tuesday, Failed: 50}, false, 24 * time.Hour, false},
+		{"out of memory", attemptAt{At: tuesday, Failed: 1, HResult: codeOutOfMemory}, true, 24 * time.Hour, false},
+		{"a policy forbids it", attemptAt{At: tuesday, Failed: 1, HResult: 0x8024002F}, false, 24 * time.Hour, false},
+		{"a policy forbade it, and something changed", attemptAt{At: tuesday, Failed: 1, HResult: 0x8024002F}, true, 15 * time.Minute, false},
 	} {
 		at, ok := scanDue(tt.last, s, tt.changed)
 		if ok == tt.never || ok && !tt.last.At.IsZero() && at.Sub(tuesday) != tt.after {

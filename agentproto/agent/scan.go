@@ -91,12 +91,16 @@ func settle(tries map[rules.UpdateID]tried, found []Found, booted time.Time) {
 	}
 	for id, t := range tries {
 		f, ok := open[id]
-		if !ok {
-			delete(tries, id)
+		if !ok || t.Revision != 0 && f.Update.Revision != t.Revision && !t.Restart {
+			delete(tries, id) // what failed is gone; another revision may do better
 			continue
 		}
+		if t.Count > 0 && booted.After(t.At) && !t.Booted {
+			t.Booted = true
+			tries[id] = t
+		}
 		if t.Restart && !f.Restart && booted.After(t.At) {
-			t.Restart, t.HResult, t.Count, t.At = false, codeRolledBack, t.Count+1, booted.UTC()
+			t.Restart, t.HResult, t.Count, t.At, t.Booted = false, codeRolledBack, t.Count+1, booted.UTC(), false
 			tries[id] = t
 		}
 	}
@@ -113,11 +117,7 @@ func (a *Agent) scanFailed(ctx context.Context, began time.Time, err error) {
 		a.log.ErrorContext(ctx, "the scan could not be written", "err", serr)
 	}
 	a.note(func(s *state) {
-		s.LastScan = attemptAt{At: began, Share: share, Failed: s.LastScan.Failed + 1}
-		if hresult(err) == codeOutOfMemory {
-			// Trying again soon makes it worse for whoever works there.
-			s.LastScan.Failed += 7
-		}
+		s.LastScan = attemptAt{At: began, Share: share, Failed: s.LastScan.Failed + 1, HResult: hresult(err)}
 		s.Unsent = true
 	})
 	a.contact.now()

@@ -54,18 +54,31 @@ type state struct {
 
 // attemptAt is when something recurring last began and how it went.
 type attemptAt struct {
-	At     time.Time `json:"at,omitzero"`
-	Share  float64   `json:"share"`            // of the jitter, drawn anew each time
-	Failed int       `json:"failed,omitempty"` // times in a row
+	At      time.Time `json:"at,omitzero"`
+	Share   float64   `json:"share"`             // of the jitter, drawn anew each time
+	Failed  int       `json:"failed,omitempty"`  // times in a row
+	HResult uint32    `json:"hresult,omitempty"` // of the last failure, if Windows gave one
 }
 
 // tried is what became of the tries to install one update.
 type tried struct {
-	HResult uint32    `json:"hresult"`
-	At      time.Time `json:"at"`
-	Count   int       `json:"count"`             // failures in a row
-	Restart bool      `json:"restart,omitempty"` // installed, waits for a restart
-	Deltas  bool      `json:"deltas,omitempty"`  // Windows refused the full files alone
+	Revision int       `json:"revision,omitempty"` // that was tried
+	HResult  uint32    `json:"hresult"`
+	At       time.Time `json:"at"`
+	Count    int       `json:"count"`             // failures in a row
+	Restart  bool      `json:"restart,omitempty"` // installed, waits for a restart
+	Booted   bool      `json:"booted,omitempty"`  // the host has restarted since a failure
+	Deltas   bool      `json:"deltas,omitempty"`  // Windows refused the full files alone, or what its cache had
+}
+
+// awaitsRestart says whether an update is tried again after a restart.
+func (s *state) awaitsRestart() bool {
+	for _, t := range s.Tried {
+		if t.Restart || t.Count > 0 && !t.Booted && agentproto.Explain(t.HResult).Class == agentproto.ClassRestart {
+			return true
+		}
+	}
+	return false
 }
 
 // outbox is what the node has to be told and has not taken yet.

@@ -86,10 +86,15 @@ func (a *Agent) updateStatus(c choice) UpdateStatus {
 		}
 	}
 	state, reason := rules.StateOf(c.Decision, f)
-	return UpdateStatus{
+	u := UpdateStatus{
 		UpdateRef: c.Ref(), Title: c.Update.Title, KBs: c.Update.KBs, State: state, Reason: reason,
 		Sentence: rules.Sentence(c.Decision, reason), HResult: c.Tried.HResult,
 	}
+	if c.Tried.Count > 0 {
+		m := agentproto.Explain(c.Tried.HResult)
+		u.Sentence += " Windows answered " + m.Title() + ". " + m.Sentence()
+	}
+	return u
 }
 
 func (a *Agent) doingLocked() string {

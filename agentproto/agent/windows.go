@@ -118,7 +118,8 @@ func (a *Agent) runWindows(ctx context.Context) error {
 }
 
 // afterRestart asks for a scan when Windows was restarted since the last one
-// and an update waited for that: nothing else would tell how it ended. The
+// and an update waited for that: nothing else would tell how it ended, or that
+// it may be tried again. The
 // service starts with Windows, so it is enough to look once.
 func (a *Agent) afterRestart(ctx context.Context) {
 	f, err := a.facts(ctx)
@@ -127,7 +128,7 @@ func (a *Agent) afterRestart(ctx context.Context) {
 		return
 	}
 	a.mu.Lock()
-	waited := slices.ContainsFunc(a.scan.Found, func(u Found) bool { return u.Restart })
+	waited := slices.ContainsFunc(a.scan.Found, func(u Found) bool { return u.Restart }) || a.st.awaitsRestart()
 	due := waited && f.Booted.After(a.scan.Started)
 	a.mu.Unlock()
 	if due {

@@ -57,7 +57,7 @@ func Sentence(d Decision, r Reason) string {
 		ReasonOnNode:      "The node has its files; the host fetches them at its next turn.",
 		ReasonOnHost:      "Its files are on the host; it waits for the next install.",
 		ReasonDelayed:     "Held back until " + moment(d.Until) + " by install_delay.",
-		ReasonInstallErr:  "The last try to install it failed; the host tries again.",
+		ReasonInstallErr:  "The last try to install it failed.",
 		ReasonRestart:     "Installed; it takes effect after a restart of the host.",
 	}
 	return strings.TrimSpace("Allowed by " + by(d) + ". " + waits[r])

@@ -45,7 +45,7 @@ func (s *simSession) Search(ctx context.Context) ([]agent.Found, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, Fail("Search", 0x80248014)
+		return nil, fail("Search", 0x80248014)
 	}
 	list := s.applicable()
 	s.found = map[agentproto.UpdateRef]SimUpdate{}
@@ -99,9 +99,9 @@ func (s *simSession) known(call string, ref agentproto.UpdateRef) (SimUpdate, er
 	u, ok := s.found[ref]
 	switch {
 	case s.closed:
-		return u, Fail(call, 0x80248014)
+		return u, fail(call, 0x80248014)
 	case !ok:
-		return u, Fail(call, 0x80070057)
+		return u, fail(call, 0x80070057)
 	}
 	return u, nil
 }
@@ -130,7 +130,7 @@ func (s *simSession) CopyToCache(ctx context.Context, ref agentproto.UpdateRef, 
 	for _, path := range paths {
 		i := slices.IndexFunc(u.Files, func(f agentproto.File) bool { return strings.EqualFold(f.Name, filepath.Base(path)) })
 		if i < 0 || !filepath.IsAbs(path) {
-			return Fail("CopyToCache", 0x80070057)
+			return fail("CopyToCache", 0x80070057)
 		}
 		if err := genuine(path, u.Files[i]); err != nil {
 			return err
@@ -144,18 +144,18 @@ func (s *simSession) CopyToCache(ctx context.Context, ref agentproto.UpdateRef, 
 func genuine(path string, want agentproto.File) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return Fail("CopyToCache", 0x80070002)
+		return fail("CopyToCache", 0x80070002)
 	}
 	defer f.Close()
 	one, two := sha1.New(), sha256.New()
 	n, err := io.Copy(io.MultiWriter(one, two), f)
 	if err != nil {
-		return Fail("CopyToCache", 0x8007000D)
+		return fail("CopyToCache", 0x8007000D)
 	}
 	if want.Size != 0 && n != want.Size ||
 		want.SHA1 != "" && hex.EncodeToString(one.Sum(nil)) != want.SHA1 ||
 		want.SHA256 != "" && hex.EncodeToString(two.Sum(nil)) != want.SHA256 {
-		return Fail("CopyToCache", 0x80246002)
+		return fail("CopyToCache", 0x80246002)
 	}
 	return nil
 }

@@ -1,3 +1,6 @@
+// Package wua is the Windows side of the agent: [Sim], a simulated host for
+// tests and the demonstration. The sources of what it knows are in DESIGN.md
+// of package agent.
 package wua
 
 import (
@@ -238,11 +241,16 @@ func (s *Sim) register(q agent.Query) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.service == agent.ServiceOff:
-		return Fail("AddScanPackageService", 0x80070422)
+		return fail("AddScanPackageService", 0x80070422)
 	case err != nil || !filepath.IsAbs(q.Cab):
-		return Fail("AddScanPackageService", 0x80070002)
+		return fail("AddScanPackageService", 0x80070002)
 	case fi.Size() == 0:
-		return Fail("AddScanPackageService", 0x80247001)
+		return fail("AddScanPackageService", 0x80247001)
 	}
 	return nil
+}
+
+// fail is a call that Windows refused with that code.
+func fail(call string, code uint32) *agent.WindowsError {
+	return &agent.WindowsError{Call: call, HResult: code}
 }

@@ -122,24 +122,3 @@ func TestSimSupersedence(t *testing.T) {
 		t.Error("a restart is due after the restart")
 	}
 }
-
-// TestMeanings holds every sentence to be one that people can read.
-func TestMeanings(t *testing.T) {
-	for _, code := range []uint32{
-		0x00240005, 0x8024000D, 0x8024000E, 0x80240016, 0x80242015, 0x80242016, 0x80244022, 0x80246002, 0x8024800F, 0x8007000E,
-		0x80070003, 0x800706BE, 0x80072EFE, 0x800B0109, 0x800F0907, 0x800F0986, 0x800F0991,
-	} {
-		m, ok := wua.Explain(code)
-		if !ok {
-			t.Errorf("0x%08X is not in the table", code)
-		}
-		for _, s := range []string{m.Cause, m.Remedy} {
-			if !regexp.MustCompile(`^[A-Z].{8,}\.$`).MatchString(s) {
-				t.Errorf("0x%08X: %q is no sentence", code, s)
-			}
-		}
-	}
-	if m, ok := wua.Explain(0x8024ABCD); ok || m.Name != "0x8024ABCD" || m.Cause == "" {
-		t.Errorf("unknown code: %+v", m)
-	}
-}
