@@ -203,8 +203,8 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 		a.answer(w, r, nil, &Problem{Kind: NoLogin, Msg: "This host was removed meanwhile."})
 		return
 	}
-	p := a.cat.policyOf(id)
-	if t := a.cat.counts(time.Now()).hosts[id]; t != nil && t.Missing+t.Pending > 0 || k.Doing != "" {
+	p := a.cat.policyOf(h)
+	if k.Doing != "" || a.cat.waits(h) {
 		next = checkinBusy
 	}
 	next = next*9/10 + rand.N(next/5)
@@ -299,7 +299,7 @@ func (c *catalogue) lacks(id agentproto.HostID) []agentproto.UpdateRef {
 	defer c.mu.RUnlock()
 	var list []agentproto.UpdateRef
 	if h := c.hosts[id]; h != nil {
-		for _, s := range h.status.Statuses {
+		for s := range c.statusesOf(h) {
 			if u := c.updates[s.ID]; u == nil || u.revisions[s.Revision].Title == "" {
 				list = append(list, agentproto.UpdateRef{ID: s.ID, Revision: s.Revision})
 			}
@@ -315,7 +315,7 @@ func (a *Appliance) keepDescriptions(ctx context.Context, id agentproto.HostID, 
 	named := map[agentproto.UpdateRef]bool{}
 	a.cat.mu.RLock()
 	if h := a.cat.hosts[id]; h != nil {
-		for _, s := range h.status.Statuses {
+		for s := range a.cat.statusesOf(h) {
 			named[agentproto.UpdateRef{ID: s.ID, Revision: s.Revision}] = true
 		}
 	}

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,26 +27,51 @@ type catalogue struct {
 
 	mu       sync.RWMutex
 	hosts    map[agentproto.HostID]*host
+	variants variants
+	words    words
 	updates  map[rules.UpdateID]*update
 	packages map[string]*pkg
 	groups   map[string]*group
 	commands map[agentproto.HostID]map[string]commandRecord
 	admins   map[string]adminRecord
 	tokens   map[string]tokenRecord
-	// policies is the policy of each host, and decisions what it says; both
-	// are built when asked for and dropped when an edit could change them.
-	policies map[agentproto.HostID]*policy
-	compiled map[string]*policy
-	table    *countTable // counts, see matrix.go; nil when something changed
+	// classes are the hosts about which the same rules decide, policies what
+	// they decide by; both are found when asked for, see class.go.
+	classes  map[string]*class
+	policies map[string]*policy
+	table    *countTable // the last counts, see matrix.go
+	changed  bool        // something that is counted changed since
+	byName   []*host     // hosts in the order of their names; nil when one changed
+	strays   bool        // some host has no class yet
+	byFile   map[string]wantedFile
 }
 
 // A host is one managed machine in memory.
 type host struct {
+	id agentproto.HostID
 	hostRecord
-	status statusRecord
-	seen   time.Time // last contact; kept in memory alone
-	doing  string
-	due    time.Time // when its next check-in should come
+	status   scanRecord
+	statuses hostStatuses
+	class    *class    // nil until asked for
+	slot     int       // its place in a countTable
+	seen     time.Time // last contact; kept in memory alone
+	doing    string
+	due      time.Time // when its next check-in should come
+}
+
+// enrolled says that the host is one to count: its record is here and nobody
+// has to approve it.
+func (h *host) enrolled() bool { return h.Key != "" && !h.Waiting }
+
+// sorted is the hosts in the order of their names, then ids. The lock is held
+// for writing.
+func (c *catalogue) sorted() []*host {
+	if c.byName == nil {
+		c.byName = slices.SortedFunc(maps.Values(c.hosts), func(x, y *host) int {
+			return cmp.Or(strings.Compare(x.Facts.Name, y.Facts.Name), strings.Compare(string(x.id), string(y.id)))
+		})
+	}
+	return c.byName
 }
 
 // An update is all known revisions of one UpdateID.
@@ -78,17 +104,19 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		admins: map[string]adminRecord{}, tokens: map[string]tokenRecord{},
-		policies: map[agentproto.HostID]*policy{}, compiled: map[string]*policy{},
+		variants: variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
-	if err := a.db.Follow(c.follow); err != nil {
-		return nil, fmt.Errorf("read the catalogue: %w", err)
-	}
-	return c, a.db.Follow(func(list []replicate.Record) {
+	err := a.db.Follow(func(list []replicate.Record) {
 		a.records.Add(int64(len(list)))
+		c.follow(list) // first: what the others wake up looks here
 		a.watch.follow(list)
 		a.folder.follow(list)
 		a.streams.follow(list)
 	})
+	if err != nil {
+		return nil, fmt.Errorf("read the catalogue: %w", err)
+	}
+	return c, nil
 }
 
 // follow takes changed records in. A record that does not decode is kept in
@@ -119,7 +147,7 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	case "command":
 		return c.takeCommand(id, r)
 	case "file":
-		c.table = nil
+		c.touch()
 	case "admin":
 		return set(c.admins, id, r)
 	case "token":
@@ -145,43 +173,63 @@ func set[K comparable, V any](m map[K]V, key K, r replicate.Record) error {
 }
 
 func (c *catalogue) takeHost(id agentproto.HostID, r replicate.Record) error {
-	c.table = nil
-	delete(c.policies, id)
+	c.touch()
 	if r.Deleted {
-		delete(c.hosts, id)
+		if h := c.hosts[id]; h != nil {
+			c.declass(h)
+			delete(c.hosts, id)
+			c.byName = nil
+		}
 		return nil
 	}
 	h := c.host(id)
+	was := h.hostRecord
 	h.hostRecord = hostRecord{}
-	return decode(r.Key, r.Value, &h.hostRecord)
+	err := decode(r.Key, r.Value, &h.hostRecord)
+	c.words.share(&h.hostRecord)
+	if was.Facts.Name != h.Facts.Name {
+		c.byName = nil
+	}
+	c.declass(h)
+	return err
 }
 
+// host returns the host of that id, making one that has only an id: records
+// of one host may come from several nodes, in any order.
 func (c *catalogue) host(id agentproto.HostID) *host {
 	h := c.hosts[id]
 	if h == nil {
-		h = &host{}
-		c.hosts[id] = h
+		h = &host{id: id}
+		c.hosts[id], c.byName = h, nil
 	}
 	return h
 }
 
 func (c *catalogue) takeStatus(id agentproto.HostID, r replicate.Record) error {
-	c.table = nil
-	if r.Deleted {
-		if h := c.hosts[id]; h != nil {
-			h.status = statusRecord{}
-		}
+	c.touch()
+	if r.Deleted && c.hosts[id] == nil {
 		return nil
 	}
 	h := c.host(id)
-	h.status = statusRecord{}
-	return decode(r.Key, r.Value, &h.status)
+	h.status, h.statuses = scanRecord{}, hostStatuses{}
+	if r.Deleted {
+		return nil
+	}
+	var rec statusRecord
+	if err := decode(r.Key, r.Value, &rec); err != nil {
+		return err
+	}
+	h.status, h.statuses = rec.scanRecord, c.variants.pack(rec.Statuses)
+	if rec.Scan != nil {
+		h.status.Scan.Cab = c.words.of(rec.Scan.Cab)
+	}
+	return nil
 }
 
 func (c *catalogue) takeUpdate(id string, r replicate.Record) error {
-	c.table = nil
-	clear(c.compiled) // its decisions may rest on what the update is
-	clear(c.policies)
+	c.touch()
+	c.forgetPolicies() // their decisions may rest on what the update is
+	c.byFile = nil
 	name, rev, _ := strings.Cut(id, "/")
 	revision, err := strconv.Atoi(rev)
 	if err != nil {
@@ -204,8 +252,8 @@ func (c *catalogue) takeUpdate(id string, r replicate.Record) error {
 }
 
 func (c *catalogue) takePackage(kind, id string, r replicate.Record) error {
-	c.table = nil
-	clear(c.policies)
+	c.touch()
+	c.forgetPolicies()
 	name, rest, _ := strings.Cut(id, "/")
 	p := c.packages[name]
 	if p == nil {
@@ -235,12 +283,15 @@ func (c *catalogue) takePackage(kind, id string, r replicate.Record) error {
 	if to == "group" {
 		return set(p.groups, target, r)
 	}
+	if h := c.hosts[agentproto.HostID(target)]; h != nil {
+		c.declass(h)
+	}
 	return set(p.hosts, agentproto.HostID(target), r)
 }
 
 func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
-	c.table = nil
-	clear(c.policies)
+	c.touch()
+	c.forgetPolicies()
 	name, hostID, _ := strings.Cut(id, "/")
 	g := c.groups[name]
 	if g == nil {
@@ -251,6 +302,9 @@ func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
 		g.members = map[agentproto.HostID]editRecord{}
 	}
 	if kind == "member" {
+		if h := c.hosts[agentproto.HostID(hostID)]; h != nil {
+			c.declass(h)
+		}
 		return set(g.members, agentproto.HostID(hostID), r)
 	}
 	if g.exists, g.groupRecord = !r.Deleted, (groupRecord{}); r.Deleted {

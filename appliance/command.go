@@ -64,16 +64,14 @@ func (c *catalogue) targets(ids []agentproto.HostID, group string) (targets []ag
 		if g := c.groups[group]; g == nil || !g.exists {
 			return nil, "", notFound("There is no group %s.", group)
 		}
-		for id := range c.hosts {
-			if c.isMember(group, id) {
-				targets = append(targets, id)
-			}
+		for id := range c.membersOf(group) {
+			targets = append(targets, id)
 		}
 		names = "group " + group
 	}
 	slices.Sort(targets)
 	targets = slices.DeleteFunc(slices.Compact(targets), func(id agentproto.HostID) bool {
-		return c.hosts[id].Waiting || len(c.commands[id]) > 10*agentproto.MaxCommandsQueue
+		return c.hosts[id] == nil || !c.hosts[id].enrolled() || len(c.commands[id]) > 10*agentproto.MaxCommandsQueue
 	})
 	if len(targets) == 0 {
 		return nil, "", &Problem{Kind: Invalid, Msg: "No host is chosen.", Hint: "Choose at least one approved host, or a group that has members."}

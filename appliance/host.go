@@ -17,77 +17,103 @@ import (
 // away is how long a host may be silent beyond its due time.
 const away = 2 * time.Minute
 
-// hostRow is a host as lists show it. The catalogue's lock is held.
-func (a *Appliance) hostRow(id agentproto.HostID, t *countTable, now time.Time) HostRow {
-	c, h := a.cat, a.cat.hosts[id]
+// heard says that the host checked in when it was due.
+func (h *host) heard(now time.Time) bool { return !h.due.IsZero() && now.Before(h.due.Add(away)) }
+
+// hostRow is a host as lists show it. The catalogue's lock is held for
+// writing.
+func (a *Appliance) hostRow(h *host, t *countTable, online bool) HostRow {
+	c := a.cat
+	k := c.classOf(h)
 	r := HostRow{
-		ID: id, Name: h.Facts.Name, FQDN: h.Facts.FQDN, OS: h.Facts.OS, Build: h.Facts.Build, Groups: []string{}, Waiting: h.Waiting,
-		Seen: h.seen, Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(id), Agent: h.Agent,
-		Online: a.streams.open(id) || !h.due.IsZero() && now.Before(h.due.Add(away)),
-	}
-	if hc := t.hosts[id]; hc != nil {
-		r.Counts = hc.StateCounts
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.groups)) {
-		if name != everyone && c.groups[name].exists && c.isMember(name, id) {
-			r.Groups = append(r.Groups, name)
-		}
+		ID: h.id, Name: h.Facts.Name, FQDN: h.Facts.FQDN, OS: h.Facts.OS, Build: h.Facts.Build, Groups: c.groupsOf(h), Waiting: h.Waiting,
+		Seen: h.seen, Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
+		Online: online, Counts: t.of(h).StateCounts,
 	}
 	if h.Claim != "" {
 		r.Problems = append(r.Problems, "Another machine, or this one after a new installation, asks to be this host. Approve it if you know why.")
 	}
-	if h.status.Scan != nil && h.status.Scan.Error != "" {
+	if h.scanFailed() {
 		r.Problems = append(r.Problems, "The last scan failed: "+h.status.Scan.Error)
 	}
 	return r
 }
 
-// Hosts lists the hosts.
-func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
-	a.cat.mu.Lock()
-	now := time.Now()
-	t := a.cat.counts(now)
-	rows := make([]HostRow, 0, len(a.cat.hosts))
-	addresses := map[agentproto.HostID][]string{}
-	for id, h := range a.cat.hosts {
-		rows = append(rows, a.hostRow(id, t, now))
-		addresses[id] = h.Facts.Addresses
+func (h *host) scanFailed() bool { return h.status.Scan != nil && h.status.Scan.Error != "" }
+
+// groupsOf are the groups of a host by name, without the built-in one.
+func (c *catalogue) groupsOf(h *host) []string {
+	list := []string{}
+	for _, name := range c.classOf(h).groups {
+		if name != everyone && c.isGroup(name) {
+			list = append(list, name)
+		}
 	}
-	a.cat.mu.Unlock()
-	list := HostList{Total: len(rows)}
-	var matching []HostRow
-	systems, states, groups := map[string]int{}, map[string]int{}, map[string]int{}
-	for _, r := range rows {
-		if !q.matches(r, addresses[r.ID]) {
+	return list
+}
+
+// Hosts lists the hosts. Rows are made only for those of the page.
+func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
+	c := a.cat
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	t, connected := c.counts(now), a.streams.set()
+	online := func(h *host) bool { return connected[h.id] || h.heard(now) }
+	list := HostList{Hosts: []HostRow{}}
+	var matching []*host
+	systems, states, groups := map[string]int{}, map[string]int{}, map[*class]int{}
+	for _, h := range c.sorted() {
+		if h.Key == "" {
+			continue // something of it came, it itself not yet
+		}
+		list.Total++
+		if !q.matches(h, online) {
 			continue
 		}
-		okOS := len(q.OS) == 0 || slices.Contains(q.OS, r.OS)
-		okState := len(q.State) == 0 || slices.ContainsFunc(q.State, func(s rules.State) bool { return r.Counts.of(s) > 0 })
-		okGroup := q.Group == "" || q.Group == everyone || slices.Contains(r.Groups, q.Group)
+		n := t.of(h).StateCounts
+		okOS := len(q.OS) == 0 || slices.Contains(q.OS, h.Facts.OS)
+		okState := len(q.State) == 0 || slices.ContainsFunc(q.State, func(s rules.State) bool { return n.of(s) > 0 })
+		okGroup := q.Group == "" || q.Group == everyone || c.isGroup(q.Group) && slices.Contains(c.classOf(h).groups, q.Group)
 		if okState && okGroup {
-			systems[r.OS]++
+			systems[h.Facts.OS]++
 		}
 		if okOS && okState {
-			for _, g := range r.Groups {
-				groups[g]++
-			}
+			groups[c.classOf(h)]++
 		}
 		if okOS && okGroup {
 			for _, s := range []rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded} {
-				if r.Counts.of(s) > 0 {
+				if n.of(s) > 0 {
 					states[string(s)]++
 				}
 			}
 		}
 		if okOS && okState && okGroup {
-			matching = append(matching, r)
+			matching = append(matching, h)
 		}
 	}
-	slices.SortFunc(matching, hostOrder(q.Sort))
+	hostOrder(q.Sort, t)(matching)
 	list.Matching = len(matching)
-	list.OS, list.State, list.Groups = facetList(systems), facetList(states), facetList(groups)
-	list.Hosts, list.Next = page(matching, q.Page, func(r HostRow) string { return string(r.ID) })
+	list.OS, list.State, list.Groups = facetList(systems), facetList(states), facetList(c.byGroup(groups))
+	chosen, next := page(matching, q.Page, func(h *host) string { return string(h.id) })
+	for _, h := range chosen {
+		list.Hosts = append(list.Hosts, a.hostRow(h, t, online(h)))
+	}
+	list.Next = next
 	return list, nil
+}
+
+// byGroup turns numbers of hosts by class into numbers by group.
+func (c *catalogue) byGroup(classes map[*class]int) map[string]int {
+	groups := map[string]int{}
+	for k, n := range classes {
+		for _, g := range k.groups {
+			if g != everyone && c.isGroup(g) {
+				groups[g] += n
+			}
+		}
+	}
+	return groups
 }
 
 func facetList(m map[string]int) []FacetCount {
@@ -98,54 +124,55 @@ func facetList(m map[string]int) []FacetCount {
 	return list
 }
 
-func (q HostQuery) matches(r HostRow, addresses []string) bool {
+func (q HostQuery) matches(h *host, online func(*host) bool) bool {
 	switch q.Seen {
 	case "online":
-		if !r.Online {
+		if !online(h) {
 			return false
 		}
 	case "away":
-		if r.Online || time.Since(r.Seen) < 24*time.Hour {
+		if online(h) || time.Since(h.seen) < 24*time.Hour {
 			return false
 		}
 	case "never scanned":
-		if !r.Scanned.IsZero() {
+		if !h.status.Good.IsZero() {
 			return false
 		}
 	case "waiting":
-		if !r.Waiting && len(r.Problems) == 0 {
+		if !h.Waiting && h.Claim == "" && !h.scanFailed() {
 			return false
 		}
 	}
 	text := strings.ToLower(q.Text)
-	return text == "" || strings.Contains(strings.ToLower(r.Name), text) || strings.Contains(strings.ToLower(r.FQDN), text) ||
-		strings.HasPrefix(string(r.ID), text) || slices.Contains(addresses, text)
+	return text == "" || strings.Contains(strings.ToLower(h.Facts.Name), text) || strings.Contains(strings.ToLower(h.Facts.FQDN), text) ||
+		strings.HasPrefix(string(h.id), text) || slices.Contains(h.Facts.Addresses, text)
 }
 
-func hostOrder(sort string) func(x, y HostRow) int {
+// hostOrder returns what sorts hosts that come in the order of their names.
+func hostOrder(sort string, t *countTable) func([]*host) {
 	key, down := strings.CutPrefix(sort, "-")
-	by := func(x, y HostRow) int {
-		switch key {
-		case "os":
-			return strings.Compare(x.OS, y.OS)
-		case "scan":
-			return x.Scanned.Compare(y.Scanned)
-		case "seen":
-			return x.Seen.Compare(y.Seen)
-		case "missing":
-			return x.Counts.Missing - y.Counts.Missing
-		case "pending":
-			return x.Counts.Pending - y.Counts.Pending
-		default:
-			return strings.Compare(x.Name, y.Name)
-		}
+	var by func(x, y *host) int
+	switch key {
+	case "os":
+		by = func(x, y *host) int { return strings.Compare(x.Facts.OS, y.Facts.OS) }
+	case "scan":
+		by = func(x, y *host) int { return x.status.Good.Compare(y.status.Good) }
+	case "seen":
+		by = func(x, y *host) int { return x.seen.Compare(y.seen) }
+	case "missing":
+		by = func(x, y *host) int { return t.of(x).Missing - t.of(y).Missing }
+	case "pending":
+		by = func(x, y *host) int { return t.of(x).Pending - t.of(y).Pending }
 	}
-	return func(x, y HostRow) int {
-		n := by(x, y)
-		if down {
-			n = -n
+	return func(list []*host) {
+		switch {
+		case by == nil && down:
+			slices.Reverse(list)
+		case down:
+			slices.SortStableFunc(list, func(x, y *host) int { return by(y, x) })
+		case by != nil:
+			slices.SortStableFunc(list, by)
 		}
-		return cmp.Or(n, strings.Compare(x.Name, y.Name), strings.Compare(string(x.ID), string(y.ID)))
 	}
 }
 
@@ -160,11 +187,11 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	}
 	now := time.Now()
 	d := HostDetail{
-		HostRow: a.hostRow(id, c.counts(now), now), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
+		HostRow: a.hostRow(h, c.counts(now), a.streams.open(id) || h.heard(now)), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
 		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: effective(h.Settings), Packages: []PackageRow{}, Commands: []CommandRow{},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
-		if k := c.packages[name]; k.exists && k.reaches(id, c) {
+		if k := c.packages[name]; k.exists && c.reaches(name, c.classOf(h)) {
 			d.Packages = append(d.Packages, c.packageRow(name))
 		}
 	}
@@ -233,9 +260,9 @@ func span(d time.Duration) string {
 }
 
 // hostUpdate is a decided pair as pages show it. The lock is held.
-func (c *catalogue) hostUpdate(id agentproto.HostID, p pair) HostUpdate {
+func (c *catalogue) hostUpdate(h *host, p pair) HostUpdate {
 	u := HostUpdate{
-		Host: id, HostName: c.hosts[id].Facts.Name, Update: c.name(p.status.ID), Revision: p.status.Revision, Severity: cmp.Or(p.update.Severity, rules.Unspecified),
+		Host: h.id, HostName: h.Facts.Name, Update: c.name(p.status.ID), Revision: p.status.Revision, Severity: cmp.Or(p.update.Severity, rules.Unspecified),
 		State: p.state, Reason: p.reason, Why: rules.Sentence(p.decision, p.reason), Decision: p.decision,
 	}
 	for _, f := range p.update.Files {
@@ -260,12 +287,13 @@ func (a *Appliance) HostUpdates(_ context.Context, id agentproto.HostID, text st
 	c := a.cat
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.hosts[id] == nil {
+	h := c.hosts[id]
+	if h == nil {
 		return nil, 0, "", notFound("There is no host %s.", id)
 	}
-	for pr := range c.pairs(id, time.Now()) {
+	for pr := range c.pairs(h, time.Now()) {
 		if (len(states) == 0 || slices.Contains(states, pr.state)) && matches(text, pr.update.Title, string(pr.update.ID), pr.update.KBs, pr.update.CVEs) {
-			list = append(list, c.hostUpdate(id, pr))
+			list = append(list, c.hostUpdate(h, pr))
 		}
 	}
 	slices.SortFunc(list, func(x, y HostUpdate) int {

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -8,103 +9,6 @@ import (
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 )
-
-// A policy is what decides about hosts that have the same settings and
-// packages, with the decisions made so far.
-type policy struct {
-	rules.Policy
-	hash    string
-	set     *rules.Ruleset
-	decided map[decisionKey]rules.Decision
-}
-
-type decisionKey struct {
-	id         rules.UpdateID
-	revision   int
-	superseded bool
-}
-
-// policyOf returns the policy of a host. The catalogue's lock is held for
-// writing.
-func (c *catalogue) policyOf(id agentproto.HostID) *policy {
-	if p := c.policies[id]; p != nil {
-		return p
-	}
-	h := c.hosts[id]
-	p := rules.Policy{Settings: h.Settings}
-	accepts := c.accepts(id)
-	for name, k := range c.packages {
-		if !k.exists || !k.reaches(id, c) || !slices.Contains(accepts, k.Maturity) {
-			continue
-		}
-		rp := rules.Package{Name: name, Maturity: k.Maturity}
-		for l := range k.lines {
-			rp.Lines = append(rp.Lines, l)
-		}
-		p.Packages = append(p.Packages, rp)
-	}
-	slices.SortFunc(p.Packages, func(x, y rules.Package) int { return strings.Compare(x.Name, y.Name) })
-	hash := p.Hash()
-	shared := c.compiled[hash]
-	if shared == nil {
-		shared = &policy{Policy: p, hash: hash, set: rules.Compile(p), decided: map[decisionKey]rules.Decision{}}
-		c.compiled[hash] = shared
-	}
-	c.policies[id] = shared
-	return shared
-}
-
-// reaches says whether the package is assigned to the host.
-func (k *pkg) reaches(id agentproto.HostID, c *catalogue) bool {
-	if _, ok := k.hosts[id]; ok {
-		return true
-	}
-	for name := range k.groups {
-		if c.isMember(name, id) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *catalogue) isMember(name string, id agentproto.HostID) bool {
-	if name == everyone {
-		return true
-	}
-	g := c.groups[name]
-	if g == nil || !g.exists {
-		return false
-	}
-	_, ok := g.members[id]
-	return ok
-}
-
-// accepts are the maturities a host accepts: PROD, and what its groups do.
-func (c *catalogue) accepts(id agentproto.HostID) []rules.Maturity {
-	list := []rules.Maturity{rules.Prod}
-	for name, g := range c.groups {
-		if g.exists && c.isMember(name, id) {
-			list = append(list, g.Accepts...)
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-// decide says what the policy says about an update, from memory when it was
-// asked before. A delay that is over by now is.
-func (p *policy) decide(u updateRecord, superseded bool, now time.Time) rules.Decision {
-	key := decisionKey{u.ID, u.Revision, superseded}
-	d, ok := p.decided[key]
-	if !ok {
-		d = p.set.Decide(ruleView(u, superseded), now)
-		p.decided[key] = d
-	}
-	if d.Verdict == rules.Delayed && !now.Before(d.Until) {
-		d.Verdict, d.Until = rules.Allowed, time.Time{}
-	}
-	return d
-}
 
 // ruleView is what deciding needs to know of an update.
 func ruleView(u updateRecord, superseded bool) rules.Update {
@@ -174,21 +78,21 @@ type pair struct {
 }
 
 // pairs yields every update of a host. The lock is held for writing.
-func (c *catalogue) pairs(id agentproto.HostID, now time.Time) func(func(pair) bool) {
+func (c *catalogue) pairs(h *host, now time.Time) iter.Seq[pair] {
 	return func(yield func(pair) bool) {
-		h, p := c.hosts[id], c.policyOf(id)
-		for _, s := range h.status.Statuses {
-			if !yield(c.pair(p, s, now)) {
+		p := c.policyOf(h)
+		for _, k := range h.statuses.cells {
+			if !yield(c.pair(p, k, c.status(h, k), now)) {
 				return
 			}
 		}
 	}
 }
 
-func (c *catalogue) pair(p *policy, s agentproto.Status, now time.Time) pair {
+func (c *catalogue) pair(p *policy, k cell, s agentproto.Status, now time.Time) pair {
 	u := c.revision(s.ID, s.Revision)
-	d := p.decide(u, s.Superseded, now)
-	f := rules.Facts{Installed: s.Installed, OnHost: s.OnHost, RestartRequired: s.Restart, Failed: s.HResult != 0 && !s.Installed}
+	d := p.decide(k.variant(), u, s.Superseded, now)
+	f := rules.Facts{Installed: s.Installed, OnHost: s.OnHost, RestartRequired: s.Restart, Failed: k&cellFailed != 0 && !s.Installed}
 	if !f.Installed && !f.OnHost {
 		f.Files, _ = c.filesOf(u)
 	}
@@ -196,22 +100,43 @@ func (c *catalogue) pair(p *policy, s agentproto.Status, now time.Time) pair {
 	return pair{s, u, d, state, reason}
 }
 
-// A countTable is the counts of every host and update, built in one pass and good
-// until something changes or a minute has passed: delays end by themselves.
-type countTable struct {
-	built   time.Time
-	pairs   StateCounts
-	hosts   map[agentproto.HostID]*hostCounts
-	updates map[rules.UpdateID]*updateCounts
-	wanted  map[string]*wantedFile
-	needed  map[string]bool // files of updates that some host needs and may install
+// waits says whether something waits to come to the host or to be installed
+// on it. The lock is held for writing.
+func (c *catalogue) waits(h *host) bool {
+	for p := range c.pairs(h, time.Now()) {
+		if p.state == rules.Missing || p.state == rules.Pending {
+			return true
+		}
+	}
+	return false
 }
 
+// A countTable is the counts of every host and update, good until something
+// changes or a minute has passed: delays end by themselves.
+type countTable struct {
+	built    time.Time
+	took     time.Duration
+	cells    int // statuses that were counted
+	pairs    StateCounts
+	hosts    []hostCounts // by slot
+	updates  map[rules.UpdateID]*updateCounts
+	wanted   map[string]*wantedFile
+	needed   map[string]bool // files of updates that some host needs and may install
+	failures map[uint32]int  // hosts by the code with which installs fail on them
+
+	// Hosts: let in, those of them that were scanned lately and lack nothing
+	// important, that were not, that another machine claims; not let in.
+	enrolled, compliant, unscanned, claims, waiting int
+}
+
+// hostCounts are the updates of one host by state.
 type hostCounts struct {
 	StateCounts
 	important bool // an allowed Critical or Important update waits
-	failures  []uint32
 }
+
+// of returns the counts of a host, zero when it came after the table.
+func (t *countTable) of(h *host) hostCounts { return t.hosts[h.slot] }
 
 type updateCounts struct {
 	StateCounts
@@ -229,39 +154,158 @@ type wantedFile struct {
 // strict orders verdicts, the most restrictive first.
 var strict = []rules.Verdict{rules.Forbidden, rules.NoRule, rules.Hidden, rules.Delayed, rules.Allowed}
 
+// touch notes that something that is counted changed. The lock is held.
+func (c *catalogue) touch() { c.changed = true }
+
+// A few hundred thousand statuses are counted within milliseconds, whenever
+// someone looks after a change. Where there are more, what is shown may be old
+// by as many times of what counting takes: a fleet that reports all the time
+// is counted in a tenth of the node's time at most.
+const (
+	quickCells = 200_000
+	countShare = 10
+	countLife  = time.Minute
+)
+
 // counts returns the table, building it anew when it is old. The lock is held
 // for writing.
 func (c *catalogue) counts(now time.Time) *countTable {
-	if c.table != nil && now.Sub(c.table.built) < time.Minute {
-		return c.table
+	if t := c.table; t != nil {
+		age := now.Sub(t.built)
+		if age < countLife && !c.changed || t.cells > quickCells && age < countShare*t.took {
+			return t
+		}
 	}
+	c.changed = false
+	c.table = c.count(now)
+	c.table.took = time.Since(now)
+	return c.table
+}
+
+// An outcome is what a policy and the files make of a cell, in a byte: one of
+// the four states, and whether the host is to be pointed at.
+type outcome uint8
+
+const (
+	outcomeOK outcome = iota + 1
+	outcomeMissing
+	outcomePending
+	outcomeDiscarded
+	outcomeState     outcome = 7
+	outcomeImportant outcome = 8
+	outcomeFailed    outcome = 16
+)
+
+var outcomeOf = map[rules.State]outcome{rules.OK: outcomeOK, rules.Missing: outcomeMissing, rules.Pending: outcomePending, rules.Discarded: outcomeDiscarded}
+
+// count goes through every status of every host once. Hosts of one policy
+// have the same outcome for the same cell, so each is worked out once and
+// looked up for all others; what only depends on how many hosts have a cell
+// is added up from the number of hosts per policy and cell in the end.
+func (c *catalogue) count(now time.Time) *countTable {
 	t := &countTable{
-		built: now, hosts: map[agentproto.HostID]*hostCounts{}, updates: map[rules.UpdateID]*updateCounts{},
-		wanted: map[string]*wantedFile{}, needed: map[string]bool{},
+		built: now, hosts: make([]hostCounts, len(c.hosts)+1), updates: map[rules.UpdateID]*updateCounts{},
+		wanted: map[string]*wantedFile{}, needed: map[string]bool{}, failures: map[uint32]int{},
 	}
-	for id, h := range c.hosts {
-		hc := &hostCounts{}
-		t.hosts[id] = hc
-		if h.Waiting {
+	cells := len(c.variants.list) << cellShift
+	var used []*policy
+	slot := 0 // that of hosts which come later
+	for _, h := range c.sorted() {
+		slot++
+		h.slot = slot
+		if !h.enrolled() {
+			if h.Waiting {
+				t.waiting++
+			}
 			continue
 		}
-		for p := range c.pairs(id, now) {
-			t.add(hc, p)
+		p := c.policyOf(h)
+		if p.hosts == nil {
+			p.outcomes, p.hosts = make([]outcome, cells), make([]int32, cells)
+			used = append(used, p)
 		}
+		t.hosts[h.slot] = c.countHost(h, p, t, now)
+		t.addHost(h, now)
+		t.cells += len(h.statuses.cells)
 	}
-	c.table = t
+	for _, p := range used {
+		for k, n := range p.hosts {
+			if n > 0 {
+				t.add(c.pair(p, cell(k), c.status(&host{}, cell(k)), now), int(n))
+			}
+		}
+		p.outcomes, p.hosts = nil, nil
+	}
 	return t
 }
 
-func (t *countTable) add(hc *hostCounts, p pair) {
+func (c *catalogue) countHost(h *host, p *policy, t *countTable, now time.Time) hostCounts {
+	var states [outcomeDiscarded + 1]int
+	var flags outcome
+	for _, k := range h.statuses.cells {
+		o := p.outcomes[k]
+		if o == 0 {
+			o = c.outcome(p, h, k, now)
+			p.outcomes[k] = o
+		}
+		p.hosts[k]++
+		states[o&outcomeState]++
+		flags |= o
+	}
+	if flags&outcomeFailed != 0 {
+		t.addFailures(h, p)
+	}
+	return hostCounts{StateCounts{states[outcomeOK], states[outcomeMissing], states[outcomePending], states[outcomeDiscarded]}, flags&outcomeImportant != 0}
+}
+
+func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time) outcome {
+	r := c.pair(p, k, c.status(h, k), now)
+	o := outcomeOf[r.state]
+	if r.state == rules.OK || !r.decision.May() {
+		return o
+	}
+	if r.update.Severity == rules.Critical || r.update.Severity == rules.Important {
+		o |= outcomeImportant
+	}
+	if r.reason == rules.ReasonInstallErr {
+		o |= outcomeFailed
+	}
+	return o
+}
+
+// addFailures counts a host once for each code.
+func (t *countTable) addFailures(h *host, p *policy) {
+	seen := map[uint32]bool{}
+	for _, k := range h.statuses.cells {
+		if code := h.statuses.tries[k.variant()].hresult; p.outcomes[k]&outcomeFailed != 0 && !seen[code] {
+			seen[code] = true
+			t.failures[code]++
+		}
+	}
+}
+
+func (t *countTable) addHost(h *host, now time.Time) {
+	t.enrolled++
+	if h.Claim != "" {
+		t.claims++
+	}
+	switch {
+	case now.Sub(h.status.Good) >= scanAge:
+		t.unscanned++
+	case !t.of(h).important:
+		t.compliant++
+	}
+}
+
+// add counts n hosts of one policy that have the same status of one update.
+func (t *countTable) add(p pair, n int) {
 	uc := t.updates[p.status.ID]
 	if uc == nil {
 		uc = &updateCounts{}
 		t.updates[p.status.ID] = uc
 	}
-	for _, sc := range []*StateCounts{&t.pairs, &hc.StateCounts, &uc.StateCounts} {
-		sc.add(p.state)
-	}
+	t.pairs.add(p.state, n)
+	uc.add(p.state, n)
 	if p.state == rules.OK {
 		return
 	}
@@ -270,12 +314,6 @@ func (t *countTable) add(hc *hostCounts, p pair) {
 	}
 	if !p.decision.May() {
 		return
-	}
-	if p.update.Severity == rules.Critical || p.update.Severity == rules.Important {
-		hc.important = true
-	}
-	if p.reason == rules.ReasonInstallErr {
-		hc.failures = append(hc.failures, p.status.HResult)
 	}
 	for _, f := range p.update.Files {
 		t.needed[f.Name] = true
@@ -287,20 +325,20 @@ func (t *countTable) add(hc *hostCounts, p pair) {
 			w = &wantedFile{File: f, title: p.update.Title}
 			t.wanted[f.Name] = w
 		}
-		w.hosts++
+		w.hosts += n
 	}
 }
 
-func (s *StateCounts) add(state rules.State) {
+func (s *StateCounts) add(state rules.State, n int) {
 	switch state {
 	case rules.OK:
-		s.OK++
+		s.OK += n
 	case rules.Missing:
-		s.Missing++
+		s.Missing += n
 	case rules.Pending:
-		s.Pending++
+		s.Pending += n
 	default:
-		s.Discarded++
+		s.Discarded += n
 	}
 }
 
@@ -352,5 +390,5 @@ func (c *catalogue) needs(name string) bool {
 func (c *catalogue) stale() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.table = nil
+	c.touch()
 }

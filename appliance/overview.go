@@ -54,11 +54,36 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
+// Counts are the numbers beside the entries of the menu.
+type Counts struct{ Updates, Packages, Hosts, Waiting, Running int }
+
+// Counts counts what the menu names.
+func (a *Appliance) Counts(context.Context) Counts {
+	c := a.cat
+	c.mu.Lock()
+	t := c.counts(time.Now())
+	n := Counts{Updates: len(t.updates), Packages: c.packageCount(), Hosts: t.enrolled, Waiting: t.waiting}
+	c.mu.Unlock()
+	n.Running = a.folder.busy()
+	return n
+}
+
+// Cab is the scan cab in the folder.
+func (a *Appliance) Cab() CabView { return a.folder.cabView() }
+
+func (c *catalogue) packageCount() (n int) {
+	for _, p := range c.packages {
+		if p.exists {
+			n++
+		}
+	}
+	return n
+}
+
 // A tally is what the hosts add up to.
 type tally struct {
-	unscanned, claims int
-	critical          int            // updates, Critical and MISSING somewhere
-	failures          map[uint32]int // hosts by result code of a failed install
+	*countTable
+	critical int // updates, Critical and MISSING somewhere
 }
 
 func (a *Appliance) tally(s *Status) tally {
@@ -66,38 +91,13 @@ func (a *Appliance) tally(s *Status) tally {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.counts(now)
-	n := tally{failures: map[uint32]int{}}
-	s.Pairs, s.Updates = t.pairs, len(t.updates)
-	for _, p := range c.packages {
-		if p.exists {
-			s.Packages++
-		}
-	}
-	for id, h := range c.hosts {
-		if h.Waiting {
-			s.Waiting++
-			continue
-		}
-		if h.Claim != "" {
-			n.claims++
-		}
-		s.Hosts++
-		if a.streams.open(id) || !h.due.IsZero() && now.Before(h.due.Add(away)) {
+	n := tally{countTable: t}
+	s.Pairs, s.Updates, s.Packages = t.pairs, len(t.updates), c.packageCount()
+	s.Hosts, s.Waiting, s.Compliant = t.enrolled, t.waiting, t.compliant
+	connected := a.streams.set()
+	for _, h := range c.sorted() {
+		if h.enrolled() && (h.heard(now) || connected[h.id]) {
 			s.Online++
-		}
-		fresh := now.Sub(h.status.Good) < scanAge
-		if !fresh {
-			n.unscanned++
-		}
-		if fresh && !t.hosts[id].important {
-			s.Compliant++
-		}
-		seen := map[uint32]bool{}
-		for _, code := range t.hosts[id].failures {
-			if !seen[code] {
-				seen[code] = true
-				n.failures[code]++
-			}
 		}
 	}
 	for id, uc := range t.updates {

@@ -15,7 +15,8 @@ import (
 // maxLines bounds one package; more would not fit a change set.
 const maxLines = 2000
 
-// packageRow is a package as lists show it. The catalogue's lock is held.
+// packageRow is a package as lists show it. The catalogue's lock is held for
+// writing.
 func (c *catalogue) packageRow(name string) PackageRow {
 	p := c.packages[name]
 	r := PackageRow{
@@ -32,18 +33,14 @@ func (c *catalogue) packageRow(name string) PackageRow {
 			r.Edited, r.EditedBy = e.At, e.By
 		}
 	}
-	for id := range c.hosts {
-		if p.reaches(id, c) && slices.Contains(c.accepts(id), p.Maturity) {
-			r.Reach++
-		}
-	}
+	r.Reach = c.reach(name)
 	return r
 }
 
 // Packages lists the rule packages by name.
 func (a *Appliance) Packages(context.Context) ([]PackageRow, error) {
-	a.cat.mu.RLock()
-	defer a.cat.mu.RUnlock()
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
 	list := []PackageRow{}
 	for _, name := range slices.Sorted(maps.Keys(a.cat.packages)) {
 		if a.cat.packages[name].exists {
@@ -60,8 +57,8 @@ func noPackage(name string) error {
 // Package is one rule package with its lines.
 func (a *Appliance) Package(_ context.Context, name string) (PackageDetail, error) {
 	c := a.cat
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p := c.packages[name]
 	if p == nil || !p.exists {
 		return PackageDetail{}, noPackage(name)
@@ -361,8 +358,8 @@ func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
 func (c *catalogue) groupRow(name string) GroupRow {
 	g := c.groups[name]
 	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Packages: []string{}}
-	for id := range c.hosts {
-		if c.isMember(name, id) {
+	for id := range c.membersOf(name) {
+		if c.hosts[id] != nil {
 			r.Members = append(r.Members, id)
 		}
 	}
@@ -474,7 +471,7 @@ func (a *Appliance) tellPolicies() {
 		a.cat.mu.Lock()
 		hash := ""
 		if h := a.cat.hosts[id]; h != nil && !h.Waiting {
-			hash = a.cat.policyOf(id).hash
+			hash = a.cat.policyOf(h).hash
 		}
 		a.cat.mu.Unlock()
 		if hash != "" && a.streams.differs(id, hash) {

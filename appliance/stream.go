@@ -79,6 +79,17 @@ func (s *streams) open(id agentproto.HostID) bool {
 	return s.all[id] != nil
 }
 
+// set is the hosts that are connected.
+func (s *streams) set() map[agentproto.HostID]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[agentproto.HostID]bool, len(s.all))
+	for id := range s.all {
+		m[id] = true
+	}
+	return m
+}
+
 func (s *streams) connected() (list []agentproto.HostID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -67,12 +67,6 @@ type (
 		Settings rules.Settings   `json:"settings"` // of its own wapt-get.ini
 		Warnings []string         `json:"warnings,omitempty"`
 	}
-	statusRecord struct {
-		Hash     string              `json:"hash"`
-		Scan     *agentproto.Scan    `json:"scan,omitempty"`
-		Good     time.Time           `json:"good,omitzero"` // last scan without error
-		Statuses []agentproto.Status `json:"statuses"`
-	}
 	updateRecord struct {
 		agentproto.Update
 		From     agentproto.HostID `json:"from"` // who described it first
@@ -165,7 +159,8 @@ type (
 	}
 )
 
-// A table is one kind of record: JSON values under one key prefix.
+// A table is one kind of record under one key prefix: JSON, or what the type
+// itself packs.
 type table[T any] struct{ prefix string }
 
 func (t table[T]) get(tx *replicate.Tx, id string) (v T, err error) {
@@ -186,7 +181,7 @@ func (t table[T]) find(tx *replicate.Tx, id string) (v T, ok bool, err error) {
 }
 
 func (t table[T]) put(tx *replicate.Tx, id string, v T) error {
-	b, err := json.Marshal(v)
+	b, err := encode(v)
 	if err != nil {
 		return fmt.Errorf("encode %s%s: %w", t.prefix, id, err)
 	}
@@ -251,8 +246,27 @@ func rowsOf[T any](prefix string, records iter.Seq2[replicate.Record, error]) it
 	}
 }
 
-func decode(key string, b []byte, v any) error {
-	if err := json.Unmarshal(b, v); err != nil {
+// A packer is a record with a form of its own, for those of which there are
+// too many for JSON.
+type (
+	packer   interface{ pack() ([]byte, error) }
+	unpacker interface{ unpack([]byte) error }
+)
+
+func encode(v any) ([]byte, error) {
+	if p, ok := v.(packer); ok {
+		return p.pack()
+	}
+	return json.Marshal(v)
+}
+
+func decode(key string, b []byte, v any) (err error) {
+	if u, ok := v.(unpacker); ok {
+		err = u.unpack(b)
+	} else {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
 		return fmt.Errorf("decode %s: %w", key, err)
 	}
 	return nil

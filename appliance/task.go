@@ -194,9 +194,9 @@ func (a *Appliance) Tasks(_ context.Context, status string, p Page) (list []Task
 		all = append(all, t.Task)
 	}
 	f.mu.RUnlock()
-	slices.SortFunc(all, func(x, y Task) int { return cmp.Compare(x.place(), y.place()) })
+	slices.SortFunc(all, compareTasks)
 	for _, t := range all {
-		if status != "" && t.Status != status || t.place() <= p.After {
+		if status != "" && t.Status != status || p.After != "" && t.place() <= p.After {
 			continue
 		}
 		if len(list) == p.limit() {
@@ -207,17 +207,37 @@ func (a *Appliance) Tasks(_ context.Context, status string, p Page) (list []Task
 	return list, "", nil
 }
 
+// busy is how many downloads run or wait.
+func (f *folder) busy() (n int) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, t := range f.queue {
+		if t.Status == statusRunning || t.Status == statusQueued {
+			n++
+		}
+	}
+	return n
+}
+
 // place is where a task stands in lists: running, then waiting or failed,
 // then ended, and of each the newest first.
 func (t Task) place() string {
-	group := 2
+	return fmt.Sprintf("%d.%016x.%s", t.group(), ^uint64(t.Queued.UnixMilli()), t.ID)
+}
+
+func (t Task) group() int {
 	switch t.Status {
 	case statusRunning:
-		group = 0
+		return 0
 	case statusQueued, statusFailed:
-		group = 1
+		return 1
 	}
-	return fmt.Sprintf("%d.%016x.%s", group, ^uint64(t.Queued.UnixMilli()), t.ID)
+	return 2
+}
+
+// compareTasks orders tasks by their places.
+func compareTasks(x, y Task) int {
+	return cmp.Or(x.group()-y.group(), cmp.Compare(y.Queued.UnixMilli(), x.Queued.UnixMilli()), strings.Compare(x.ID, y.ID))
 }
 
 // cabTask is the scan cab's task that has not ended. The lock is held.

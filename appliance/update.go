@@ -86,7 +86,11 @@ func (a *Appliance) Updates(_ context.Context, q UpdateQuery) (UpdateList, error
 
 func (c *catalogue) reports(h agentproto.HostID, id rules.UpdateID) bool {
 	rec := c.hosts[h]
-	return rec != nil && slices.ContainsFunc(rec.status.Statuses, func(s agentproto.Status) bool { return s.ID == id })
+	if rec == nil {
+		return false
+	}
+	_, ok := c.statusOf(rec, id)
+	return ok
 }
 
 // page cuts one page out of a sorted list. The cursor is the key of the last
@@ -278,17 +282,7 @@ func (a *Appliance) UpdateByID(_ context.Context, id rules.UpdateID) (UpdateDeta
 	for _, f := range u.Files {
 		d.Files = append(d.Files, c.fileRow(f))
 	}
-	for h, rec := range c.hosts {
-		for _, s := range rec.status.Statuses {
-			if s.ID == id && !rec.Waiting {
-				d.OnHosts = append(d.OnHosts, c.hostUpdate(h, c.pair(c.policyOf(h), s, now)))
-			}
-		}
-	}
-	slices.SortFunc(d.OnHosts, func(x, y HostUpdate) int {
-		return cmp.Or(stateRank(x.State)-stateRank(y.State), strings.Compare(x.HostName, y.HostName), strings.Compare(string(x.Host), string(y.Host)))
-	})
-	d.OnHosts = d.OnHosts[:min(len(d.OnHosts), 500)]
+	d.OnHosts = c.onHosts(id, now)
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		for l := range c.packages[name].lines {
 			if c.packages[name].exists && l.Matches(ruleView(u, false)) {
@@ -297,6 +291,53 @@ func (a *Appliance) UpdateByID(_ context.Context, id rules.UpdateID) (UpdateDeta
 		}
 	}
 	return d, nil
+}
+
+// maxOnHosts bounds the hosts one update shows; the list of hosts has all.
+const maxOnHosts = 500
+
+// onHosts are the hosts that report an update, worst first. Only as many are
+// worked out as are shown. The lock is held for writing.
+func (c *catalogue) onHosts(id rules.UpdateID, now time.Time) []HostUpdate {
+	about := map[int]bool{}
+	for n, v := range c.variants.list {
+		if v.id == id {
+			about[n] = true
+		}
+	}
+	type found struct {
+		host *host
+		cell cell
+	}
+	var by [outcomeDiscarded + 1][]found
+	outcomes := map[*policy]map[cell]outcome{}
+	for _, h := range c.sorted() {
+		if !h.enrolled() {
+			continue
+		}
+		for _, k := range h.statuses.cells {
+			if !about[k.variant()] {
+				continue
+			}
+			p := c.policyOf(h)
+			if outcomes[p] == nil {
+				outcomes[p] = map[cell]outcome{}
+			}
+			o := outcomes[p][k]
+			if o == 0 {
+				o = c.outcome(p, h, k, now) & outcomeState
+				outcomes[p][k] = o
+			}
+			by[o] = append(by[o], found{h, k})
+		}
+	}
+	list := []HostUpdate{}
+	for _, o := range []outcome{outcomeMissing, outcomePending, outcomeDiscarded, outcomeOK} {
+		for _, f := range by[o][:min(len(by[o]), maxOnHosts-len(list))] {
+			list = append(list, c.hostUpdate(f.host, c.pair(c.policyOf(f.host), f.cell, c.status(f.host, f.cell), now)))
+		}
+	}
+	return list
 }
 
 func (c *catalogue) name(id rules.UpdateID) UpdateName {

@@ -1,12 +1,12 @@
 package appliance
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -187,23 +187,22 @@ func (f *folder) liftMarks(names []string) {
 // with most digests, of those the one of the smallest UpdateID, so that every
 // node takes the same.
 func (c *catalogue) fileNamed(name string) (best wantedFile, ok bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	var by string
-	for id, u := range c.updates {
-		for rev, r := range u.revisions {
-			for _, file := range r.Files {
-				if file.Name != name {
-					continue
-				}
-				key := fmt.Sprintf("%s %09d", id, 999999999-rev)
-				better := cmp.Or(cmp.Compare(known(file), known(best.File)), cmp.Compare(by, key))
-				if !ok || better > 0 {
-					best, by, ok = wantedFile{File: file, title: r.Title}, key, true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byFile == nil {
+		c.byFile = map[string]wantedFile{}
+		for _, id := range slices.Sorted(maps.Keys(c.updates)) {
+			revisions := c.updates[id].revisions
+			for _, rev := range slices.Backward(slices.Sorted(maps.Keys(revisions))) {
+				for _, file := range revisions[rev].Files {
+					if w, ok := c.byFile[file.Name]; !ok || known(file) > known(w.File) {
+						c.byFile[file.Name] = wantedFile{File: file, title: revisions[rev].Title}
+					}
 				}
 			}
 		}
 	}
+	best, ok = c.byFile[name]
 	return best, ok
 }
 

@@ -19,11 +19,11 @@ func (a *Appliance) Why(_ context.Context, id agentproto.HostID, uid rules.Updat
 		return Why{}, notFound("There is no host %s.", id)
 	}
 	now := time.Now()
-	for p := range c.pairs(id, now) {
+	for p := range c.pairs(h, now) {
 		if p.status.ID != uid {
 			continue
 		}
-		w := Why{HostUpdate: c.hostUpdate(id, p), Rules: c.policyOf(id).set.Explain(ruleView(p.update, p.status.Superseded), now)}
+		w := Why{HostUpdate: c.hostUpdate(h, p), Rules: c.policyOf(h).set.Explain(ruleView(p.update, p.status.Superseded), now)}
 		w.Steps = c.steps(h, p)
 		return w, nil
 	}

@@ -48,10 +48,8 @@ type frame struct {
 	toast  string
 	node   string
 	path   string
-	counts navCounts
+	counts appliance.Counts
 }
-
-type navCounts struct{ updates, rules, hosts, running, waiting int }
 
 type frameKey struct{}
 
@@ -146,9 +144,7 @@ func (u *UI) frame(r *http.Request, who appliance.Actor, csrf string) frame {
 	if b, err := base64.RawURLEncoding.DecodeString(value(r, toastCookie)); err == nil {
 		f.toast = string(b)
 	}
-	if s, err := u.node.Status(r.Context()); err == nil {
-		f.counts = navCounts{s.Updates, s.Packages, s.Hosts, len(s.Running), s.Waiting}
-	}
+	f.counts = u.node.Counts(r.Context())
 	return f
 }
 

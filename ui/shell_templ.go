@@ -1001,19 +1001,19 @@ func sidebar() templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = navLink("/updates", "app-window", "Windows Updates", frameOf(ctx).counts.updates, false).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = navLink("/updates", "app-window", "Windows Updates", frameOf(ctx).counts.Updates, false).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = navLink("/rules", "sliders-horizontal", "WUA Rules", frameOf(ctx).counts.rules, false).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = navLink("/rules", "sliders-horizontal", "WUA Rules", frameOf(ctx).counts.Packages, false).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = navLink("/hosts", "monitor", "Hosts", frameOf(ctx).counts.hosts, false).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = navLink("/hosts", "monitor", "Hosts", frameOf(ctx).counts.Hosts, false).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = navLink("/downloads", "hard-drive-download", "Downloads", frameOf(ctx).counts.running, false).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = navLink("/downloads", "hard-drive-download", "Downloads", frameOf(ctx).counts.Running, false).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

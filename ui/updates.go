@@ -38,11 +38,7 @@ func (u *UI) updates(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	s, err := u.node.Status(r.Context())
-	if err != nil {
-		return reply{}, err
-	}
-	v := updatesView{List: list, Cab: s.Cab, Query: q, Sort: query.Sort}
+	v := updatesView{List: list, Cab: u.node.Cab(), Query: q, Sort: query.Sort}
 	v.Facet = []facetView{
 		{"Criticality", "severity", true, list.Facets.Severity},
 		{"Product", "product", true, list.Facets.Product},
