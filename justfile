@@ -26,7 +26,7 @@ quick:
 deb *flags:
     go run ./packaging/deb {{ flags }}
 
-# fuzz one target: just fuzz FuzzCheckCab ./appliance/microsoft
+# fuzz one target: just fuzz FuzzNameFromURL ./appliance/microsoft
 fuzz target pkg time="60s":
     go test -run='^$' -fuzz='^{{ target }}$' -fuzztime={{ time }} {{ pkg }}
 

@@ -57,6 +57,11 @@ func (a *Appliance) Check(ctx context.Context, n *Answers) ([]Check, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, c := range list {
+		if v := a.folder.cabView(); c.Name == "scan cab" && v.Refused != "" && c.Result != CheckFailed {
+			list[i] = Check{c.Name, CheckWarning, v.Refused, v.RefusedHint}
+		}
+	}
 	list = append(list, a.checkListeners(ctx)...)
 	return append(list, a.checkPeers(ctx)), nil
 }
@@ -75,6 +80,7 @@ func CheckMachine(ctx context.Context, cfg Config, log *slog.Logger) ([]Check, e
 		checkWritable("folder", "folder", cfg.Folder),
 		checkWritable("data", "data directory", cfg.Data),
 		checkSpace(cfg),
+		checkCab(cfg, source),
 		checkName(ctx, cfg),
 		checkBBR(),
 	), nil
@@ -202,6 +208,35 @@ func checkSpace(cfg Config) Check {
 		c.Hint = "A larger disk spares downloads: what was cleaned is fetched again when a host needs it."
 	default:
 		c.Text = bytesText(free) + " are free."
+	}
+	return c
+}
+
+// checkCab reads the scan cab in the folder and says who signed it.
+func checkCab(cfg Config, source *microsoft.Source) Check {
+	c := Check{Name: "scan cab", Result: CheckSkipped, Text: "The scan cab is not here yet."}
+	r, err := os.Open(filepath.Join(cfg.Folder, microsoft.ScanCabName))
+	if errors.Is(err, os.ErrNotExist) {
+		return c
+	}
+	var info os.FileInfo
+	var sig *microsoft.Signature
+	if err == nil {
+		defer r.Close()
+		info, err = r.Stat()
+	}
+	if err == nil {
+		sig, err = source.VerifyScanCab(r, info.Size())
+	}
+	bad, unsigned := errors.AsType[*microsoft.SignatureError](err)
+	switch {
+	case unsigned:
+		c.Result = CheckFailed
+		c.Text, c.Hint = bad.Explain()
+	case err != nil:
+		c.Result, c.Text, c.Hint = CheckFailed, "The scan cab in the folder cannot be read: "+reason(err)+".", "Look at the disk and at who owns the folder."
+	default:
+		c.Result, c.Text = CheckOK, fmt.Sprintf("The scan cab is signed by %s, below %s.", sig.Signer(), sig.Root())
 	}
 	return c
 }

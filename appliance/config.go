@@ -32,6 +32,7 @@ type Config struct {
 	Placement     string   `toml:"placement"`
 	Upstream      string   `toml:"upstream"`
 	Sources       []string `toml:"sources"`
+	Roots         []string `toml:"roots"`
 	Proxy         string   `toml:"proxy"`
 	NoProxy       []string `toml:"no_proxy"`
 	CleanupKBs    bool     `toml:"cleanup_kbs"`
@@ -147,6 +148,10 @@ upstream = ""
 
 # More hosts that update files may come from, exact or ".suffix".
 sources = []
+
+# Root certificates, PEM files, that the scan cab may be signed below besides
+# Microsoft's own: for a mirror that signs anew.
+roots = []
 
 # Proxy towards Microsoft, http://user:password@host:port, and what bypasses it.
 proxy = ""

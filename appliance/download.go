@@ -152,7 +152,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 			wait = min(wait, until)
 			continue
 		}
-		by, waiting := f.share.way(t, living, f.cab.SHA256, now)
+		by, waiting := f.share.way(t, living, now)
 		if t.Waiting = waiting; by != lane {
 			wait = min(wait, lookAgain)
 			continue
@@ -249,9 +249,10 @@ func (f *folder) failed(t *task, err error) {
 		wait = min(wait, lookAgain) // they are ours, and another way may be better by then
 	}
 	var mismatch *microsoft.MismatchError
+	var unsigned *microsoft.SignatureError
 	var status *microsoft.StatusError
 	switch {
-	case errors.As(err, &mismatch):
+	case errors.As(err, &mismatch), errors.As(err, &unsigned):
 		t.Done = 0
 		if t.wrong++; t.wrong >= wrongTries {
 			t.Error = fmt.Sprintf("%d times in a row: %s", t.wrong, t.Error)
@@ -336,6 +337,7 @@ func (f *folder) explain(err error) (msg, hint string) {
 	var (
 		status   *microsoft.StatusError
 		mismatch *microsoft.MismatchError
+		unsigned *microsoft.SignatureError
 		refused  *microsoft.NotAllowedError
 		dns      *net.DNSError
 		op       *net.OpError
@@ -351,6 +353,12 @@ func (f *folder) explain(err error) (msg, hint string) {
 	case errors.As(err, &mismatch):
 		return fmt.Sprintf("The file that arrived has %s %s, not %s, and was deleted.", mismatch.What, mismatch.Got, mismatch.Want),
 			"A proxy that changes what passes through it, or a mirror that is out of date, is the usual cause."
+	case errors.As(err, &unsigned):
+		msg, hint = unsigned.Explain()
+		if f.held[microsoft.ScanCabName] != nil {
+			msg += " It was thrown away; the one of " + f.cab.Date().Format("2 January 2006") + " stays in service."
+		}
+		return msg, hint
 	case errors.As(err, &refused):
 		return upper(refused.Error()) + ".", "If you trust this source, add its host to sources in the configuration of this node."
 	case errors.As(err, &dns):

@@ -46,6 +46,7 @@ type folder struct {
 	ended   []Task               // the newest last
 	cab     microsoft.CabVersion
 	cabNext time.Time // when Microsoft is asked again
+	refused refusedCab
 }
 
 // A heldFile is a file in the folder that was verified.
@@ -156,7 +157,7 @@ func (f *folder) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if f.cab = cab; ok && cab.SHA256 != "" {
+		if f.cab = cab; ok && cab.Signer != "" { // else rescan finds a file that is to be verified
 			f.held[microsoft.ScanCabName] = cabFile(cab)
 		}
 		for r, err := range holdings.all(tx) {

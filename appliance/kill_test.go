@@ -32,6 +32,7 @@ func child(t *testing.T) {
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
 	cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Upstream, cfg.DiskFloor = os.Getenv("APPLIANCE_TEST_UPSTREAM"), 0
+	cfg.Roots = []string{os.Getenv("APPLIANCE_TEST_ROOT")}
 	node, err := appliance.Open(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +66,7 @@ func TestNothingAcknowledgedIsLostToSIGKILL(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), "APPLIANCE_TEST_CHILD="+dir, "APPLIANCE_TEST_UPSTREAM="+srv.URL)
+	cmd.Env = append(os.Environ(), "APPLIANCE_TEST_CHILD="+dir, "APPLIANCE_TEST_UPSTREAM="+srv.URL, "APPLIANCE_TEST_ROOT="+rootFile(t, world))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

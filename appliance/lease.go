@@ -43,12 +43,11 @@ const (
 )
 
 // way decides how a task's file comes here, or says in a sentence what it
-// waits for; cab is the digest of the scan cab that is here. The folder's lock
-// may be held.
-func (s *sharing) way(t *task, living map[string]bool, cab string, now time.Time) (way, string) {
+// waits for. The folder's lock is held.
+func (s *sharing) way(t *task, living map[string]bool, now time.Time) (way, string) {
 	internet := s.f.node.config().Internet
 	if t.Kind == kindScan {
-		return s.wayOfCab(living, cab, internet)
+		return s.wayOfCab(living, s.f.cab.SHA256, s.f.refused.SHA256, internet)
 	}
 	if _, known := s.record(t.File); known && s.swarm.Load() != nil {
 		if slices.ContainsFunc(s.others(t.File), func(id string) bool { return living[id] }) {
@@ -79,9 +78,9 @@ func (s *sharing) way(t *task, living map[string]bool, cab string, now time.Time
 
 // wayOfCab is way for the scan cab: from a peer that has a newer one, else
 // one of the internet nodes asks Microsoft.
-func (s *sharing) wayOfCab(living map[string]bool, have string, internet bool) (way, string) {
+func (s *sharing) wayOfCab(living map[string]bool, have, refused string, internet bool) (way, string) {
 	rec, known := s.record(microsoft.ScanCabName)
-	if known && rec.SHA256 != have && s.swarm.Load() != nil && slices.ContainsFunc(s.others(microsoft.ScanCabName), func(id string) bool { return living[id] }) {
+	if known && rec.SHA256 != have && rec.SHA256 != refused && s.swarm.Load() != nil && slices.ContainsFunc(s.others(microsoft.ScanCabName), func(id string) bool { return living[id] }) {
 		return byPeers, ""
 	}
 	if internet {

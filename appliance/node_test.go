@@ -48,6 +48,9 @@ func startIn(t testing.TB, dir string, world *microsofttest.World, upstream stri
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
 	cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Upstream, cfg.DiskFloor = upstream, 0
+	if world != nil {
+		cfg.Roots = []string{rootFile(t, world)}
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -75,6 +78,16 @@ func startIn(t testing.TB, dir string, world *microsofttest.World, upstream stri
 	}}
 	t.Cleanup(s.stop)
 	return s
+}
+
+// rootFile is the file of the root that signs a world's scan cab.
+func rootFile(t testing.TB, world *microsofttest.World) string {
+	t.Helper()
+	path, err := world.RootFile(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // eventually waits until ok says so, and fails the test with what it says

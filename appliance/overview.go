@@ -120,6 +120,7 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 	add(s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
 	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")
 	add(len(failed) > 0, fmt.Sprintf("%s failed.", things(len(failed), "download", "downloads")), firstError(failed), "See downloads", "/downloads?status=failed")
+	add(s.Cab.Refused != "", s.Cab.Refused, s.Cab.RefusedHint, "Show download tasks", "/downloads")
 	add(!s.Cab.Held, "The scan cab is not here yet.", upper(s.Cab.Note+" ")+"Hosts cannot scan without it.", "Show download tasks", "/downloads")
 	add(s.Cab.Held && time.Since(s.Cab.Date) > 45*24*time.Hour && !s.Cab.Date.IsZero(), "The scan cab is of "+s.Cab.Date.Format("2 Jan 2006")+".", "Microsoft publishes one each month. "+s.Cab.Note+".", "Show download tasks", "/downloads")
 	add(s.Waiting > 0, fmt.Sprintf("%s for approval.", things(s.Waiting, "host waits", "hosts wait")), "They enrolled without a token.", "Review", "/hosts?seen=waiting")

@@ -19,7 +19,7 @@ var needRestart = []string{"data", "folder", "listen_https", "listen_http"}
 
 // wayToMicrosoft are the keys after whose change a failed download is worth
 // another try at once.
-var wayToMicrosoft = []string{"internet", "upstream", "sources", "proxy", "no_proxy", "disk_floor"}
+var wayToMicrosoft = []string{"internet", "upstream", "sources", "proxy", "no_proxy", "disk_floor", "roots"}
 
 // A Reloaded says what a reload did.
 type Reloaded struct {
@@ -58,7 +58,11 @@ func (a *Appliance) use(cfg Config) error {
 }
 
 func newSource(cfg Config, log *slog.Logger) (*microsoft.Source, error) {
-	s, err := microsoft.NewSource(microsoft.Options{Upstream: cfg.Upstream, Hosts: cfg.Sources, Proxy: cfg.Proxy, NoProxy: cfg.NoProxy, Log: log})
+	roots, err := microsoft.ReadRoots(cfg.Roots)
+	if err != nil {
+		return nil, &Problem{Kind: Invalid, Field: "roots", Msg: fmt.Sprintf("The root certificates cannot be used: %s.", lastWords(err)), Hint: "roots names PEM files that the node's user may read.", Err: err}
+	}
+	s, err := microsoft.NewSource(microsoft.Options{Upstream: cfg.Upstream, Hosts: cfg.Sources, Proxy: cfg.Proxy, NoProxy: cfg.NoProxy, Roots: roots, Log: log})
 	if err != nil {
 		return nil, &Problem{Kind: Invalid, Field: "proxy", Msg: "The configuration does not hold: " + err.Error() + "."}
 	}
@@ -121,6 +125,9 @@ func (a *Appliance) change(ctx context.Context, by Actor, next Config) (r Reload
 	}
 	if slices.ContainsFunc(r.Changed, func(key string) bool { return slices.Contains(wayToMicrosoft, key) }) {
 		a.folder.tryNow()
+	}
+	if slices.Contains(r.Changed, "roots") {
+		a.folder.judgeCabAnew()
 	}
 	a.folder.changed()
 	if a.Member() {

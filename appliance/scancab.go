@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -79,13 +81,18 @@ func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched 
 	f.mu.RUnlock()
 	in := filepath.Join(f.dir, cabDir)
 	v, fetched, _, err := f.node.source.Load().DownloadScanCab(ctx, in, prev, f.options(t))
+	if bad, ok := errors.AsType[*microsoft.SignatureError](err); ok {
+		f.mu.Lock()
+		f.refused.Err = bad
+		f.mu.Unlock()
+	}
 	if err != nil {
 		return "", fetched, err
 	}
 	info, err := f.root.Lstat(filepath.Join(cabDir, microsoft.ScanCabName))
 	if errors.Is(err, fs.ErrNotExist) { // nothing newer
 		f.mu.Lock()
-		f.cab, t.Size, t.Done = v, v.Size, v.Size
+		f.cab, f.refused.Err, t.Size, t.Done = v, nil, v.Size, v.Size
 		f.cabNext = v.Checked.Add(cabPeriod)
 		f.mu.Unlock()
 		return statusUnchanged, fetched, f.node.db.Update(ctx, func(tx *replicate.Tx) error {
@@ -111,6 +118,23 @@ func (f *folder) fetchCab(ctx context.Context, t *task) (status string, fetched 
 // by it. Readers of the old one read on; who opens one gets file and digest of
 // the same version.
 func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion, root string, h holding) error {
+	file, err := f.recordCab(ctx, v, root, h)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.root.Rename(filepath.Join(cabDir, microsoft.ScanCabName), microsoft.ScanCabName); err != nil {
+		return fmt.Errorf("put the scan cab in place: %w", err)
+	}
+	f.serveCab(v, file)
+	t.Size, t.Done = v.Size, v.Size
+	return nil
+}
+
+// recordCab records a verified scan cab, and tells the mesh of one that it
+// does not know.
+func (f *folder) recordCab(ctx context.Context, v microsoft.CabVersion, root string, h holding) (*heldFile, error) {
 	file := cabFile(v)
 	file.Root, file.LastModified, file.ETag, file.holding = root, v.LastModified, v.ETag, h
 	known, ok := f.share.record(microsoft.ScanCabName)
@@ -123,43 +147,128 @@ func (f *folder) replaceCab(ctx context.Context, t *task, v microsoft.CabVersion
 		return errors.Join(cabs.put(tx, microsoft.ScanCabName, v), holdings.put(tx, microsoft.ScanCabName, h))
 	})
 	if err != nil {
-		return fmt.Errorf("record the scan cab: %w", err)
+		return nil, fmt.Errorf("record the scan cab: %w", err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.root.Rename(filepath.Join(cabDir, microsoft.ScanCabName), microsoft.ScanCabName); err != nil {
-		return fmt.Errorf("put the scan cab in place: %w", err)
-	}
-	f.cab, f.held[microsoft.ScanCabName] = v, file
-	f.cabNext, t.Size, t.Done = v.Checked.Add(cabPeriod), v.Size, v.Size
-	delete(f.strange, microsoft.ScanCabName)
-	wake(f.share.dirty)
-	return nil
+	return file, nil
 }
 
-// cabArrived puts a scan cab that came from peers in its place, once it was
-// checked as one from Microsoft is.
+// serveCab makes the file in the folder the scan cab. The lock is held.
+func (f *folder) serveCab(v microsoft.CabVersion, file *heldFile) {
+	f.cab, f.held[microsoft.ScanCabName], f.refused = v, file, refusedCab{}
+	f.cabNext = v.Checked.Add(cabPeriod)
+	delete(f.doubts, microsoft.ScanCabName)
+	delete(f.strange, microsoft.ScanCabName)
+	wake(f.share.dirty)
+}
+
+// A refusedCab is a scan cab of the mesh, or one that lies in the folder, whose
+// signature does not hold here. It is not fetched again.
+type refusedCab struct {
+	SHA256 string
+	Err    *microsoft.SignatureError
+}
+
+// cabArrived puts a scan cab that came from peers in its place, once its
+// signature was checked as that of one from Microsoft is. One that is refused
+// is not fetched a second time: what the mesh says it is it will be.
 func (f *folder) cabArrived(ctx context.Context, t *task, rec fileRecord) error {
 	defer f.node.watch.tell("cab")
-	r, err := f.root.Open(filepath.Join(cabDir, microsoft.ScanCabName))
+	name := filepath.Join(cabDir, microsoft.ScanCabName)
+	sig, info, err := f.judgeCab(name)
+	if bad, ok := errors.AsType[*microsoft.SignatureError](err); ok {
+		f.mu.Lock()
+		f.refused = refusedCab{rec.SHA256, bad}
+		f.mu.Unlock()
+		return errors.Join(fmt.Errorf("the scan cab that came from a peer was thrown away: %w", err), f.root.Remove(name))
+	}
 	if err != nil {
 		return err
-	}
-	defer r.Close()
-	info, err := r.Stat()
-	if err != nil {
-		return err
-	}
-	if err := microsoft.CheckCab(r, info.Size()); err != nil {
-		return errors.Join(fmt.Errorf("the scan cab that came from a peer was thrown away: %w", err), f.root.Remove(filepath.Join(cabDir, microsoft.ScanCabName)))
 	}
 	now := time.Now()
 	v := microsoft.CabVersion{ETag: rec.ETag, LastModified: rec.LastModified, Size: rec.Size, SHA256: rec.SHA256, Checked: now, Fetched: now}
+	v.Sign(sig)
 	if err := f.replaceCab(ctx, t, v, rec.Root, holding{Bytes: info.Size(), Modified: info.ModTime()}); err != nil {
 		return err
 	}
 	f.tellAgents()
 	return nil
+}
+
+// judgeCab checks the signature of a file below the folder.
+func (f *folder) judgeCab(name string) (*microsoft.Signature, fs.FileInfo, error) {
+	r, err := f.root.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	sig, err := f.node.source.Load().VerifyScanCab(r, info.Size())
+	return sig, info, err
+}
+
+// verifyCab serves the scan cab that lies in the folder if its signature
+// holds: one that was there before signatures were checked, that changed, or
+// that an admin copied to a node without a way to Microsoft. Otherwise the
+// file is left alone, and the next that comes replaces it.
+func (f *folder) verifyCab(ctx context.Context) error {
+	defer f.node.watch.tell("cab")
+	sig, info, err := f.judgeCab(microsoft.ScanCabName)
+	bad, refused := errors.AsType[*microsoft.SignatureError](err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case refused:
+		f.mu.Lock()
+		f.strange[microsoft.ScanCabName], f.refused = info.ModTime(), refusedCab{Err: bad}
+		f.mu.Unlock()
+		f.log.ErrorContext(ctx, "the scan cab in the folder is not served", "err", bad.Err)
+		return nil
+	case err != nil:
+		return err
+	}
+	m, err := f.share.describe(ctx, microsoft.ScanCabName)
+	if err != nil {
+		return err
+	}
+	if now, err := f.root.Lstat(microsoft.ScanCabName); err != nil || !os.SameFile(now, info) || m.Size != info.Size() {
+		return err // another came meanwhile, which was verified on its way
+	}
+	f.mu.RLock()
+	v := f.cab
+	f.mu.RUnlock()
+	if v.SHA256 != m.SHA256.String() {
+		date := info.ModTime()
+		if !sig.Timestamp.IsZero() {
+			date = sig.Timestamp
+		}
+		v = microsoft.CabVersion{LastModified: date.UTC().Format(http.TimeFormat), Size: m.Size, SHA256: m.SHA256.String(), Fetched: time.Now()}
+	}
+	v.Sign(sig)
+	file, err := f.recordCab(ctx, v, m.Root().String(), holding{Bytes: info.Size(), Modified: info.ModTime()})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.serveCab(v, file)
+	f.mu.Unlock()
+	f.log.InfoContext(ctx, "scan cab verified", "signer", v.Signer, "bytes", v.Size)
+	f.tellAgents()
+	return nil
+}
+
+// judgeCabAnew has the scan cab verified again, by the roots that hold now,
+// before it is served on.
+func (f *folder) judgeCabAnew() {
+	f.mu.Lock()
+	f.refused = refusedCab{}
+	delete(f.strange, microsoft.ScanCabName)
+	delete(f.held, microsoft.ScanCabName)
+	f.doubts[microsoft.ScanCabName] = true
+	f.mu.Unlock()
+	wake(f.doubt)
 }
 
 // tellAgents makes agents check in: they find the new scan cab. Peers hear of
@@ -179,7 +288,7 @@ func (f *folder) newerInMesh() bool {
 	held := f.held[microsoft.ScanCabName]
 	mine := f.cab.Date()
 	theirs := microsoft.CabVersion{LastModified: rec.LastModified}.Date()
-	return ok && (held == nil || held.SHA256 != rec.SHA256 && theirs.After(mine))
+	return ok && rec.SHA256 != f.refused.SHA256 && (held == nil || held.SHA256 != rec.SHA256 && theirs.After(mine))
 }
 
 // finishCab ends a replacement that a crash interrupted. An arrived cab that
@@ -216,6 +325,10 @@ func (f *folder) cabView() CabView {
 	v := CabView{Checked: f.cab.Checked}
 	if f.held[microsoft.ScanCabName] != nil {
 		v.Held, v.Size, v.SHA256, v.Date, v.Fetched = true, f.cab.Size, f.cab.SHA256, f.cab.Date(), f.cab.Fetched
+		v.Signer, v.Root, v.Signed = f.cab.Signer, f.cab.Root, f.cab.Signed
+	}
+	if bad := f.refused.Err; bad != nil {
+		v.Refused, v.RefusedHint = bad.Explain()
 	}
 	t := f.cabTask()
 	switch {

@@ -139,7 +139,7 @@ func TestABadScanCabIsNotServed(t *testing.T) {
 	failed := func(n int) appliance.Task {
 		return s.has(t, cab, func(k appliance.Task) bool { return k.Status == "failed" && k.Attempts == n })
 	}
-	if k := failed(1); !strings.Contains(k.Error, "MSCF") {
+	if k := failed(1); !strings.Contains(k.Error, "another kind of file") {
 		t.Errorf("it says %q", k.Error)
 	}
 	if resp, _ := get(t, "GET", s.FolderURL()+cab); resp.StatusCode != 503 {

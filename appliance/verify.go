@@ -54,6 +54,9 @@ func (f *folder) verify(ctx context.Context) error {
 // the digest in its name, what hosts reported. A wrong one is deleted, one
 // that nothing is known of is left alone and not served.
 func (f *folder) verifyFile(ctx context.Context, name string) error {
+	if name == microsoft.ScanCabName {
+		return f.verifyCab(ctx)
+	}
 	r, err := f.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -110,11 +113,6 @@ func (f *folder) removeIf(name string, was fs.FileInfo) error {
 // expected is what is known of the file of that name. The record comes last:
 // it has the time and the URL.
 func (f *folder) expected(ctx context.Context, name string) (list []fileRecord, err error) {
-	if name == microsoft.ScanCabName {
-		f.mu.RLock()
-		defer f.mu.RUnlock()
-		return []fileRecord{cabFile(f.cab).fileRecord}, nil
-	}
 	if _, sum, err := microsoft.NameFromURL(name); err == nil && sum != nil {
 		list = append(list, fileRecord{SHA1: hex.EncodeToString(sum)})
 	}

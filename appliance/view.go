@@ -321,16 +321,25 @@ type Task struct {
 
 // A CabView is the scan cab in the folder.
 type CabView struct {
-	Held     bool      `json:"held"`
-	Size     int64     `json:"size"`
-	SHA256   string    `json:"sha256,omitempty"`
-	Date     time.Time `json:"date,omitzero"`    // Last-Modified at Microsoft
-	Checked  time.Time `json:"checked,omitzero"` // last time Microsoft was asked
-	Fetched  time.Time `json:"fetched,omitzero"`
-	Note     string    `json:"note"` // "unchanged", "Microsoft answered 503, next try at 12:30"
-	NextTry  time.Time `json:"next_try,omitzero"`
-	Running  bool      `json:"running"`
-	Progress int       `json:"progress"` // per cent, while Running
+	Held    bool      `json:"held"`
+	Size    int64     `json:"size"`
+	SHA256  string    `json:"sha256,omitempty"`
+	Date    time.Time `json:"date,omitzero"`    // Last-Modified at Microsoft
+	Checked time.Time `json:"checked,omitzero"` // last time Microsoft was asked
+	Fetched time.Time `json:"fetched,omitzero"`
+	Note    string    `json:"note"` // "unchanged", "Microsoft answered 503, next try at 12:30"
+	NextTry time.Time `json:"next_try,omitzero"`
+	// Who signed it, the root it leads to, and when; the time is zero without a
+	// time stamp.
+	Signer string    `json:"signer,omitempty"`
+	Root   string    `json:"root,omitempty"`
+	Signed time.Time `json:"signed,omitzero"`
+	// Refused says what is wrong with one that came and is not served, in a
+	// sentence; RefusedHint what to do.
+	Refused     string `json:"refused,omitempty"`
+	RefusedHint string `json:"refused_hint,omitempty"`
+	Running     bool   `json:"running"`
+	Progress    int    `json:"progress"` // per cent, while Running
 }
 
 // A CleanPlan is what cleaning would delete, or deleted.

@@ -90,10 +90,11 @@ func installed(b *box) {
 }
 
 func reloaded(b *box) {
-	b.sh("sed -i 's|^#upstream = .*|upstream = \"http://" + microsoftAddr + "\"|; s|^#disk_floor = .*|disk_floor = \"1 MiB\"|' /etc/wuamesh/wuamesh.toml")
+	b.sh("echo '" + string(world().RootPEM()) + "' >/etc/wuamesh/mirror.pem")
+	b.sh("sed -i 's|^#upstream = .*|upstream = \"http://" + microsoftAddr + "\"|; s|^#roots = .*|roots = [\"/etc/wuamesh/mirror.pem\"]|; s|^#disk_floor = .*|disk_floor = \"1 MiB\"|' /etc/wuamesh/wuamesh.toml")
 	pid := b.sh("systemctl show -p MainPID wuamesh")
 	b.sh("systemctl reload wuamesh")
-	b.want("journalctl -u wuamesh -o cat", `changed="upstream disk_floor"`)
+	b.want("journalctl -u wuamesh -o cat", `changed="upstream roots disk_floor"`)
 	b.sh("cp -p /etc/wuamesh/wuamesh.toml /root/good.toml; echo 'intrenet = false' >> /etc/wuamesh/wuamesh.toml")
 	b.refuses("systemctl reload wuamesh")
 	b.want("journalctl -u wuamesh -o cat", `there is no key "intrenet"`, `Did you mean "internet"?`)

@@ -66,7 +66,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	srv := &http.Server{Handler: world, ReadHeaderTimeout: 10 * time.Second}
 	defer srv.Close()
 
-	node, err := openNode(dir, "http://"+microsoft.Addr().String(), o.Log)
+	root, err := world.RootFile(dir)
+	if err != nil {
+		return errors.Join(err, microsoft.Close())
+	}
+	node, err := openNode(dir, "http://"+microsoft.Addr().String(), root, o.Log)
 	if err != nil {
 		return errors.Join(err, microsoft.Close())
 	}
@@ -102,11 +106,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	return p.summary(context.WithoutCancel(ctx))
 }
 
-// openNode opens a node on the development ports, or on others where those
-// are taken.
-func openNode(dir, upstream string, log *slog.Logger) (*appliance.Appliance, error) {
+// openNode opens a node that believes the stand-in's root, on the development
+// ports, or on others where those are taken.
+func openNode(dir, upstream, root string, log *slog.Logger) (*appliance.Appliance, error) {
 	cfg := appliance.DevConfig()
-	cfg.Name, cfg.Upstream = "rns-01", upstream
+	cfg.Name, cfg.Upstream, cfg.Roots = "rns-01", upstream, []string{root}
 	cfg.Data, cfg.Folder = filepath.Join(dir, "node"), filepath.Join(dir, "waptwua")
 	cfg.DiskFloor = 64 << 20
 	node, err := appliance.Open(cfg, log)

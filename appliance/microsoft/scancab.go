@@ -2,14 +2,18 @@ package microsoft
 
 import (
 	"context"
-	"encoding/binary"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"wuamesh/appliance/microsoft/authenticode"
 )
 
 // A CabVersion is the scan cab that is held, and what Microsoft said of it.
@@ -20,6 +24,10 @@ type CabVersion struct {
 	SHA256       string    `json:"sha256"` // hexadecimal; empty when none is held
 	Checked      time.Time `json:"checked"`
 	Fetched      time.Time `json:"fetched"`
+	// Who signed it; empty as long as nobody looked.
+	Signer string    `json:"signer,omitempty"`
+	Root   string    `json:"root,omitempty"`
+	Signed time.Time `json:"signed,omitzero"` // as a time stamp says
 }
 
 // Date is the Last-Modified, or the zero time.
@@ -33,8 +41,8 @@ func (v CabVersion) Date() time.Time {
 
 // DownloadScanCab brings the scan cab into dir unless Microsoft has none
 // newer than prev; then nothing but a header moves, and changed is false. The
-// new one is checked as a cabinet and replaces the old by rename, so whoever
-// reads the old one reads on.
+// new one's signature is checked, and it replaces the old by rename, so
+// whoever reads the old one reads on.
 func (s *Source) DownloadScanCab(ctx context.Context, dir string, prev CabVersion, o DownloadOptions) (v CabVersion, fetched int64, changed bool, err error) {
 	if err := s.flights.board(ctx, ScanCabName); err != nil {
 		return prev, 0, false, err
@@ -64,14 +72,16 @@ func (s *Source) DownloadScanCab(ctx context.Context, dir string, prev CabVersio
 		}
 	}
 	r, err := p.check(File{Name: ScanCabName})
+	var sig *authenticode.Signature
 	if err == nil {
-		err = CheckCab(p, r.Size)
+		sig, err = s.VerifyScanCab(p, r.Size)
 	}
 	if err != nil {
 		p.discard()
 		return prev, fetched, false, fmt.Errorf("the downloaded scan cab was thrown away: %w", err)
 	}
 	v = CabVersion{ETag: p.note.ETag, LastModified: p.note.LastModified, Size: r.Size, SHA256: hex.EncodeToString(r.SHA256[:]), Checked: time.Now(), Fetched: time.Now()}
+	v.Sign(sig)
 	if err := p.publish(filepath.Join(dir, ScanCabName)); err != nil {
 		return prev, fetched, false, err
 	}
@@ -109,71 +119,79 @@ func (s *Source) unchanged(ctx context.Context, prev CabVersion) (bool, error) {
 	}
 }
 
-// errCab wraps what is wrong with a cabinet.
-func errCab(format string, args ...any) error {
-	return fmt.Errorf("not a sound cabinet: "+format, args...)
-}
+// A Signature is one that holds.
+type Signature = authenticode.Signature
 
-// CheckCab looks at a cabinet's header and tables ([MS-CAB], sections 2.1 to
-// 2.3): signature, version, sizes, folders and files inside the bounds, not
-// one of several. It does not decompress and does not check who signed it.
-func CheckCab(r io.ReaderAt, size int64) error {
-	const headerSize, folderSize, fileSize = 36, 8, 16
-	h := make([]byte, headerSize+4)
-	if n, err := r.ReadAt(h, 0); n < headerSize {
-		return errCab("%d bytes: %w", n, errors.Join(err, io.ErrUnexpectedEOF))
-	}
-	le := binary.LittleEndian
-	total, filesAt := int64(le.Uint32(h[8:])), int64(le.Uint32(h[16:]))
-	folders, files, flags := int64(le.Uint16(h[26:])), int64(le.Uint16(h[28:])), le.Uint16(h[30:])
+// A SignatureError is a scan cab that Microsoft did not sign, or that is not
+// as it was signed. Err wraps one of the authenticode package's.
+type SignatureError struct{ Err error }
+
+func (e *SignatureError) Error() string { return "the scan cab is refused: " + e.Err.Error() }
+
+func (e *SignatureError) Unwrap() error { return e.Err }
+
+// Explain says for people what is wrong, and what to do.
+func (e *SignatureError) Explain() (msg, hint string) {
+	const way = "Something between this node and Microsoft sends another file: look at proxy and upstream in its configuration."
 	switch {
-	case string(h[:4]) != "MSCF":
-		return errCab("it begins with %q, not MSCF", h[:4])
-	case h[25] != 1 || h[24] > 3:
-		return errCab("version %d.%d, want 1.3", h[25], h[24])
-	case flags&^7 != 0 || flags&3 != 0:
-		return errCab("it is one part of several")
-	case total > size:
-		return errCab("it says %d bytes and has %d", total, size)
-	case folders == 0 || files == 0:
-		return errCab("it is empty")
+	case errors.Is(e.Err, authenticode.ErrNoCabinet):
+		return "What arrived in the scan cab's place is another kind of file.", "A page that asks for a login, or a proxy's own, is the usual cause: look what answers in Microsoft's place."
+	case errors.Is(e.Err, authenticode.ErrUnsigned):
+		return "The scan cab that arrived is not signed.", way
+	case errors.Is(e.Err, authenticode.ErrAltered), errors.Is(e.Err, authenticode.ErrMalformed):
+		return "The scan cab that arrived was changed after it was signed.", way
+	case errors.Is(e.Err, authenticode.ErrUntrusted):
+		return "The scan cab that arrived is signed by somebody this node does not trust (" + after(e.Err) + ").",
+			"If it comes from a mirror of yours that signs anew, name the mirror's root certificate in roots in this node's configuration."
+	case errors.Is(e.Err, authenticode.ErrPublisher):
+		return "The scan cab that arrived is signed by " + after(e.Err) + ".", way
+	case errors.Is(e.Err, authenticode.ErrExpired):
+		return "The certificate that the scan cab was signed with is not valid now: " + after(e.Err) + ".",
+			"Look at this machine's clock first. If it is right, the cab is a very old one."
 	}
-	at, perFolder := int64(headerSize), int64(folderSize)
-	if flags&4 != 0 { // reserved areas; a signature's place is in the first
-		at += 4 + int64(le.Uint16(h[36:]))
-		perFolder += int64(h[38])
-	}
-	if extra := size - total; extra > 0 {
-		if err := checkSignaturePlace(r, flags, h[36:], total, extra); err != nil {
-			return err
-		}
-	}
-	if at+folders*perFolder > total || filesAt < at+folders*perFolder || filesAt+files*(fileSize+2) > total {
-		return errCab("its tables lie outside of it")
-	}
-	entry := make([]byte, folderSize)
-	for i := range folders {
-		if _, err := r.ReadAt(entry, at+i*perFolder); err != nil {
-			return errCab("folder %d: %w", i, err)
-		}
-		start, kind := int64(le.Uint32(entry)), le.Uint16(entry[6:])&15
-		if start >= total || kind > 3 {
-			return errCab("folder %d begins at %d of %d, compression %d", i, start, total, kind)
-		}
-	}
-	return nil
+	return "The scan cab's signature does not hold: " + e.Err.Error() + ".", way
 }
 
-// checkSignaturePlace checks that what follows the cabinet is the signature
-// its header announces, padded to eight bytes.
-func checkSignaturePlace(r io.ReaderAt, flags uint16, reserve []byte, total, extra int64) error {
-	le := binary.LittleEndian
-	place := make([]byte, 20)
-	if _, err := r.ReadAt(place, 40); err != nil || flags&4 == 0 || le.Uint16(reserve) != 20 {
-		return errCab("%d bytes follow it that it does not announce", extra)
+// after is what an error says behind its kind.
+func after(err error) string {
+	_, text, found := strings.Cut(err.Error(), ": ")
+	if !found {
+		return err.Error()
 	}
-	if at, n := int64(le.Uint32(place[4:])), int64(le.Uint32(place[8:])); at != total || n != extra {
-		return errCab("its signature is announced at %d with %d bytes, and is at %d with %d", at, n, total, extra)
+	return text
+}
+
+// ReadRoots reads certificates in PEM from files.
+func ReadRoots(paths []string) (list []*x509.Certificate, err error) {
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		more, err := authenticode.ParseRoots(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		list = append(list, more...)
 	}
-	return nil
+	return list, nil
+}
+
+// VerifyScanCab checks who signed a scan cab before anything reads its inside,
+// by the roots of the options and Microsoft's own. It reads all of it. What is
+// wrong with the cab is a [SignatureError].
+func (s *Source) VerifyScanCab(r io.ReaderAt, size int64) (*Signature, error) {
+	sig, err := authenticode.VerifyCab(r, size, authenticode.Trust{Microsoft: authenticode.MicrosoftRoots(), Others: s.roots, Now: time.Now()})
+	if err == nil {
+		return sig, nil
+	}
+	if authenticode.IsVerdict(err) {
+		return nil, &SignatureError{err}
+	}
+	return nil, fmt.Errorf("read the scan cab: %w", err)
+}
+
+// Sign notes who signed the version.
+func (v *CabVersion) Sign(sig *authenticode.Signature) {
+	v.Signer, v.Root, v.Signed = sig.Chain[0].Subject.CommonName, sig.Root(), sig.Timestamp
 }

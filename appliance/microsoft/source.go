@@ -5,6 +5,8 @@ package microsoft
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,8 +18,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"encoding/hex"
 
 	"golang.org/x/net/http/httpproxy"
 )
@@ -42,6 +42,7 @@ type Options struct {
 	Proxy    string   // http://[user:password@]host:port; empty for none
 	NoProxy  []string // hosts, .suffixes and networks that are asked directly
 	Log      *slog.Logger
+	Roots    []*x509.Certificate // that scan cabs may be signed below, besides Microsoft's own
 }
 
 // A Source is where files come from.
@@ -50,12 +51,13 @@ type Source struct {
 	hosts    []string
 	http     *http.Client
 	log      *slog.Logger
+	roots    []*x509.Certificate
 	flights  flights
 }
 
 // NewSource checks the options; it does not call yet.
 func NewSource(o Options) (*Source, error) {
-	s := &Source{hosts: append(hosts[:len(hosts):len(hosts)], o.Hosts...), log: o.Log.With("part", "microsoft")}
+	s := &Source{hosts: append(hosts[:len(hosts):len(hosts)], o.Hosts...), roots: o.Roots, log: o.Log.With("part", "microsoft")}
 	if o.Upstream != "" {
 		u, err := url.Parse(o.Upstream)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {

@@ -38,6 +38,9 @@ var statusCommand = Command{
 			}
 			fmt.Fprintf(s.Out, "%s, wuamesh %s, up since %s\n", st.Node, st.Version, when(st.Started, ""))
 			fmt.Fprintf(s.Out, "scan cab   %s\n", cabLine(st.Cab))
+			if st.Cab.Refused != "" {
+				fmt.Fprintf(s.Out, "!          %s %s\n", st.Cab.Refused, st.Cab.RefusedHint)
+			}
 			fmt.Fprintf(s.Out, "hosts      %d, %d online, %d compliant, %d waiting for approval\n", st.Hosts, st.Online, st.Compliant, st.Waiting)
 			fmt.Fprintf(s.Out, "states     %d OK, %d MISSING, %d PENDING, %d DISCARDED\n", st.Pairs.OK, st.Pairs.Missing, st.Pairs.Pending, st.Pairs.Discarded)
 			fmt.Fprintf(s.Out, "folder     %s, %s, %s free\n", count(st.Files, "file"), size(st.FolderBytes), size(st.FreeBytes))

@@ -21,6 +21,7 @@ import (
 // What can be wrong with a signature. Every error of [VerifyCab] wraps one of
 // these, or is that of reading.
 var (
+	ErrNoCabinet = errors.New("the file is no cabinet")
 	ErrUnsigned  = errors.New("the file is not signed")
 	ErrAltered   = errors.New("the file was changed after it was signed")
 	ErrMalformed = errors.New("the signature makes no sense")
@@ -30,6 +31,13 @@ var (
 	ErrUsage     = errors.New("the signer's certificate is not for signing code")
 	ErrPublisher = errors.New("the signer is somebody else")
 )
+
+// IsVerdict says that an error is about the signature, not about reading.
+func IsVerdict(err error) bool {
+	return slices.ContainsFunc([]error{ErrNoCabinet, ErrUnsigned, ErrAltered, ErrMalformed, ErrWeak, ErrUntrusted, ErrExpired, ErrUsage, ErrPublisher}, func(kind error) bool {
+		return errors.Is(err, kind)
+	})
+}
 
 func because(kind error, format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
@@ -82,14 +90,14 @@ type place struct {
 func locate(r io.ReaderAt, size int64) (p place, err error) {
 	if n, err := r.ReadAt(p.head[:], 0); n < len(p.head) {
 		if err == io.EOF {
-			return p, because(ErrUnsigned, "it has %d bytes", n)
+			return p, because(ErrNoCabinet, "it has %d bytes", n)
 		}
 		return p, err
 	}
 	le, h := binary.LittleEndian, p.head[:]
 	switch {
 	case string(h[:4]) != "MSCF":
-		return p, because(ErrUnsigned, "it is no cabinet")
+		return p, ErrNoCabinet
 	case le.Uint16(h[30:])&4 == 0:
 		return p, ErrUnsigned
 	}

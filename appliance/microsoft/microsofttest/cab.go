@@ -3,16 +3,16 @@ package microsofttest
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
 	"time"
+
+	"wuamesh/appliance/microsoft/cab/cabtest"
 )
 
 // buildCab makes a scan cab in Microsoft's layout: index.xml, package.cab
-// with the graph of revisions, and package2.cab with their fragments. It is
-// stored, not compressed; readers must take both.
+// with the graph of revisions, and package2.cab with their fragments.
 func buildCab(list []Update, at time.Time) []byte {
 	var graph, locations bytes.Buffer
 	fmt.Fprintf(&graph, `<?xml version="1.0" encoding="utf-8"?><OfflineSyncPackage xmlns="http://schemas.microsoft.com/msus/2004/02/OfflineSync" MinimumClientVersion="5.8.0.2678" ProtocolVersion="1.0" PackageId="%08x-0000-4000-8000-000000000000" SourceId="cc56dcba-9026-4399-8535-7a3c9bed7086" CreationDate="%s" PackageVersion="1.1"><Updates>`,
@@ -36,10 +36,10 @@ func buildCab(list []Update, at time.Time) []byte {
 	}
 	fmt.Fprintf(&graph, `</Updates><FileLocations>%s</FileLocations></OfflineSyncPackage>`, locations.String())
 	index := `<INDEX VERSION="1"><CABLIST XOR="0"><CAB NAME="package.cab" /><CAB NAME="package2.cab" RANGESTART="0" /></CABLIST></INDEX>`
-	return cabinet(at, []member{
+	return cabinet(at, cabtest.None, []member{
 		{"index.xml", []byte(index)},
-		{"package.cab", cabinet(at, []member{{"package.xml", graph.Bytes()}})},
-		{"package2.cab", cabinet(at, parts)},
+		{"package.cab", cabinet(at, cabtest.LZX, []member{{"package.xml", graph.Bytes()}})},
+		{"package2.cab", cabinet(at, cabtest.LZX, parts)},
 	})
 }
 
@@ -102,52 +102,22 @@ type member struct {
 	data []byte
 }
 
-// cabinet writes one folder of stored data ([MS-CAB], section 2).
-func cabinet(at time.Time, members []member) []byte {
-	const block = 32 << 10
-	le := binary.LittleEndian
-	var data []byte
-	var files bytes.Buffer
-	date := uint16((at.Year()-1980)<<9 | int(at.Month())<<5 | at.Day())
-	clock := uint16(at.Hour()<<11 | at.Minute()<<5 | at.Second()/2)
+// cabinet packs members as Microsoft does: LZX inside, and stored what is
+// compressed already.
+func cabinet(at time.Time, method cabtest.Method, members []member) []byte {
+	var out bytes.Buffer
+	w := cabtest.NewWriter(&out, method)
 	for _, m := range members {
-		e := le.AppendUint32(nil, uint32(len(m.data)))
-		e = le.AppendUint32(e, uint32(len(data)))
-		for _, v := range []uint16{0, date, clock, 0x20} {
-			e = le.AppendUint16(e, v)
+		err := w.Create(m.name, at)
+		if err == nil {
+			_, err = w.Write(m.data)
 		}
-		files.Write(append(append(e, m.name...), 0))
-		data = append(data, m.data...)
+		if err != nil {
+			panic(fmt.Sprintf("write the cabinet of a test: %v", err)) // in memory, of names and sizes of ours
+		}
 	}
-	blocks := (len(data) + block - 1) / block
-	start := 36 + 8 + files.Len()
-	b := append([]byte("MSCF"), 0, 0, 0, 0)
-	b = le.AppendUint32(b, uint32(start+8*blocks+len(data)))
-	b = append(le.AppendUint32(append(b, 0, 0, 0, 0), 44), 0, 0, 0, 0, 3, 1)
-	for _, v := range []int{1, len(members), 0, 0, 0} {
-		b = le.AppendUint16(b, uint16(v))
+	if err := w.Close(); err != nil {
+		panic(fmt.Sprintf("write the cabinet of a test: %v", err))
 	}
-	b = le.AppendUint32(b, uint32(start))
-	b = le.AppendUint16(le.AppendUint16(b, uint16(blocks)), 0)
-	b = append(b, files.Bytes()...)
-	for ; len(data) > 0; data = data[min(block, len(data)):] {
-		part := data[:min(block, len(data))]
-		sizes := le.AppendUint16(le.AppendUint16(nil, uint16(len(part))), uint16(len(part)))
-		b = le.AppendUint32(b, checksum(sizes, checksum(part, 0)))
-		b = append(append(b, sizes...), part...)
-	}
-	return b
-}
-
-// checksum is CFDATA's: XOR of little-endian words, the last bytes the other
-// way round ([MS-CAB], section 3.1).
-func checksum(p []byte, sum uint32) uint32 {
-	for ; len(p) >= 4; p = p[4:] {
-		sum ^= binary.LittleEndian.Uint32(p)
-	}
-	rest := uint32(0)
-	for _, c := range p {
-		rest = rest<<8 | uint32(c)
-	}
-	return sum ^ rest
+	return out.Bytes()
 }

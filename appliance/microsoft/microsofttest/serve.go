@@ -3,6 +3,7 @@ package microsofttest
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"path"
@@ -96,7 +97,7 @@ func (w *World) find(at, name string) (content io.ReadSeeker, modified time.Time
 	defer w.mu.Unlock()
 	if at == CabPath {
 		content = bytes.NewReader(w.cab)
-		etag = fmt.Sprintf(`"%x:%x"`, w.modified.Unix(), len(w.cab))
+		etag = fmt.Sprintf(`"%x:%x"`, w.modified.Unix(), crc32.ChecksumIEEE(w.cab))
 	} else if f, ok := w.files[at]; ok {
 		content, etag = f.content(), `"`+f.SHA1[:16]+`"`
 	} else {

@@ -11,9 +11,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
 )
 
 // Options say what world to make.
@@ -59,6 +63,9 @@ type World struct {
 	rng      *rand.Rand
 	updates  []Update
 	last     map[string]string // track → UpdateID of its newest
+	root     *authenticodetest.Authority
+	signer   *authenticodetest.Signer
+	plain    []byte // the cab before it is signed
 	cab      []byte
 	modified time.Time
 	files    map[string]File // by URL path
@@ -79,8 +86,10 @@ func New(o Options) *World {
 	}
 	w := &World{
 		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 1)),
+		root: authenticodetest.NewAuthority(o.Seed),
 		last: map[string]string{}, files: map[string]File{}, counts: map[string]Count{}, faults: map[string][]Fault{},
 	}
+	w.signer = w.root.Signer(authenticodetest.SignerOptions{})
 	for i := range o.Months {
 		w.Publish(o.Newest.AddDate(0, i+1-o.Months, 0))
 	}
@@ -99,6 +108,37 @@ func (w *World) Cab() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.cab
+}
+
+// Unsigned is the scan cab as it was before it was signed.
+func (w *World) Unsigned() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.plain
+}
+
+// Replace has other bytes served as the scan cab until the next month is
+// published.
+func (w *World) Replace(cab []byte, modified time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cab, w.modified = cab, modified
+}
+
+// RootPEM is the root that signs the scan cab.
+func (w *World) RootPEM() []byte { return w.root.RootPEM() }
+
+// RootFile writes the root that signs the scan cab into a directory: the
+// configuration's key "roots" takes its path.
+func (w *World) RootFile(dir string) (path string, err error) {
+	path = filepath.Join(dir, "microsofttest.pem")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("write the root of the stand-in: %w", err)
+	}
+	if err := os.WriteFile(path, w.root.RootPEM(), 0o644); err != nil {
+		return "", fmt.Errorf("write the root of the stand-in: %w", err)
+	}
+	return path, nil
 }
 
 // Classifications and products with their true GUIDs.
@@ -183,7 +223,8 @@ func (w *World) Publish(month time.Time) {
 		}
 	}
 	w.modified = day.Add(20 * time.Hour)
-	w.cab = buildCab(w.updates, w.modified)
+	w.plain = buildCab(w.updates, w.modified)
+	w.cab = w.signer.SignCab(w.plain)
 }
 
 // patchTuesday is the second Tuesday of a month, 17:00 UTC.
