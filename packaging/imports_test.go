@@ -37,6 +37,8 @@ var mayImport = map[string][]string{
 	"/packaging":                                         {},
 
 	"/packaging/deb": {},
+
+	"/packaging/windows/rig": {},
 }
 
 func TestImports(t *testing.T) {
