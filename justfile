@@ -6,7 +6,7 @@ default:
 dev:
     go run . serve --dev
 
-# a node, a stand-in for Microsoft and forty hosts in one process
+# three nodes, a stand-in for Microsoft and forty hosts in one process
 demo *flags:
     go run . demo {{ flags }}
 

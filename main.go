@@ -52,15 +52,17 @@ var serveCommand = cli.Command{
 }
 
 var demoCommand = cli.Command{
-	Name: "demo", Summary: "Show it: a node, a stand-in for Microsoft and forty hosts in one process",
-	Example: "wuamesh demo\nwuamesh demo --for 60s    ends by itself and says what was installed",
+	Name: "demo", Summary: "Show it: three nodes, a stand-in for Microsoft and forty hosts in one process",
+	Example: "wuamesh demo\nwuamesh demo --for 60s              ends by itself and says what was installed\nwuamesh demo --cut 20s --for 60s    cuts one node off, edits rules on both sides, and shows the merge",
 	Flags: func(fs *flag.FlagSet) cli.Runner {
 		o := demo.Options{Pages: pages}
 		fs.DurationVar(&o.For, "for", 0, "end by itself after this `long`")
+		fs.IntVar(&o.Nodes, "nodes", 3, "how many nodes, 1 to 5, each at a site of its own")
 		fs.IntVar(&o.Hosts, "hosts", 40, "how many hosts, 1 to 500")
+		fs.DurationVar(&o.Cut, "cut", 0, "cut the last node off for so `long`, edit rules on both sides, and show the merge")
 		fs.StringVar(&o.Data, "data", "", "`directory` to keep; default one that is removed at the end")
 		fs.Uint64Var(&o.Seed, "seed", 1, "same seed, same hosts and updates")
-		logs := fs.Bool("log", false, "also print what node and agents log")
+		logs := fs.Bool("log", false, "also print what nodes and agents log")
 		return func(ctx context.Context, s cli.Streams, args []string) error {
 			o.Out, o.Log = s.Out, slog.New(slog.DiscardHandler)
 			if *logs {

@@ -217,6 +217,11 @@ var errEnded = errors.New("ended by itself")
 // every calls fn now and then once per d until ctx ends. An error costs one
 // turn, never the node.
 func every(ctx context.Context, log *slog.Logger, d time.Duration, fn func(context.Context) error) error {
+	return everyOr(ctx, log, d, nil, fn)
+}
+
+// everyOr is every, with a turn also when it is woken.
+func everyOr(ctx context.Context, log *slog.Logger, d time.Duration, woken <-chan struct{}, fn func(context.Context) error) error {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for {
@@ -227,6 +232,7 @@ func every(ctx context.Context, log *slog.Logger, d time.Duration, fn func(conte
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-woken:
 		}
 	}
 }

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,9 @@ type Config struct {
 
 	// Level, where it is set, follows LogLevel.
 	Level *slog.LevelVar `toml:"-"`
+	// Dial, where it is set, opens the connections to other nodes: the
+	// demonstration cuts lines with it.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) `toml:"-"`
 
 	source ConfigSource
 	loaded bool            // from source

@@ -309,8 +309,21 @@ func (a *Appliance) dialPeer(ctx context.Context, nodeID, addr string) (net.Conn
 		}
 		return nil
 	}
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second, Control: swarm.Congestion}, Config: conf}
-	return d.DialContext(ctx, "tcp", addr)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	dial := a.cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Control: swarm.Congestion}).DialContext
+	}
+	raw, err := dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, conf)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return conn, nil
 }
 
 var errRemoved = errors.New("the node was removed from the mesh")

@@ -44,7 +44,7 @@ func cabFile(v microsoft.CabVersion) *heldFile {
 func (a *Appliance) keepCab(ctx context.Context) error {
 	f := a.folder
 	var jitter time.Duration
-	return every(ctx, a.log, cabCheck, func(ctx context.Context) error {
+	return everyOr(ctx, a.log, cabCheck, f.share.cabNews, func(ctx context.Context) error {
 		if f.newerInMesh() {
 			_, err := f.order(ctx, []order{cabOrder(bySchedule, true)}, nil)
 			return err

@@ -34,6 +34,7 @@ type sharing struct {
 	limits *swarm.Limits
 
 	dirty      chan struct{} // the folder's files changed
+	cabNews    chan struct{} // a node has another scan cab
 	duplicates atomic.Int64  // files that two nodes downloaded from Microsoft
 
 	reading sync.Mutex        // of manifests
@@ -79,7 +80,7 @@ func bucketOf(short string) string {
 
 func newSharing(f *folder) *sharing {
 	return &sharing{
-		f: f, limits: swarm.NewLimits(), dirty: make(chan struct{}, 1),
+		f: f, limits: swarm.NewLimits(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1),
 		files: map[string]fileRecord{}, leases: map[string]leaseRecord{}, folders: map[string]folderRecord{},
 		holders: map[string]map[string]bool{}, shelves: map[string]string{}, index: map[swarm.Digest]string{},
 	}
@@ -116,6 +117,9 @@ func (s *sharing) take(r replicate.Record) (news bool) {
 	defer s.mu.Unlock()
 	switch kind + "/" {
 	case files.prefix:
+		if id == microsoft.ScanCabName {
+			wake(s.cabNews)
+		}
 		return takeInto(s.files, id, r)
 	case leases.prefix:
 		return takeInto(s.leases, id, r)

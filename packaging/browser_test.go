@@ -40,7 +40,7 @@ func demo(t *testing.T) (url, password string) {
 	var text strings.Builder
 	for lines.Scan() {
 		text.WriteString(lines.Text() + "\n")
-		if m := regexp.MustCompile(`(?s)The node: +(\S+).*log in as demo with (\S+)`).FindStringSubmatch(text.String()); m != nil {
+		if m := regexp.MustCompile(`(?s)The nodes: +(\S+).*log in as demo with (\S+)`).FindStringSubmatch(text.String()); m != nil {
 			go func() {
 				for lines.Scan() { // so that it never blocks on a full pipe
 				}

@@ -22,9 +22,10 @@ const (
 	// maxDials are under way at a time.
 	maxDials = 4
 	// patience bounds how long a node that is away is left alone; one that
-	// others reach is left alone longer.
-	patience, patienceReached = time.Minute, 20 * time.Minute
-	lookEvery                 = time.Second
+	// others reach is left alone longer, and a node that nobody answers at all
+	// has its own line cut: it tries often, to be back when the line is.
+	patience, patienceReached, patienceCut = time.Minute, 20 * time.Minute, 4 * time.Second
+	lookEvery                              = time.Second
 )
 
 // A dialer keeps connections to the peers that this node should have some to.
@@ -227,8 +228,11 @@ func backoff(fails int, most time.Duration) time.Duration {
 func (d *dialer) failed(id string, err error) {
 	_, reached := d.m.links.table()[id]
 	most := patience
-	if reached {
+	switch {
+	case reached:
 		most = patienceReached
+	case len(d.m.control()) == 0:
+		most = patienceCut
 	}
 	d.mu.Lock()
 	d.dialing--
