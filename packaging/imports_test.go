@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"/appliance/microsoft/authenticode": {},
 	"/appliance/microsoft/authenticode/authenticodetest": {},
 	"/appliance/microsoft/catalogue":                     {"appliance/microsoft/cab"},
+	"/appliance/microsoft/microsofttest/cabgen":          {"appliance/microsoft/cab/cabtest"},
 	"/appliance/microsoft/microsofttest":                 {"appliance/microsoft/cab/cabtest", "appliance/microsoft/authenticode/authenticodetest"},
 	"/replicate":                                         {"github.com/dgraph-io/badger", "github.com/hashicorp/memberlist", "github.com/hashicorp/yamux", "github.com/klauspost/compress"},
 	"/replicate/swarm":                                   {},

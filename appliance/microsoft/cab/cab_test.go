@@ -108,10 +108,10 @@ func samples() map[string][]member {
 	folders := name(text(40_000), random(70_001), text(5))
 	return map[string][]member{
 		"tiny":    name(nil, []byte("a"), []byte("ab"), []byte("hello hello hello")),
-		"text":    name(text(10), text(40_000), text(32_768), text(3<<20), text(7)),
+		"text":    name(text(10), text(40_000), text(32_768), text(1<<20), text(7)),
 		"random":  name(random(1), random(32_767), random(300_001), random(5)),
-		"calls":   name(calls(100), calls(1<<20), make([]byte, 3<<20), calls(1<<20), calls(11)),
-		"mixed":   name(text(100_000), random(70_001), text(3<<20), make([]byte, 1<<20), random(3), bytes.Repeat([]byte("ab"), 99_999)),
+		"calls":   name(calls(100), calls(300_000), make([]byte, 3<<20), calls(300_000), calls(11)),
+		"mixed":   name(text(100_000), random(70_001), text(1<<20), make([]byte, 1<<20), random(3), bytes.Repeat([]byte("ab"), 99_999)),
 		"folders": {folders[0], {}, folders[1], {}, folders[2]},
 	}
 }

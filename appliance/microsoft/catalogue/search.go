@@ -1,0 +1,551 @@
+package catalogue
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+// A Query selects updates that hosts can report. Values of one field are
+// alternatives, fields narrow each other.
+type Query struct {
+	// Text are words, all of which must be found: in the title or the names of
+	// products, as the beginning of a KB, CVE, bulletin or UpdateID.
+	Text           string
+	Severity       []string
+	Product        []GUID
+	Classification []GUID
+	Superseded     []bool
+	Without        []GUID // updates to leave out
+
+	Sort  Sort
+	Down  bool // the other way round; ties stay in the order of UpdateIDs
+	After *Key // only what comes after it
+	Limit int
+}
+
+// Sort is an order of updates.
+type Sort int
+
+// The orders.
+const (
+	BySeverity  Sort = iota // gravest first, of those the newest
+	ByTitle                 //
+	ByPublished             // oldest first
+	ByNothing               // all are equal
+)
+
+// A Key is a place in an order, of an update of the catalogue or of another.
+// Ahead says that in an order by severity it comes before all of its severity,
+// and in one by nothing before all.
+type Key struct {
+	Severity  string
+	Published int64 // Unix seconds
+	Title     string
+	Ahead     bool
+	ID        GUID
+}
+
+// A Result is the first rows of what matches, and how many there are.
+type Result struct {
+	Matching int
+	Rows     []Row
+	// Counts of the values of each facet among the updates that match
+	// everything else.
+	Severity       map[string]int
+	Product        map[GUID]int
+	Classification map[GUID]int
+	Superseded     map[bool]int
+}
+
+// A Row is an update as a search finds it; [Catalogue.Update] has the rest.
+type Row struct {
+	ID             GUID
+	Revision       uint32
+	Severity       string
+	Classification GUID
+	Products       []GUID
+	Published      int64 // Unix seconds
+	Size           int64 // bytes of its distinct files
+	Superseded     bool
+}
+
+// A bitmap is a set of rows.
+type bitmap []uint64
+
+func newBitmap(n int) bitmap    { return make(bitmap, (n+63)/64) }
+func (b bitmap) set(i int)      { b[i/64] |= 1 << (i % 64) }
+func (b bitmap) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
+func (b bitmap) has(i int) bool { return b[i/64]>>(i%64)&1 == 1 }
+func (b bitmap) intersect(with bitmap) {
+	for i := range b {
+		b[i] &= with[i]
+	}
+}
+
+// Search finds updates.
+func (c *Catalogue) Search(q Query) (*Result, error) {
+	set, err := c.Match(q.Text)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range q.Without {
+		if row := c.rows.find(id); row >= 0 {
+			set.clear(row)
+		}
+	}
+	s := c.newSelection(&q)
+	if q.After != nil {
+		if s.after, err = c.keyOf(&q); err != nil {
+			return nil, err
+		}
+	}
+	for w, word := range set {
+		for ; word != 0; word &= word - 1 {
+			s.take(w*64 + bits.TrailingZeros64(word))
+		}
+	}
+	return s.result(), nil
+}
+
+// Match is the set of rows that have every word of the text.
+func (c *Catalogue) Match(text string) (bitmap, error) {
+	n := len(c.rows.id)
+	all := newBitmap(n)
+	for i := range n {
+		all.set(i)
+	}
+	for word := range strings.FieldsSeq(strings.ToLower(text)) {
+		found := newBitmap(n)
+		if err := c.titleWord(found, word); err != nil {
+			return nil, err
+		}
+		for _, key := range keysOf(word) {
+			if err := c.key(found, key); err != nil {
+				return nil, err
+			}
+		}
+		c.idPrefix(found, word)
+		all.intersect(found)
+	}
+	return all, nil
+}
+
+// Has says whether an update matches a text that Match made a set of.
+func (c *Catalogue) Has(set bitmap, id GUID) bool {
+	row := c.rows.find(id)
+	return row >= 0 && set.has(row)
+}
+
+// shortestKey keeps "1" from being the beginning of every CVE.
+const shortestKey = 4
+
+// keysOf are the keys a word may be the beginning of.
+func keysOf(word string) []string {
+	if len(word) < shortestKey {
+		return nil
+	}
+	if word[0] >= '0' && word[0] <= '9' {
+		return []string{"kb" + word, "cve-" + word}
+	}
+	return []string{word}
+}
+
+// titleWord finds rows by a part of a word of their titles, reading all words.
+func (c *Catalogue) titleWord(found bitmap, word string) error {
+	p, want := posted{c: c, found: found}, []byte(word)
+	return c.eachWord(c.section(secWords), func(w, entry []byte) (bool, error) {
+		if !bytes.Contains(w, want) {
+			return true, nil
+		}
+		return true, p.add(entry)
+	})
+}
+
+// eachWord calls at for the words that r has, with what is behind each, as
+// long as it says so.
+func (c *Catalogue) eachWord(r io.Reader, at func(word, entry []byte) (more bool, err error)) error {
+	buf, held := make([]byte, 32<<10), 0
+	for {
+		n, err := io.ReadFull(r, buf[held:])
+		held += n
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return err
+		}
+		from := 0
+		for from < held && from+1+int(buf[from])+wordEntryBytes <= held {
+			entry := buf[from+1+int(buf[from]):]
+			if more, err := at(buf[from+1:from+1+int(buf[from])], entry[:wordEntryBytes]); !more || err != nil {
+				return err
+			}
+			from += 1 + int(buf[from]) + wordEntryBytes
+		}
+		held = copy(buf, buf[from:held])
+		if err != nil {
+			if held > 0 {
+				return errCorrupt
+			}
+			return nil
+		}
+	}
+}
+
+// posted reads postings, several at once: those of neighbouring words are
+// neighbours.
+type posted struct {
+	c     *Catalogue
+	found bitmap
+	buf   []byte
+	at    uint32 // in secPostings, of buf
+}
+
+// add finds the rows behind a word.
+func (p *posted) add(entry []byte) error {
+	from, n := binary.LittleEndian.Uint32(entry), binary.LittleEndian.Uint32(entry[4:])
+	if int(n) > len(p.c.rows.id) {
+		return errCorrupt
+	}
+	size := uint32(max(0, min(int64(n)*binary.MaxVarintLen32, p.c.header.Sections[secPostings].Size-int64(from))))
+	if from < p.at || from+size > p.at+uint32(len(p.buf)) {
+		const chunk = 16 << 10
+		whole := uint32(max(0, min(max(int64(size), chunk), p.c.header.Sections[secPostings].Size-int64(from))))
+		b, err := p.c.at(secPostings, span{from, whole})
+		if err != nil {
+			return err
+		}
+		p.buf, p.at = b, from
+	}
+	d := decoder{b: p.buf[from-p.at:][:size]}
+	row := uint64(0)
+	for range n {
+		row += d.num()
+		if d.bad || row >= uint64(len(p.c.rows.id)) {
+			return errCorrupt
+		}
+		p.found.set(int(row))
+	}
+	return nil
+}
+
+// keyAt is where the i-th key is, and what it is.
+func (c *Catalogue) keyAt(i int) (at int64, key string, err error) {
+	b, err := c.at(secKeyIndex, span{uint32(4 * i), 4})
+	if err != nil {
+		return 0, "", err
+	}
+	at = int64(binary.LittleEndian.Uint32(b))
+	size := min(1+maxWord, c.header.Sections[secKeys].Size-at)
+	if size < 1 {
+		return 0, "", errCorrupt
+	}
+	if b, err = c.at(secKeys, span{uint32(at), uint32(size)}); err != nil {
+		return 0, "", err
+	}
+	return at, string(b[1:min(1+int(b[0]), len(b))]), nil
+}
+
+// key finds rows by the beginning of a KB, CVE or bulletin.
+func (c *Catalogue) key(found bitmap, prefix string) error {
+	var from int64
+	n := int(c.header.Sections[secKeyIndex].Size / 4)
+	i, err := search(n, func(i int) (bool, error) {
+		_, k, err := c.keyAt(i)
+		return k < prefix, err
+	})
+	if err == nil && i < n {
+		from, _, err = c.keyAt(i)
+	}
+	if err != nil || i == n {
+		return err
+	}
+	s, p, want := c.section(secKeys), posted{c: c, found: found}, []byte(prefix)
+	return c.eachWord(io.NewSectionReader(s, from, s.Size()-from), func(w, entry []byte) (bool, error) {
+		if !bytes.HasPrefix(w, want) {
+			return false, nil
+		}
+		return true, p.add(entry)
+	})
+}
+
+// idPrefix finds rows by the beginning of their UpdateID.
+func (c *Catalogue) idPrefix(found bitmap, word string) {
+	digits := strings.ReplaceAll(word, "-", "")
+	if len(digits) < shortestKey || len(digits) > 32 {
+		return
+	}
+	var low, high GUID
+	lo, err := hex.DecodeString(digits + strings.Repeat("0", 32-len(digits)))
+	if err != nil {
+		return
+	}
+	hi, err := hex.DecodeString(digits + strings.Repeat("f", 32-len(digits)))
+	if err != nil {
+		return
+	}
+	copy(low[:], lo)
+	copy(high[:], hi)
+	from, _ := slices.BinarySearchFunc(c.rows.id, low, compareGUID)
+	for ; from < len(c.rows.id) && compareGUID(c.rows.id[from], high) <= 0; from++ {
+		if strings.HasPrefix(c.rows.id[from].String(), word) || !strings.Contains(word, "-") {
+			found.set(from)
+		}
+	}
+}
+
+// A selection filters rows, counts them, and keeps the first.
+type selection struct {
+	c     *Catalogue
+	q     *Query
+	limit int
+	after place
+	best  []place
+	n     int
+
+	severity   [6]bool // that are chosen; [0] when none is
+	class      []bool  // by number; nil when none is chosen
+	product    []bool  // by set; nil when none is chosen
+	superseded [2]bool
+	anyState   bool
+
+	severities  [6]int
+	classes     []int
+	products    []int // by set, made into categories at the end
+	superseding [2]int
+}
+
+// A place is where a row comes in the order: key, then row.
+type place struct {
+	key uint64
+	row int
+}
+
+func (p place) compare(o place) int {
+	return cmp.Or(cmp.Compare(p.key, o.key), cmp.Compare(p.row, o.row))
+}
+
+func (c *Catalogue) newSelection(q *Query) *selection {
+	r := c.rows
+	s := &selection{c: c, q: q, limit: q.Limit, classes: make([]int, len(r.categories)), products: make([]int, len(r.sets)), anyState: len(q.Superseded) == 0}
+	s.severity[0] = len(q.Severity) == 0
+	for _, v := range q.Severity {
+		if i := slices.Index(severities, v); i >= 0 {
+			s.severity[i+1] = true
+		}
+	}
+	chosen := func(ids []GUID) []bool {
+		if len(ids) == 0 {
+			return nil
+		}
+		is := make([]bool, len(r.categories))
+		for i, id := range r.categories {
+			is[i] = slices.Contains(ids, id)
+		}
+		return is
+	}
+	s.class = chosen(q.Classification)
+	if is := chosen(q.Product); is != nil {
+		s.product = make([]bool, len(r.sets))
+		for i, set := range r.sets {
+			s.product[i] = slices.ContainsFunc(set, func(no uint32) bool { return is[no] })
+		}
+	}
+	for _, v := range q.Superseded {
+		s.superseded[btoi(v)] = true
+	}
+	return s
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// take looks at one row that has the text.
+func (s *selection) take(row int) {
+	r := s.c.rows
+	sev, class, set, old := r.severity[row], r.class[row], r.set[row], r.superseded[row]&1
+	const missSeverity, missProduct, missClass, missOld = 1, 2, 4, 8
+	miss := 0
+	if !s.severity[0] && !s.severity[sev] {
+		miss |= missSeverity
+	}
+	if s.product != nil && !s.product[set] {
+		miss |= missProduct
+	}
+	if s.class != nil && (class == noCategory || !s.class[class]) {
+		miss |= missClass
+	}
+	if !s.anyState && !s.superseded[old] {
+		miss |= missOld
+	}
+	if miss&^missSeverity == 0 {
+		s.severities[sev]++
+	}
+	if miss&^missProduct == 0 {
+		s.products[set]++
+	}
+	if miss&^missClass == 0 {
+		if class != noCategory {
+			s.classes[class]++
+		}
+	}
+	if miss&^missOld == 0 {
+		s.superseding[old]++
+	}
+	if miss != 0 {
+		return
+	}
+	s.n++
+	if p := (place{s.key(row), row}); s.limit > 0 && p.compare(s.after) > 0 {
+		s.keep(p)
+	}
+}
+
+// keep holds the first limit places: it gathers twice as many and throws half
+// of them away.
+func (s *selection) keep(p place) {
+	s.best = append(s.best, p)
+	if len(s.best) >= 2*s.limit+64 {
+		slices.SortFunc(s.best, place.compare)
+		s.best = s.best[:s.limit]
+	}
+}
+
+// key is what rows are ordered by; equal ones are in the order of UpdateIDs.
+func (s *selection) key(row int) uint64 {
+	r := s.c.rows
+	return s.q.key(uint64(r.severity[row]), true, uint64(r.published[row]), titleKey(r.rank[row]))
+}
+
+// titleKey leaves room between titles for those the catalogue does not have.
+func titleKey(rank uint32) uint64 { return uint64(rank)<<1 | 1 }
+
+// key packs an order into a number, never 0. late says that it does not come
+// ahead.
+func (q *Query) key(severity uint64, late bool, published, title uint64) (k uint64) {
+	behind := uint64(btoi(late))
+	switch q.Sort {
+	case ByTitle:
+		k = title
+	case ByPublished:
+		k = published
+	case ByNothing:
+		k = behind
+	default:
+		k = severity<<40 | behind<<36 | (1<<32 - 1 - published)
+	}
+	if q.Down {
+		k = 1<<60 - k
+	}
+	return k + 1
+}
+
+// keyOf is the place of q.After among the rows.
+func (c *Catalogue) keyOf(q *Query) (place, error) {
+	a, r := q.After, c.rows
+	row, there := slices.BinarySearchFunc(r.id, a.ID, compareGUID)
+	if !there {
+		row-- // between two rows: behind the one before
+	}
+	title := uint64(0)
+	if q.Sort == ByTitle {
+		var err error
+		if title, err = c.keyOfTitle(a.Title); err != nil {
+			return place{}, err
+		}
+	}
+	published := uint64(min(max(a.Published, 0), 1<<32-1))
+	return place{q.key(uint64(severityNo(a.Severity)), !a.Ahead, published, title), row}, nil
+}
+
+// keyOfTitle is the key of a title: that of rows that have it, or between those of
+// the titles around it.
+func (c *Catalogue) keyOfTitle(title string) (uint64, error) {
+	order := make([]uint32, len(c.rows.rank))
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	slices.SortFunc(order, func(x, y uint32) int { return cmp.Compare(c.rows.rank[x], c.rows.rank[y]) })
+	var equal bool
+	i, err := search(len(order), func(i int) (bool, error) {
+		u, err := c.Revision(c.rows.revision[order[i]])
+		if err != nil {
+			return false, err
+		}
+		equal = equal || u.Title == title
+		return u.Title < title, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if i == len(order) {
+		return uint64(len(order)) << 1, nil
+	}
+	key := titleKey(c.rows.rank[order[i]])
+	if !equal {
+		key-- // before it, behind the one before
+	}
+	return key, nil
+}
+
+func (s *selection) result() *Result {
+	r := s.c.rows
+	res := &Result{Matching: s.n, Severity: map[string]int{}, Product: map[GUID]int{}, Classification: map[GUID]int{}, Superseded: map[bool]int{}}
+	slices.SortFunc(s.best, place.compare)
+	for _, p := range s.best[:min(len(s.best), s.limit)] {
+		res.Rows = append(res.Rows, s.c.row(p.row))
+	}
+	for i, n := range s.severities {
+		if n > 0 {
+			res.Severity[severities[i-1]] = n
+		}
+	}
+	for i, n := range s.classes {
+		if n > 0 {
+			res.Classification[r.categories[i]] = n
+		}
+	}
+	for set, n := range s.products {
+		for _, no := range r.sets[set] {
+			if n > 0 {
+				res.Product[r.categories[no]] += n
+			}
+		}
+	}
+	for i, n := range s.superseding {
+		if n > 0 {
+			res.Superseded[i == 1] = n
+		}
+	}
+	return res
+}
+
+func (c *Catalogue) row(i int) Row {
+	r := c.rows
+	row := Row{
+		ID: r.id[i], Revision: r.revision[i], Severity: severities[r.severity[i]-1], Published: int64(r.published[i]),
+		Size: r.size[i], Superseded: r.superseded[i] == 1,
+	}
+	if r.class[i] != noCategory {
+		row.Classification = r.categories[r.class[i]]
+	}
+	for _, no := range r.sets[r.set[i]] {
+		row.Products = append(row.Products, r.categories[no])
+	}
+	return row
+}
+
+// Row is the row of an update that hosts can report.
+func (c *Catalogue) Row(id GUID) (Row, bool) {
+	if i := c.rows.find(id); i >= 0 {
+		return c.row(i), true
+	}
+	return Row{}, false
+}
