@@ -2,6 +2,7 @@ package replicate_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -163,8 +164,8 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 		spoiled := bytes.Clone(b.Bytes())
 		spoiled[i] ^= 0x10
 		for what, bad := range map[string][]byte{"changed": spoiled, "cut short": b.Bytes()[:i]} {
-			// A byte of gzip's own header changes nothing that was backed up.
-			if _, err := replicate.VerifyBackup(bytes.NewReader(bad)); err == nil && (what == "cut short" || i > 10) {
+			// A bit of gzip's own may change nothing that was backed up.
+			if _, err := replicate.VerifyBackup(bytes.NewReader(bad)); err == nil && !bytes.Equal(inflate(bad), inflate(b.Bytes())) {
 				t.Errorf("a backup %s at byte %d of %d is taken", what, i, b.Len())
 			}
 		}
@@ -178,6 +179,19 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a refused restore left %s", dir)
 	}
+}
+
+// inflate returns what can be read of a gzip stream.
+func inflate(b []byte) []byte {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil
+	}
+	all, err := io.ReadAll(z)
+	if err != nil {
+		return nil
+	}
+	return all
 }
 
 func FuzzVerifyBackup(f *testing.F) {

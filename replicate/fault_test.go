@@ -26,7 +26,7 @@ func TestHubAndSpoke(t *testing.T) {
 			}
 		}
 		s.start(12)
-		defer s.close()
+		defer s.settle()
 		time.Sleep(3 * time.Minute)
 		since := time.Now()
 		time.Sleep(30 * time.Minute)
@@ -59,7 +59,7 @@ func TestMeshHealsAfterACut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &simMesh{t: t, net: newSimNet()}
 		s.start(12)
-		defer s.close()
+		defer s.settle()
 		time.Sleep(time.Minute)
 		left := map[string]bool{}
 		for _, n := range s.nodes[:6] {
@@ -94,7 +94,7 @@ func TestCloneIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &simMesh{t: t, net: newSimNet()}
 		s.start(3)
-		defer s.close()
+		defer s.settle()
 		time.Sleep(30 * time.Second)
 		var disk bytes.Buffer
 		if _, err := s.nodes[2].db.kv.Backup(&disk, 0); err != nil {
@@ -137,7 +137,7 @@ func TestGarbageAndRemovedPeersAreCutOff(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &simMesh{t: t, net: newSimNet()}
 		s.start(3)
-		defer s.close()
+		defer s.settle()
 		time.Sleep(30 * time.Second)
 		a, bad, gone := s.nodes[0], s.nodes[1].db.NodeID(), s.nodes[2].db.NodeID()
 		s.nodes[1].mesh.session(a.db.NodeID()).out.put(frame(framePush, []byte("nonsense")))
@@ -169,7 +169,7 @@ func TestLongAbsence(t *testing.T) {
 		var skew skews
 		s := &simMesh{t: t, net: newSimNet(), wall: skew.wall}
 		s.start(4)
-		defer s.close()
+		defer s.settle()
 		s.nodes[0].put(t, "k/old", "1")
 		time.Sleep(2 * time.Minute)
 		away := s.nodes[3].db.NodeID()
@@ -216,7 +216,7 @@ func TestClockYearsAhead(t *testing.T) {
 		var skew skews
 		s := &simMesh{t: t, net: newSimNet(), wall: skew.wall}
 		s.start(4)
-		defer s.close()
+		defer s.settle()
 		s.nodes[0].put(t, "k/1", "before")
 		time.Sleep(30 * time.Second)
 		id := s.nodes[3].db.NodeID()
@@ -256,7 +256,7 @@ func TestTwoEditsMeet(t *testing.T) {
 		s := &simMesh{t: t, net: newSimNet()}
 		s.meets = func(key string) bool { return strings.HasPrefix(key, "k/") }
 		s.start(4)
-		defer s.close()
+		defer s.settle()
 		s.nodes[0].put(t, "k/1", "first")
 		s.nodes[0].put(t, "x/1", "first")
 		time.Sleep(30 * time.Second)
@@ -316,7 +316,7 @@ func TestGossipKeysRotate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &simMesh{t: t, net: newSimNet()}
 		s.start(5)
-		defer s.close()
+		defer s.settle()
 		time.Sleep(time.Minute)
 		since := time.Now()
 		old, fresh := make([]byte, 32), bytes.Repeat([]byte{7}, 32)

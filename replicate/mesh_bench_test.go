@@ -441,7 +441,7 @@ func TestIdleCost(t *testing.T) {
 			return list
 		}
 		s.start(50)
-		defer s.close()
+		defer s.settle()
 		time.Sleep(10 * time.Minute)
 		bytes, writes, p, c := s.net.bytes, s.net.writes, packets.Load(), count.Load()
 		time.Sleep(time.Hour)

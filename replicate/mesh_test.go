@@ -100,7 +100,12 @@ func (s *simMesh) close() {
 	for _, n := range s.nodes {
 		n.db.Close()
 	}
-	time.Sleep(2 * time.Minute) // memberlist's probes under way end
+}
+
+// settle lets memberlist's probes that are under way end, in virtual time.
+func (s *simMesh) settle() {
+	s.close()
+	time.Sleep(2 * time.Minute)
 }
 
 func (n *simNode) put(t testing.TB, key, value string) {
@@ -126,7 +131,7 @@ func TestTwoNodesPushAndSync(t *testing.T) {
 		}
 		s.net.delay = func(string, string) time.Duration { return 20 * time.Millisecond }
 		s.start(2)
-		defer s.close()
+		defer s.settle()
 		a, b := s.nodes[0], s.nodes[1]
 		a.put(t, "k/before", "1")
 		time.Sleep(5 * time.Second)
@@ -165,4 +170,48 @@ func TestTwoNodesPushAndSync(t *testing.T) {
 			t.Error(p)
 		}
 	})
+}
+
+// TestRacesOfAMesh has four nodes edit at once, in real time and for the race
+// detector, while one of them is cut off; in the end all hold what each of them wrote.
+func TestRacesOfAMesh(t *testing.T) {
+	s := &simMesh{t: t, net: newSimNet()}
+	s.start(4)
+	defer s.close()
+	const each = 50
+	var edits sync.WaitGroup
+	for i, n := range s.nodes {
+		edits.Go(func() {
+			for k := range each {
+				n.put(t, fmt.Sprintf("k/%d/%d", i, k), "v")
+				n.put(t, fmt.Sprintf("k/shared/%d", k%7), fmt.Sprint(i))
+				n.mesh.Peers()
+			}
+		})
+	}
+	lost := s.nodes[3].db.NodeID()
+	s.net.setCut(func(from, to string) bool { return from == lost || to == lost })
+	edits.Wait()
+	s.net.setCut(nil)
+	whole := func(n *simNode) bool {
+		for i := range s.nodes {
+			for k := range each {
+				if n.get(fmt.Sprintf("k/%d/%d", i, k)) != "v" {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	for i, n := range s.nodes {
+		for deadline := time.Now().Add(2 * time.Minute); !whole(n); {
+			if time.Now().After(deadline) {
+				t.Fatalf("node %d does not hold what all wrote: %+v", i, n.mesh.Peers())
+			}
+			select {
+			case <-n.mesh.Changed():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
 }
