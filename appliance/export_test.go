@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -196,4 +198,36 @@ func (a *Appliance) BeforeMeshes(ctx context.Context, pub any, host string) ([]b
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	return x509.CreateCertificate(rand.Reader, t, root, pub, key)
+}
+
+// Vary gives the hosts of a fleet settings and statuses of every kind.
+func (a *Appliance) Vary(ctx context.Context, seed uint64) error {
+	r := mathrand.New(mathrand.NewPCG(seed, 3))
+	a.cat.mu.Lock()
+	list := slices.Clone(a.cat.sorted())
+	a.cat.mu.Unlock()
+	return a.inSets(ctx, len(list), 40, func(tx *replicate.Tx, i int) error {
+		id := string(list[i].id)
+		h, err := hosts.get(tx, id)
+		if err != nil {
+			return err
+		}
+		h.Waiting = r.IntN(12) == 0
+		h.Settings.DefaultAllow = r.IntN(3) == 0
+		h.Settings.IncludeSuperseded = r.IntN(3) == 0
+		h.Settings.InstallDelay = time.Duration(r.IntN(3)) * 365 * 24 * time.Hour
+		rec, err := statuses.get(tx, id)
+		if err != nil {
+			return err
+		}
+		for j := range rec.Statuses {
+			s := &rec.Statuses[j]
+			s.Superseded = r.IntN(6) == 0
+			if s.Installed = r.IntN(4) == 0; !s.Installed {
+				s.OnHost = r.IntN(4) == 0
+				s.Restart = r.IntN(10) == 0
+			}
+		}
+		return errors.Join(hosts.put(tx, id, h), statuses.put(tx, id, rec))
+	})
 }

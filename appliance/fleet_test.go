@@ -75,7 +75,7 @@ func (f Fleet) putUpdate(tx *replicate.Tx, ids []rules.UpdateID, i int) error {
 		KBs: []string{fmt.Sprint(5000000 + i/3)}, Severity: rules.Severities[i%len(rules.Severities)],
 		Classification: agentproto.Category{ID: "0fa1201d-4330-4fa8-8ae9-b877473b6441", Title: "Security Updates"},
 		Products:       []agentproto.Category{{ID: rules.CategoryID(fmt.Sprintf("72e7624a-5b00-45d2-b92f-e561c0a6a1%02x", f.system(i))), Title: fleetSystems[f.system(i)]}},
-		Published:      time.Date(2026, time.Month(1+i%12), 10, 18, 0, 0, 0, time.UTC), CVEs: []string{fmt.Sprintf("CVE-2026-%d", 10000+i)},
+		Restart:        []string{"maybe", "never", "always"}[i%3], Published: time.Date(2026, time.Month(1+i%12), 10, 18, 0, 0, 0, time.UTC), CVEs: []string{fmt.Sprintf("CVE-2026-%d", 10000+i)},
 		Files: []agentproto.File{{Name: name, URL: "http://download.windowsupdate.com/d/msdownload/" + name, Size: int64(1+i%700) << 20, SHA1: hex.EncodeToString(sum[:])}},
 	}
 	return updates.put(tx, fmt.Sprintf("%s/%d", u.ID, u.Revision), updateRecord{Update: u, From: "10000000-0000-4000-8000-000000000000"})

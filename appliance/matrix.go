@@ -92,12 +92,20 @@ func (c *catalogue) pairs(h *host, now time.Time) iter.Seq[pair] {
 func (c *catalogue) pair(p *policy, k cell, s agentproto.Status, now time.Time) pair {
 	u := c.revision(s.ID, s.Revision)
 	d := p.decide(k.variant(), u, s.Superseded, now)
-	f := rules.Facts{Installed: s.Installed, OnHost: s.OnHost, RestartRequired: s.Restart, Failed: k&cellFailed != 0 && !s.Installed}
-	if !f.Installed && !f.OnHost {
-		f.Files, _ = c.filesOf(u)
+	var files rules.Files
+	if !s.Installed && !s.OnHost {
+		files, _ = c.filesOf(u)
 	}
-	state, reason := rules.StateOf(d, f)
+	state, reason := rules.StateOf(d, factsOf(k, files))
 	return pair{s, u, d, state, reason}
+}
+
+// factsOf is what a cell and the files of its update say.
+func factsOf(k cell, files rules.Files) rules.Facts {
+	return rules.Facts{
+		Installed: k&cellInstalled != 0, OnHost: k&cellOnHost != 0, RestartRequired: k&cellRestart != 0,
+		Failed: k&cellFailed != 0 && k&cellInstalled == 0, Files: files,
+	}
 }
 
 // waits says whether something waits to come to the host or to be installed

@@ -106,6 +106,17 @@ func (c *catalogue) lineRow(l rules.Line, e editRecord) LineRow {
 	return r
 }
 
+// DescribeLines says what lines stand for, in their order.
+func (a *Appliance) DescribeLines(list []rules.Line) []LineRow {
+	a.cat.mu.RLock()
+	defer a.cat.mu.RUnlock()
+	rows := []LineRow{}
+	for _, l := range list {
+		rows = append(rows, a.cat.lineRow(l, editRecord{}))
+	}
+	return rows
+}
+
 // check says what is wrong with an edit, by field.
 func (e PackageEdit) check(c *catalogue, name string) error {
 	if err := rules.CheckName(name); err != nil {
@@ -382,23 +393,38 @@ func (a *Appliance) Group(_ context.Context, name string) (GroupRow, error) {
 	return a.cat.groupRow(name), nil
 }
 
+// check says what is wrong with an edit, by field.
+func (e GroupEdit) check(c *catalogue, name string) error {
+	if err := rules.CheckName(name); err != nil {
+		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
+	}
+	if name == everyone && len(e.Members) > 0 {
+		return invalid("members", "The group all holds every host by itself.")
+	}
+	if len(e.Description) > 500 {
+		return invalid("description", "The description has %d characters, at most 500.", len(e.Description))
+	}
+	for _, m := range e.Accepts {
+		if err := m.Validate(); err != nil {
+			return &Problem{Kind: Invalid, Field: "accepts", Msg: upper(err.Error()) + "."}
+		}
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, h := range e.Members {
+		if c.hosts[h] == nil {
+			return invalid("members", "There is no host %.60s.", h)
+		}
+	}
+	return nil
+}
+
 // PutGroup makes or replaces a group, as one change set.
 func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e GroupEdit) (created bool, err error) {
 	if err := by.need(Owner); err != nil {
 		return false, err
 	}
-	if err := rules.CheckName(name); err != nil {
-		return false, &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
-	}
-	if name == everyone && len(e.Members) > 0 {
-		return false, invalid("members", "The group all holds every host by itself.")
-	}
-	for _, m := range e.Accepts {
-		if err := m.Validate(); err != nil {
-			return false, &Problem{Kind: Invalid, Field: "accepts", Msg: upper(err.Error()) + "."}
-		}
-	}
-	if _, _, err := a.cat.targets(e.Members, ""); err != nil && len(e.Members) > 0 {
+	if err := e.check(a.cat, name); err != nil {
 		return false, err
 	}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {

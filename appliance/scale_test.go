@@ -83,7 +83,7 @@ func populate(b *testing.B, dir string, f appliance.Fleet) {
 	}
 }
 
-func openIn(b *testing.B, dir string) *appliance.Appliance {
+func openIn(b testing.TB, dir string) *appliance.Appliance {
 	b.Helper()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")

@@ -34,6 +34,18 @@ type ruleView struct {
 	Reach    int
 	Edited   string
 	Problem  *appliance.Problem
+	Impact   *appliance.Impact // of what the form says; nil before anything was changed
+}
+
+// saveText repeats on the button what saving does.
+func (v ruleView) saveText() string {
+	if v.Impact == nil {
+		return "Save"
+	}
+	if v.Impact.Hosts == 1 {
+		return "Save, 1 host changes"
+	}
+	return "Save, " + num(v.Impact.Hosts) + " hosts change"
 }
 
 func (v ruleView) title() string {
@@ -83,7 +95,8 @@ func (u *UI) editor(r *http.Request, v ruleView) (reply, error) {
 	return rep, nil
 }
 
-// ruleSave stores the whole form: kept lines, one new line, where it goes.
+// ruleSave stores the whole form, or says what storing it would do: kept
+// lines, one new line, where it goes. Adding and dropping a line store nothing.
 func (u *UI) ruleSave(r *http.Request) (reply, error) {
 	v := ruleView{New: r.FormValue("isnew") != "", Name: strings.TrimSpace(r.FormValue("name")), Edit: appliance.PackageEdit{
 		Description: strings.TrimSpace(r.FormValue("description")), Maturity: rules.Maturity(r.FormValue("maturity")), Groups: r.Form["group"],
@@ -94,11 +107,12 @@ func (u *UI) ruleSave(r *http.Request) (reply, error) {
 		l, err := parseFormLine(s)
 		if err == nil && s != drop {
 			v.Edit.Lines = append(v.Edit.Lines, l)
-			v.Lines = append(v.Lines, appliance.LineRow{Line: l, Label: l.Value})
 		}
 	}
-	if err := v.add(r); err != nil {
-		v.Problem, _ = formError(err)
+	err := v.add(r)
+	v.Lines = u.node.DescribeLines(v.Edit.Lines)
+	if p, ok := formError(err); ok {
+		v.Problem = p
 		return u.editor(r, v)
 	}
 	if v.New {
@@ -107,7 +121,14 @@ func (u *UI) ruleSave(r *http.Request) (reply, error) {
 			return u.editor(r, v)
 		}
 	}
-	_, err := u.node.PutPackage(r.Context(), actor(r), v.Name, v.Edit)
+	impact, err := u.node.PreviewPackage(r.Context(), v.Name, v.Edit)
+	if err == nil && (r.FormValue("do") == "preview" || drop != "") {
+		v.Impact = &impact
+		return u.editor(r, v)
+	}
+	if err == nil {
+		_, err = u.node.PutPackage(r.Context(), actor(r), v.Name, v.Edit)
+	}
 	if p, ok := formError(err); ok {
 		v.Problem = p
 		return u.editor(r, v)
@@ -115,11 +136,7 @@ func (u *UI) ruleSave(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	p, err := u.node.Package(r.Context(), v.Name)
-	if err != nil {
-		return reply{}, err
-	}
-	return goTo("/rules/"+v.Name).saying("%s saved. It reaches %s.", v.Name, count(p.Reach, "host")), nil
+	return goTo("/rules/"+v.Name).saying("%s saved. %s", v.Name, impact.Summary()), nil
 }
 
 // add reads the new line of the form, if there is one.

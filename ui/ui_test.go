@@ -146,7 +146,7 @@ func TestARulePackage(t *testing.T) {
 		t.Errorf("a wrong name: %d\n%s", status, page)
 	}
 	form.Set("name", "erp-freeze")
-	if status, page := a.post("/rules/new", "/rules", form); status != 200 || !strings.Contains(page, "KB5091157") || !strings.Contains(page, "It reaches 0 hosts") {
+	if status, page := a.post("/rules/new", "/rules", form); status != 200 || !strings.Contains(page, "KB5091157") || !strings.Contains(page, "No decision changes on any host.") {
 		t.Errorf("made: %d\n%s", status, page)
 	}
 	edit := url.Values{"name": {"erp-freeze"}, "maturity": {"PROD"}, "group": {"all"}, "line": {"forbid kb 5091157"}, "verb": {"allow"}, "kind": {"severity"}, "value": {"critical"}}
@@ -160,6 +160,12 @@ func TestARulePackage(t *testing.T) {
 	edit.Set("value", "")
 	edit["line"] = []string{"forbid kb 5091157", "allow severity Critical"}
 	edit.Set("drop", "forbid kb 5091157")
+	status, page := a.post("/rules/erp-freeze", "/rules", edit)
+	if p, _ = a.node.Package(t.Context(), "erp-freeze"); status != 200 || len(p.Lines) != 2 || strings.Contains(page, "Remove rule forbid KB5091157") || !strings.Contains(page, "What this changes") || !strings.Contains(page, "Not saved yet") {
+		t.Errorf("dropping a line, %d, left %+v and shows\n%s", status, p.Lines, page)
+	}
+	edit.Del("drop")
+	edit["line"] = edit["line"][1:]
 	a.post("/rules/erp-freeze", "/rules", edit)
 	if p, _ = a.node.Package(t.Context(), "erp-freeze"); len(p.Lines) != 1 {
 		t.Errorf("after dropping a line: %+v", p.Lines)

@@ -3,6 +3,7 @@ package rules
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 )
@@ -72,7 +73,7 @@ func (r *Ruleset) match(v Verb, u Update) *Ref {
 
 // linesFor yields every line of that verb that would name u, most specific
 // first.
-func linesFor(v Verb, u Update) func(func(Line) bool) {
+func linesFor(v Verb, u Update) iter.Seq[Line] {
 	return func(yield func(Line) bool) {
 		if !yield(Line{v, ByUpdateID, string(u.ID)}) {
 			return
@@ -89,6 +90,20 @@ func linesFor(v Verb, u Update) func(func(Line) bool) {
 		}
 		_ = yield(Line{v, ByClassification, string(u.Classification)}) &&
 			yield(Line{v, BySeverity, string(severity(u))})
+	}
+}
+
+// Lines yields every line that names u: forbidding ones first, of each verb
+// the most specific first.
+func (u Update) Lines() iter.Seq[Line] {
+	return func(yield func(Line) bool) {
+		for _, v := range [...]Verb{Forbid, Allow} {
+			for l := range linesFor(v, u) {
+				if !yield(l) {
+					return
+				}
+			}
+		}
 	}
 }
 

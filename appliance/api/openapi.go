@@ -107,6 +107,7 @@ func operationID(rt route) string {
 // enums are the words of the string types that have a fixed set of them.
 var enums = map[reflect.Type][]string{
 	reflect.TypeFor[rules.State]():             {"OK", "MISSING", "PENDING", "DISCARDED"},
+	reflect.TypeFor[rules.Verdict]():           words(rules.Allowed, rules.Forbidden, rules.NoRule, rules.Delayed, rules.Hidden),
 	reflect.TypeFor[rules.Verb]():              words(rules.Allow, rules.Forbid),
 	reflect.TypeFor[rules.Kind]():              words(rules.Kinds[:]...),
 	reflect.TypeFor[rules.Maturity]():          words(rules.Maturities[:]...),

@@ -178,6 +178,16 @@ func intent() []route {
 				}
 				return c.node.Package(c.Context(), c.PathValue("name"))
 			}},
+		{method: "POST", path: "rules/{name}/preview", summary: "What storing the same edit would do: hosts, updates, bytes, restarts, clashes; nothing is stored", role: appliance.Viewer, body: appliance.PackageEdit{}, answer: appliance.Impact{},
+			do: func(c call) (any, error) {
+				var e appliance.PackageEdit
+				if err := c.decode(&e); err != nil {
+					return nil, err
+				}
+				return c.node.PreviewPackage(c.Context(), c.PathValue("name"), e)
+			}},
+		{method: "GET", path: "rules/{name}/deletion", summary: "What deleting the package would do", role: appliance.Viewer, answer: appliance.Impact{},
+			do: func(c call) (any, error) { return c.node.PreviewDeletePackage(c.Context(), c.PathValue("name")) }},
 		{method: "POST", path: "rules/{name}/lines", summary: "Add lines; one with the other verb for the same thing is taken out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},
 			do: func(c call) (any, error) { return editLines(c, c.node.AddLines) }},
 		{method: "DELETE", path: "rules/{name}/lines", summary: "Take lines out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},
@@ -198,6 +208,14 @@ func intent() []route {
 					return nil, err
 				}
 				return c.node.Group(c.Context(), c.PathValue("name"))
+			}},
+		{method: "POST", path: "groups/{name}/preview", summary: "What storing the same edit of the group would do; nothing is stored", role: appliance.Viewer, body: appliance.GroupEdit{}, answer: appliance.Impact{},
+			do: func(c call) (any, error) {
+				var e appliance.GroupEdit
+				if err := c.decode(&e); err != nil {
+					return nil, err
+				}
+				return c.node.PreviewGroup(c.Context(), c.PathValue("name"), e)
 			}},
 		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,82 +14,6 @@ import (
 	"wuamesh/appliance"
 	"wuamesh/appliance/api"
 )
-
-var rulesCommand = Command{
-	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE]]", Summary: "List rule packages, show one, or edit its lines",
-	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical\nwuamesh rules erp-freeze remove kb 5091157",
-	Flags: func(fs *flag.FlagSet) Runner {
-		var t target
-		t.flags(fs)
-		return func(ctx context.Context, s Streams, args []string) error {
-			switch len(args) {
-			case 0:
-				return t.packages(ctx, s)
-			case 1:
-				var p appliance.PackageDetail
-				if err := t.get(ctx, s, "rules/"+args[0], nil, &p); err != nil || t.json {
-					return err
-				}
-				return printPackage(s, p)
-			case 4:
-				return t.editLine(ctx, s, args[0], args[1], args[2], args[3])
-			default:
-				return usage("it takes nothing, a NAME, or NAME VERB KIND VALUE")
-			}
-		}
-	},
-}
-
-func (t *target) packages(ctx context.Context, s Streams) error {
-	var list []appliance.PackageRow
-	if err := t.get(ctx, s, "rules", nil, &list); err != nil || t.json {
-		return err
-	}
-	g := newGrid(s.Out, "PACKAGE", "MATURITY", "ALLOWS", "FORBIDS", "HOSTS", "GROUPS", "EDITED", "BY")
-	for _, p := range list {
-		g.row(p.Name, string(p.Maturity), strconv.Itoa(p.Allows), strconv.Itoa(p.Forbids), strconv.Itoa(p.Reach), strings.Join(p.Groups, " "), when(p.Edited, ""), p.EditedBy)
-	}
-	return g.flush()
-}
-
-func printPackage(s Streams, p appliance.PackageDetail) error {
-	fmt.Fprintf(s.Out, "%s, %s, reaches %s. %s\n", p.Name, p.Maturity, count(p.Reach, "host"), p.Description)
-	g := newGrid(s.Out, "VERB", "KIND", "VALUE", "MEANS", "UPDATES", "BY", "AT")
-	for _, l := range p.Lines {
-		g.row(string(l.Verb), string(l.Kind), l.Value, l.Label, strconv.Itoa(l.Hits), l.By, when(l.At, ""))
-	}
-	return g.flush()
-}
-
-func (t *target) editLine(ctx context.Context, s Streams, name, verb, kind, value string) error {
-	path := "rules/" + name + "/lines"
-	var p appliance.PackageDetail
-	if verb != "remove" {
-		l, err := rules.ParseLine(verb, kind, value)
-		if err != nil {
-			return usage("%v", err)
-		}
-		if err := t.post(ctx, s, path, api.Lines{Lines: []rules.Line{l}}, &p); err != nil {
-			return err
-		}
-	} else {
-		var both []rules.Line
-		for _, v := range []rules.Verb{rules.Allow, rules.Forbid} {
-			l, err := rules.ParseLine(string(v), kind, value)
-			if err != nil {
-				return usage("%v", err)
-			}
-			both = append(both, l)
-		}
-		if err := t.send(ctx, s, http.MethodDelete, path, api.Lines{Lines: both}, &p); err != nil {
-			return err
-		}
-	}
-	if t.json {
-		return printJSON(s.Out, p)
-	}
-	return printPackage(s, p)
-}
 
 var triggerCommand = Command{
 	Name: "trigger", Args: "scan|download|install [HOST…]", Summary: "Trigger scan, download or install on hosts",

@@ -79,6 +79,8 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"rules baseline forbid kb KB5091157", 0, "forbid  kb    5091157"},
 		{"rules baseline allow kb 5091157", 0, "allow  kb    5091157"},
 		{"rules baseline remove kb 5091157", 0, "reaches 0 hosts"},
+		{"rules baseline forbid kb 5091157 --dry-run", 0, "No decision changes on any host.\nNo host gets this package"},
+		{"rules baseline", 0, "reaches 0 hosts"},
 		{"rules baseline allow kb soon", 2, "want an article number"},
 		{"rules nothing", 1, `no rule package "nothing"`},
 		{"why", 2, "it takes a HOST and an UPDATE"},

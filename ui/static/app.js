@@ -44,11 +44,33 @@ document.addEventListener('keydown', e => {
 // filters apply as they are ticked; without scripts there is a button
 $('form[data-auto]')?.addEventListener('change', e => { if (!typing(e)) e.currentTarget.submit(); });
 
+const policy = window.trustedTypes?.createPolicy('wuamesh', { createHTML: s => s }) ?? { createHTML: s => s };
+const parse = async answer => new DOMParser().parseFromString(policy.createHTML(await answer.text()), 'text/html');
+
+// a form with a preview says what it would do 300 ms after the last change; without scripts there is a button
+for (const form of $$('form[data-preview]')) {
+  let timer, asked = 0;
+  const preview = async () => {
+    const mine = ++asked, body = new URLSearchParams(new FormData(form));
+    body.set('do', 'preview');
+    const answer = await fetch(form.action, { method: 'POST', body, credentials: 'same-origin' });
+    if (mine !== asked || answer.redirected) return;
+    const page = await parse(answer);
+    for (const id of ['impact', 'save']) {
+      const now = page.getElementById(id), was = document.getElementById(id);
+      if (now && was && !was.contains(document.activeElement)) was.replaceWith(document.adoptNode(now));
+    }
+    form.querySelector('[data-hint]')?.remove();
+  };
+  const later = e => { if (e.target.name !== 'csrf') { clearTimeout(timer); timer = setTimeout(preview, 300); } };
+  form.addEventListener('input', later);
+  form.addEventListener('change', later);
+}
+
 // live regions: the node says by topic what changed, the page fetches itself and replaces what follows that topic,
 // unless someone is at work in there
 const live = () => $$('[data-live]');
 if (live().length) {
-  const policy = window.trustedTypes?.createPolicy('wuamesh', { createHTML: s => s }) ?? { createHTML: s => s };
   const due = new Set();
   let timer;
   const atWork = r => r.contains(document.activeElement) && document.activeElement !== r || r.querySelector('.ck:checked:not([data-all]), details[open] form, dialog[open]');
@@ -60,7 +82,7 @@ if (live().length) {
     if (!wanted.length || document.hidden) return;
     const answer = await fetch(location.href, { credentials: 'same-origin' });
     if (!answer.ok || answer.redirected) return;
-    const page = new DOMParser().parseFromString(policy.createHTML(await answer.text()), 'text/html');
+    const page = await parse(answer);
     for (const r of wanted) {
       const now = page.getElementById(r.id);
       if (now && r.isConnected && !atWork(r)) r.replaceWith(document.adoptNode(now));

@@ -1,0 +1,187 @@
+package appliance
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+)
+
+// A change is an edit of what decides, before it is made: it is tried on a
+// catalogue that nobody else sees. The hosts it moves are those whose class
+// it may change.
+type change struct {
+	try   func(after *catalogue)
+	moved map[agentproto.HostID]bool
+	pkg   string // the package it edits; empty for other edits
+}
+
+// whatIf is a catalogue with the hosts and updates of this one, whose rules
+// and groups may be edited without anything happening. Policies are built in
+// it by the code that builds those of hosts, so what is previewed is what
+// will be. The lock is held for writing, and stays held.
+func (c *catalogue) whatIf() *catalogue {
+	return &catalogue{
+		log: c.log, folder: c.folder, roster: c.roster, variants: c.variants, updates: c.updates,
+		packages: maps.Clone(c.packages), groups: maps.Clone(c.groups), classes: map[string]*class{}, policies: map[string]*policy{},
+	}
+}
+
+// packageChange is what storing the edit of a package would do.
+func (c *catalogue) packageChange(name string, e PackageEdit) change {
+	next := &pkg{
+		exists: true, packageRecord: packageRecord{Description: e.Description, Maturity: e.Maturity},
+		lines: map[rules.Line]editRecord{}, groups: map[string]editRecord{}, hosts: map[agentproto.HostID]editRecord{},
+	}
+	for _, l := range e.Lines {
+		next.lines[l] = editRecord{}
+	}
+	for _, g := range e.Groups {
+		next.groups[g] = editRecord{}
+	}
+	for _, h := range e.Hosts {
+		next.hosts[h] = editRecord{}
+	}
+	k := change{try: func(after *catalogue) { after.packages[name] = next }, pkg: name, moved: map[agentproto.HostID]bool{}}
+	if now := c.packages[name]; now != nil {
+		differ(k.moved, now.hosts, next.hosts)
+	} else {
+		differ(k.moved, nil, next.hosts)
+	}
+	return k
+}
+
+// packageRemoval is what deleting a package would do.
+func (c *catalogue) packageRemoval(name string) change {
+	k := change{try: func(after *catalogue) { delete(after.packages, name) }, moved: map[agentproto.HostID]bool{}}
+	if now := c.packages[name]; now != nil {
+		differ(k.moved, now.hosts, nil)
+	}
+	return k
+}
+
+// groupChange is what storing the edit of a group would do.
+func (c *catalogue) groupChange(name string, e GroupEdit) change {
+	next := &group{exists: true, groupRecord: groupRecord{Description: e.Description, Accepts: e.Accepts}, members: map[agentproto.HostID]editRecord{}}
+	for _, h := range e.Members {
+		next.members[h] = editRecord{}
+	}
+	k := change{try: func(after *catalogue) { after.groups[name] = next }, moved: map[agentproto.HostID]bool{}}
+	if now := c.groups[name]; now != nil {
+		differ(k.moved, now.members, next.members)
+	} else {
+		differ(k.moved, nil, next.members)
+	}
+	return k
+}
+
+// differ adds what is in one of the two sets and not in the other.
+func differ[K comparable, V any](to map[K]bool, x, y map[K]V) {
+	for k := range x {
+		if _, ok := y[k]; !ok {
+			to[k] = true
+		}
+	}
+	for k := range y {
+		if _, ok := x[k]; !ok {
+			to[k] = true
+		}
+	}
+}
+
+// impact works out what a change would do to every host, from its last
+// report. The lock is held for writing.
+func (c *catalogue) impact(k change, now time.Time) Impact {
+	after := c.whatIf()
+	k.try(after)
+	m := &measure{c: c, after: after, now: now, change: k, needed: c.counts(now).needed, rows: map[impactKey]*ImpactUpdate{}, files: map[string]int64{}, winners: map[string]int32{}}
+	m.subjects = make([]*subject, len(c.variants.list))
+	ghosts := map[*class]*host{}
+	pairs := map[[2]*policy][]*host{}
+	for _, h := range c.sorted() {
+		if h.Key == "" {
+			continue
+		}
+		is := c.classOf(h)
+		ghost := ghosts[is]
+		switch {
+		case k.moved[h.id]:
+			ghost = &host{id: h.id, hostRecord: h.hostRecord}
+		case ghost == nil:
+			ghost = &host{class: &class{settings: is.settings, groups: is.groups, packages: is.packages}}
+			ghosts[is] = ghost
+		}
+		was, then := c.policyOf(h), after.policyOf(ghost)
+		named := k.pkg != "" && after.gets(ghost.class, k.pkg)
+		if named {
+			m.Reach++
+		}
+		if !h.Waiting && (named || was.hash != then.hash) {
+			pairs[[2]*policy{was, then}] = append(pairs[[2]*policy{was, then}], h)
+		}
+	}
+	for p, hosts := range pairs {
+		m.hosts(p[0], p[1], hosts)
+	}
+	return m.result()
+}
+
+// PreviewPackage says what PutPackage would do with the same edit.
+func (a *Appliance) PreviewPackage(_ context.Context, name string, e PackageEdit) (Impact, error) {
+	if err := e.check(a.cat, name); err != nil {
+		return Impact{}, err
+	}
+	return a.preview(func(c *catalogue) change { return c.packageChange(name, e) }), nil
+}
+
+// PreviewDeletePackage says what DeletePackage would do.
+func (a *Appliance) PreviewDeletePackage(ctx context.Context, name string) (Impact, error) {
+	if _, err := a.Package(ctx, name); err != nil {
+		return Impact{}, err
+	}
+	return a.preview(func(c *catalogue) change { return c.packageRemoval(name) }), nil
+}
+
+// PreviewGroup says what PutGroup would do with the same edit.
+func (a *Appliance) PreviewGroup(_ context.Context, name string, e GroupEdit) (Impact, error) {
+	if err := e.check(a.cat, name); err != nil {
+		return Impact{}, err
+	}
+	return a.preview(func(c *catalogue) change { return c.groupChange(name, e) }), nil
+}
+
+func (a *Appliance) preview(make func(*catalogue) change) Impact {
+	c := a.cat
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	return c.impact(make(c), now)
+}
+
+// Edit is the package as it is, to change and send back.
+func (p PackageDetail) Edit() PackageEdit {
+	e := PackageEdit{Description: p.Description, Maturity: p.Maturity, Groups: p.Groups, Hosts: p.Hosts, Lines: []rules.Line{}}
+	for _, l := range p.Lines {
+		e.Lines = append(e.Lines, l.Line)
+	}
+	return e
+}
+
+// With is the edit as AddLines makes it: a line with the other verb for the
+// same thing is taken out.
+func (e PackageEdit) With(list ...rules.Line) PackageEdit {
+	e.Lines = slices.DeleteFunc(slices.Clone(e.Lines), func(l rules.Line) bool {
+		return slices.ContainsFunc(list, func(n rules.Line) bool { return n.Kind == l.Kind && n.Value == l.Value })
+	})
+	e.Lines = append(e.Lines, list...)
+	return e
+}
+
+// Without is the edit as RemoveLines makes it.
+func (e PackageEdit) Without(list ...rules.Line) PackageEdit {
+	e.Lines = slices.DeleteFunc(slices.Clone(e.Lines), func(l rules.Line) bool { return slices.Contains(list, l) })
+	return e
+}

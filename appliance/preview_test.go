@@ -1,0 +1,348 @@
+package appliance_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+// A fleet is a node with an invented fleet, edited by a random hand.
+type fleet struct {
+	*appliance.Appliance
+	*rand.Rand
+	t       testing.TB
+	hosts   []agentproto.HostID
+	waiting map[agentproto.HostID]bool // for approval: nothing is decided about them
+	updates []rules.UpdateID
+	details map[rules.UpdateID]appliance.UpdateDetail
+}
+
+// openFleet opens a node which does nothing by itself on a fleet whose hosts
+// differ in everything that decides.
+func openFleet(t testing.TB, f appliance.Fleet) *fleet {
+	t.Helper()
+	node := openIn(t, filepath.Join(t.TempDir(), "node"))
+	if err := node.Populate(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Vary(t.Context(), f.Seed); err != nil {
+		t.Fatal(err)
+	}
+	a := &fleet{Appliance: node, Rand: rand.New(rand.NewPCG(f.Seed, 2)), t: t, waiting: map[agentproto.HostID]bool{}, details: map[rules.UpdateID]appliance.UpdateDetail{}}
+	for page := (appliance.Page{Limit: 500}); ; {
+		list, err := node.Hosts(t.Context(), appliance.HostQuery{Page: page})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range list.Hosts {
+			a.hosts = append(a.hosts, h.ID)
+			a.waiting[h.ID] = h.Waiting
+		}
+		if page.After = list.Next; page.After == "" {
+			break
+		}
+	}
+	list, err := node.Updates(t.Context(), appliance.UpdateQuery{Page: appliance.Page{Limit: 500}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range list.Updates {
+		a.updates = append(a.updates, u.ID)
+	}
+	return a
+}
+
+func some[T any](r *rand.Rand, list []T, at int) (out []T) {
+	for range r.IntN(at + 1) {
+		out = append(out, list[r.IntN(len(list))])
+	}
+	return out
+}
+
+func (a *fleet) line() rules.Line {
+	kind := rules.Kinds[a.IntN(len(rules.Kinds))]
+	value := map[rules.Kind]string{
+		rules.ByUpdateID: string(a.updates[a.IntN(len(a.updates))]), rules.ByKB: fmt.Sprint(5000000 + a.IntN(45)),
+		rules.ByProduct: fmt.Sprintf("72e7624a-5b00-45d2-b92f-e561c0a6a1%02x", a.IntN(7)), rules.ByClassification: "0fa1201d-4330-4fa8-8ae9-b877473b6441",
+		rules.BySeverity: string(rules.Severities[a.IntN(len(rules.Severities))]),
+	}[kind]
+	return rules.Line{Verb: []rules.Verb{rules.Allow, rules.Forbid}[a.IntN(2)], Kind: kind, Value: value}
+}
+
+func (a *fleet) edit() (e appliance.PackageEdit) {
+	e.Maturity = rules.Maturities[a.IntN(3)]
+	for range 1 + a.IntN(5) {
+		if l := a.line(); !slices.Contains(e.Lines, l) {
+			e.Lines = append(e.Lines, l)
+		}
+	}
+	for range a.IntN(4) {
+		if g := fmt.Sprintf("branch-%02d", a.IntN(20)); !slices.Contains(e.Groups, g) {
+			e.Groups = append(e.Groups, g)
+		}
+	}
+	if a.IntN(2) == 0 {
+		e.Groups = append(e.Groups, "all")
+	}
+	e.Hosts = some(a.Rand, a.hosts, 5)
+	return e
+}
+
+// seen is what the pages say about one update on one host.
+type seen struct {
+	appliance.HostUpdate
+	restart string
+	files   []appliance.FileRow
+}
+
+// observe asks for every update of every host.
+func (a *fleet) observe() map[string]seen {
+	a.t.Helper()
+	all := map[string]seen{}
+	for _, h := range a.hosts {
+		if a.waiting[h] {
+			continue
+		}
+		list, _, _, err := a.HostUpdates(a.t.Context(), h, "", nil, appliance.Page{Limit: 500})
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		for _, u := range list {
+			d, ok := a.details[u.Update.ID]
+			if !ok {
+				if d, err = a.UpdateByID(a.t.Context(), u.Update.ID); err != nil {
+					a.t.Fatal(err)
+				}
+				a.details[u.Update.ID] = d
+			}
+			all[string(h)+" "+string(u.Update.ID)] = seen{u, d.Restart, d.Files}
+		}
+	}
+	return all
+}
+
+// needs are the files that some host needs and may install.
+func needed(all map[string]seen) map[string]int64 {
+	files := map[string]int64{}
+	for _, u := range all {
+		if u.State != rules.OK && u.Decision.May() {
+			for _, f := range u.files {
+				files[f.Name] = f.Size
+			}
+		}
+	}
+	return files
+}
+
+// happened works out from two looks at the pages what a preview says. Files
+// that are on a host already need no download.
+func happened(before, after map[string]seen) (is appliance.Impact) {
+	gains, losses := map[rules.UpdateID]bool{}, map[rules.UpdateID]bool{}
+	hosts, updates, restart, may := map[agentproto.HostID]bool{}, map[rules.UpdateID]bool{}, map[agentproto.HostID]bool{}, map[agentproto.HostID]bool{}
+	had, files := needed(before), map[string]int64{}
+	for key, x := range before {
+		y := after[key]
+		if x.Decision.Verdict == y.Decision.Verdict {
+			continue
+		}
+		if x.State == rules.OK || x.Reason == rules.ReasonRestart {
+			if x.Decision.May() && !y.Decision.May() {
+				is.Stays++
+			}
+			continue
+		}
+		hosts[x.Host], updates[x.Update.ID] = true, true
+		is.Pairs++
+		switch {
+		case !x.Decision.May() && y.Decision.May():
+			is.Allowed++
+			gains[x.Update.ID] = true
+			restart[x.Host] = restart[x.Host] || x.restart == "always"
+			may[x.Host] = may[x.Host] || x.restart == "maybe"
+			for _, f := range x.files {
+				if _, ok := had[f.Name]; !ok && y.Reason != rules.ReasonOnHost && y.Reason != rules.ReasonInstallErr && y.Reason != rules.ReasonDelayed {
+					files[f.Name] = f.Size
+				}
+			}
+		case x.Decision.May() && !y.Decision.May():
+			is.Forbidden++
+			losses[x.Update.ID] = true
+		}
+	}
+	for key, x := range before {
+		if hosts[x.Host] {
+			tally(&is.Before, x.State)
+			tally(&is.After, after[key].State)
+		}
+	}
+	for h := range hosts {
+		switch {
+		case restart[h]:
+			is.Restart++
+		case may[h]:
+			is.MayRestart++
+		}
+	}
+	is.Hosts, is.Updates, is.Gains, is.Losses = len(hosts), len(updates), len(gains), len(losses)
+	for _, n := range files {
+		is.Files++
+		is.Bytes += n
+	}
+	is.Fetch, is.FetchBytes = is.Files, is.Bytes
+	return is
+}
+
+func tally(c *appliance.StateCounts, s rules.State) {
+	switch s {
+	case rules.OK:
+		c.OK++
+	case rules.Missing:
+		c.Missing++
+	case rules.Pending:
+		c.Pending++
+	default:
+		c.Discarded++
+	}
+}
+
+// TestAPreviewIsWhatHappens makes random edits, each after its preview, and
+// compares the preview with what the pages of every host say afterwards.
+func TestAPreviewIsWhatHappens(t *testing.T) {
+	seeds := 4
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			a := openFleet(t, appliance.Fleet{Hosts: 40, Updates: 120, Statuses: 14, Seed: seed})
+			before := a.observe()
+			changed := 0
+			for i := range 40 {
+				what, impact := a.random()
+				after := a.observe()
+				want := happened(before, after)
+				before = after
+				got := impact
+				got.Reach, got.Clashes, got.Warnings, got.Changes, got.OnHosts = 0, nil, nil, nil, nil
+				if !reflect.DeepEqual(got, want) {
+					t.Fatalf("seed %d, edit %d, %s:\npreviewed %+v\nhappened  %+v", seed, i, what, got, want)
+				}
+				if impact.Hosts != len(impact.OnHosts) {
+					t.Errorf("%s lists %d hosts of %d", what, len(impact.OnHosts), impact.Hosts)
+				}
+				if impact.Hosts > 0 {
+					changed++
+				}
+			}
+			if changed < 5 {
+				t.Errorf("only %d edits changed anything: the test shows little", changed)
+			}
+		})
+	}
+}
+
+// random previews and makes one edit.
+func (a *fleet) random() (what string, i appliance.Impact) {
+	ctx := a.t.Context()
+	name := fmt.Sprintf("rules-%02d", a.IntN(22))
+	group := fmt.Sprintf("branch-%02d", a.IntN(22))
+	var err, made error
+	switch a.IntN(5) {
+	case 0:
+		what = "members of " + group
+		e := appliance.GroupEdit{Members: some(a.Rand, a.hosts, 12), Accepts: some(a.Rand, rules.Maturities[:], 2)}
+		i, err = a.PreviewGroup(ctx, group, e)
+		_, made = a.PutGroup(ctx, owner, group, e)
+	case 1:
+		list, err := a.Packages(ctx)
+		if err != nil || len(list) == 0 {
+			return "nothing is left to delete", appliance.Impact{}
+		}
+		name = list[a.IntN(len(list))].Name
+		what = "delete " + name
+		i, err = a.PreviewDeletePackage(ctx, name)
+		made = a.DeletePackage(ctx, owner, name)
+	default:
+		e := a.edit()
+		what = fmt.Sprintf("%s becomes %+v", name, e)
+		i, err = a.PreviewPackage(ctx, name, e)
+		_, made = a.PutPackage(ctx, owner, name, e)
+		if p, err := a.Package(ctx, name); err != nil || p.Reach != i.Reach {
+			a.t.Errorf("%s: it reaches %d hosts, previewed %d: %v", what, p.Reach, i.Reach, err)
+		}
+	}
+	if err != nil || made != nil {
+		a.t.Fatal(what, err, made)
+	}
+	return what, i
+}
+
+// TestAPreviewNamesWhoWins has two packages that disagree.
+func TestAPreviewNamesWhoWins(t *testing.T) {
+	a := openFleet(t, appliance.Fleet{Hosts: 30, Updates: 120, Statuses: 14, Seed: 7})
+	all := []string{"all"}
+	line := func(verb rules.Verb) []rules.Line {
+		return []rules.Line{{Verb: verb, Kind: rules.ByClassification, Value: "0fa1201d-4330-4fa8-8ae9-b877473b6441"}}
+	}
+	if _, err := a.PutPackage(t.Context(), owner, "erp-freeze", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"branch-03"}, Lines: line(rules.Forbid)}); err != nil {
+		t.Fatal(err)
+	}
+	members, err := a.Group(t.Context(), "branch-03")
+	if err != nil || len(members.Members) == 0 {
+		t.Fatal(members, err)
+	}
+	i, err := a.PreviewPackage(t.Context(), "everything", appliance.PackageEdit{Maturity: rules.Prod, Groups: all, Lines: line(rules.Allow)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wins appliance.Clash
+	for _, c := range i.Clashes {
+		if c.Winner == "erp-freeze" {
+			wins = c
+		}
+	}
+	if wins.Hosts != len(members.Members) || wins.Loser != "everything" || len(wins.Updates) == 0 {
+		t.Errorf("erp-freeze forbids on %d hosts; the preview says %+v", len(members.Members), i.Clashes)
+	}
+	if i, err = a.PreviewPackage(t.Context(), "idle", appliance.PackageEdit{Maturity: rules.Dev, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.ByKB, Value: "9999999"}}}); err != nil || len(i.Warnings) != 2 {
+		t.Errorf("of a package that does nothing the preview warns %q, %v", i.Warnings, err)
+	}
+	if _, err := a.PreviewPackage(t.Context(), "Bad Name", appliance.PackageEdit{Maturity: rules.Dev}); err == nil {
+		t.Error("a name that cannot be stored is previewed")
+	}
+}
+
+// BenchmarkPreview previews edits that reach every host of a fleet.
+func BenchmarkPreview(b *testing.B) {
+	for _, hosts := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("%d hosts", hosts), func(b *testing.B) {
+			if testing.Short() && hosts > 10_000 {
+				b.Skip("with -short")
+			}
+			a := openIn(b, b.TempDir())
+			if err := a.Populate(b.Context(), appliance.Fleet{Hosts: hosts, Updates: 2000, Statuses: 150, Seed: 1}); err != nil {
+				b.Fatal(err)
+			}
+			e := appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}}
+			for i := range 50 {
+				e.Lines = append(e.Lines, rules.Line{Verb: []rules.Verb{rules.Allow, rules.Forbid}[i%2], Kind: rules.ByKB, Value: fmt.Sprint(5000000 + 13*i)})
+			}
+			if _, err := a.Packages(b.Context()); err != nil { // as opening the page does
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				i, err := a.PreviewPackage(b.Context(), "freeze", e)
+				if err != nil || i.Hosts < hosts/2 {
+					b.Fatal(i.Hosts, err)
+				}
+			}
+		})
+	}
+}
