@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,6 +80,75 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	_, err := s.Login(t.Context(), "maelle", "correct horse battery", "10.0.0.9")
 	if p := problem(err); p.Kind != appliance.TooMany || !strings.Contains(p.Msg, "Next try in") {
 		t.Errorf("after five guesses: %v", err)
+	}
+}
+
+// TestManyGuessesAtOnce sends its guesses together, before the first of them
+// is known to be wrong.
+func TestManyGuessesAtOnce(t *testing.T) {
+	s := start(t, nil)
+	if err := s.SetUp(t.Context(), secretOf(t, s.SetupLink()), "maelle", "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	var heard, slowed atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			_, err := s.Login(t.Context(), "maelle", fmt.Sprint("guess ", i), "10.0.0.9")
+			switch problem(err).Kind {
+			case appliance.NoLogin:
+				heard.Add(1)
+			case appliance.TooMany:
+				slowed.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if heard.Load() > 5 || heard.Load()+slowed.Load() != 40 {
+		t.Errorf("%d of 40 guesses were looked at, %d slowed down", heard.Load(), slowed.Load())
+	}
+}
+
+// TestSessionsEndWithThePassword changes a password, and deletes and makes an
+// admin, while somebody is logged in.
+func TestSessionsEndWithThePassword(t *testing.T) {
+	s := start(t, nil)
+	if err := s.SetUp(t.Context(), secretOf(t, s.SetupLink()), "maelle", "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	put := func(role appliance.Role, password string) {
+		t.Helper()
+		if err := s.PutAdmin(t.Context(), owner, "yann", role, password); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login := func(password string) (session string) {
+		t.Helper()
+		session, err := s.Login(t.Context(), "yann", password, "10.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return session
+	}
+	put(appliance.Operator, "staple battery horse")
+	session := login("staple battery horse")
+	put(appliance.Viewer, "")
+	if who, _, err := s.Session(t.Context(), session, "10.0.0.1"); err != nil || who.Role != appliance.Viewer {
+		t.Errorf("with another role: %+v, %v", who, err)
+	}
+	put(appliance.Viewer, "horse battery staple")
+	if _, _, err := s.Session(t.Context(), session, "10.0.0.1"); problem(err).Kind != appliance.NoLogin {
+		t.Errorf("after the password was changed: %v", err)
+	}
+	session = login("horse battery staple")
+	if err := s.DeleteAdmin(t.Context(), owner, "yann"); err != nil {
+		t.Fatal(err)
+	}
+	put(appliance.Owner, "horse battery staple")
+	if _, _, err := s.Session(t.Context(), session, "10.0.0.1"); problem(err).Kind != appliance.NoLogin {
+		t.Errorf("after the admin was deleted and made again: %v", err)
 	}
 }
 

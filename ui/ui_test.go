@@ -212,3 +212,25 @@ func TestEveryPage(t *testing.T) {
 		}
 	}
 }
+
+// TestNobodyIsSentElsewhere logs in with a "next" that a browser would follow
+// to another site.
+func TestNobodyIsSentElsewhere(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	a.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, next := range []string{
+		"//evil.example/", "/\\evil.example/", "/\t/evil.example/", "/x/../\\evil.example/", "/./\\evil.example", "https://evil.example/", "javascript:alert(1)", "evil.example", "\\\\evil.example",
+		"/x/..//evil.example", "/\n/evil.example", "", "/%2f%2fevil.example/../../\\evil.example",
+	} {
+		resp, err := a.PostForm(a.base+"/login", url.Values{"name": {"maelle"}, "password": {"correct horse battery"}, "next": {next}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		to := strings.ReplaceAll(strings.NewReplacer("\t", "", "\n", "", "\r", "").Replace(resp.Header.Get("Location")), "\\", "/") // as browsers read it
+		if resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(to, "/") || strings.HasPrefix(to, "//") {
+			t.Errorf("next=%q: %d to %q", next, resp.StatusCode, resp.Header.Get("Location"))
+		}
+	}
+}
