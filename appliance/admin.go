@@ -80,16 +80,18 @@ var nobody = sync.OnceValue(func() string { return hashPassword("nobody has this
 // wrong pair is a [Problem] of kind NoLogin that does not say which part was
 // wrong; too many tries one of kind TooMany that says how long to wait.
 func (a *Appliance) Login(ctx context.Context, name, password, address string) (session string, err error) {
-	if wait := a.logins.wait(name, address); wait > 0 {
-		return "", &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)}
+	if err := a.logins.try(name, address); err != nil {
+		return "", err
 	}
 	rec, ok := a.cat.admin(name)
 	hash := rec.Password
 	if !ok {
 		hash = nobody()
 	}
-	if !checkPassword(hash, password) || !ok {
-		a.logins.failed(name, address)
+	a.hashing.Lock() // each takes 19 MiB; strangers may ask for as many as they like
+	right := checkPassword(hash, password)
+	a.hashing.Unlock()
+	if !right || !ok {
 		a.log.WarnContext(ctx, "login refused", "address", address)
 		return "", &Problem{Kind: NoLogin, Msg: "Name or password is wrong.", Hint: "Capitals count in both."}
 	}
@@ -97,7 +99,7 @@ func (a *Appliance) Login(ctx context.Context, name, password, address string) (
 	secret := rand.Text()
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
 		now := tx.Now()
-		return sessions.put(tx, hashSecret(secret), sessionRecord{Admin: name, Created: now, Seen: now})
+		return sessions.put(tx, hashSecret(secret), sessionRecord{Admin: name, Of: hashSecret(rec.Password), Created: now, Seen: now})
 	})
 	if err != nil {
 		return "", fmt.Errorf("begin a session of %s: %w", name, err)
@@ -125,7 +127,7 @@ func (a *Appliance) Session(ctx context.Context, session, address string) (who A
 		return Actor{}, "", fmt.Errorf("look up a session: %w", err)
 	}
 	admin, known := a.cat.admin(rec.Admin)
-	if !ok || !known || now.Sub(rec.Seen) > sessionIdle || now.Sub(rec.Created) > sessionLife {
+	if !ok || !known || rec.Of != hashSecret(admin.Password) || now.Sub(rec.Seen) > sessionIdle || now.Sub(rec.Created) > sessionLife {
 		return Actor{}, "", &Problem{Kind: NoLogin, Msg: "Your session has ended.", Hint: "Log in again."}
 	}
 	if now.Sub(rec.Seen) > 5*time.Minute {
@@ -200,8 +202,8 @@ func (a *Appliance) DeleteAdmin(ctx context.Context, by Actor, name string) erro
 }
 
 // A throttle slows guessing down: after five wrong tries of one name or from
-// one address, each more doubles the wait, up to an hour. The zero value is
-// ready.
+// one address, each more doubles the wait, up to an hour. A day without one
+// is forgotten. The zero value is ready.
 type throttle struct {
 	mu    sync.Mutex
 	tries map[string]tries
@@ -209,27 +211,48 @@ type throttle struct {
 
 type tries struct {
 	wrong int
+	last  time.Time
 	until time.Time
 }
 
-func (t *throttle) wait(name, address string) time.Duration {
+// try counts a try as a wrong one, until worked says otherwise: tries that
+// are sent together are not all heard before the first of them is known to be
+// wrong. It returns the [Problem] of one that comes too early.
+func (t *throttle) try(name, address string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(time.Until(t.tries["name "+name].until), time.Until(t.tries["address "+address].until), 0)
-}
-
-func (t *throttle) failed(name, address string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	keys := []string{"name " + name, "address " + address}
+	for _, key := range keys {
+		if wait := time.Until(t.tries[key].until); wait > 0 {
+			return &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)}
+		}
+	}
 	if t.tries == nil || len(t.tries) > 10000 { // bounded: a flood of names forgets, the addresses return at once
 		t.tries = map[string]tries{}
 	}
-	for _, key := range []string{"name " + name, "address " + address} {
+	for _, key := range keys {
 		e := t.tries[key]
+		if time.Since(e.last) > 24*time.Hour {
+			e.wrong = 0
+		}
+		e.last = time.Now()
 		if e.wrong++; e.wrong >= 5 {
-			e.until = time.Now().Add(min(time.Second<<min(e.wrong-2, 12), time.Hour))
+			e.until = e.last.Add(min(time.Second<<min(e.wrong-2, 12), time.Hour))
 		}
 		t.tries[key] = e
+	}
+	return nil
+}
+
+// noGuess takes back the try that failed for another reason.
+func (t *throttle) noGuess(name, address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range []string{"name " + name, "address " + address} {
+		if e, ok := t.tries[key]; ok {
+			e.wrong, e.until = max(e.wrong-1, 0), time.Time{}
+			t.tries[key] = e
+		}
 	}
 }
 

@@ -105,8 +105,8 @@ var errNoAnchor = &Problem{
 // key passes it on to the anchor.
 func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 	address, _, _ := net.SplitHostPort(r.RemoteAddr)
-	if wait := a.joins.wait(address, address); wait > 0 {
-		a.answer(w, r, nil, &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)})
+	if err := a.joins.try(address, address); err != nil { // nobody else has to wait for it
+		a.answer(w, r, nil, err)
 		return
 	}
 	// Anybody may call here: nobody holds a connection open by sending slowly.
@@ -120,8 +120,10 @@ func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := a.admitNode(r.Context(), body)
-	if p, ok := errors.AsType[*Problem](err); ok && p.Kind == Denied {
-		a.joins.failed(address, address) // nobody else has to wait for it
+	if p, ok := errors.AsType[*Problem](err); err == nil {
+		a.joins.worked(address, address)
+	} else if !ok || p.Kind != Denied {
+		a.joins.noGuess(address, address)
 	}
 	a.answer(w, r, answer, err)
 }

@@ -50,6 +50,7 @@ type Appliance struct {
 	watch   *watchers
 	streams *streams
 	logins  throttle
+	hashing sync.Mutex // held while a password is hashed
 	setup   setupDoor
 	console string // secret of the command line on this machine
 	https   net.Listener

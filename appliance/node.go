@@ -255,9 +255,6 @@ func (a *Appliance) BecomeAnchor(ctx context.Context, by Actor, passphrase strin
 	if err := by.need(Owner); err != nil {
 		return err
 	}
-	if wait := a.logins.wait("recovery", by.Address); wait > 0 {
-		return &Problem{Kind: TooMany, Code: "WM-503", Msg: fmt.Sprintf("Too many attempts. Next try in %d s.", int(wait.Seconds())+1)}
-	}
 	if a.auth.anchorKey() != nil {
 		return &Problem{Kind: Conflict, Msg: a.NodeName() + " is an anchor already."}
 	}
@@ -265,11 +262,14 @@ func (a *Appliance) BecomeAnchor(ctx context.Context, by Actor, passphrase strin
 	if !ok {
 		return &Problem{Kind: Conflict, Msg: "This mesh has no recovery passphrase yet.", Hint: "Run wuamesh node passphrase on an anchor, and keep what it prints."}
 	}
+	if err := a.logins.try("recovery", by.Address); err != nil {
+		return err
+	}
 	key, err := replicate.Unseal(s.Sealed, passphrase)
 	if err != nil {
-		a.logins.failed("recovery", by.Address)
 		return &Problem{Kind: Denied, Field: "passphrase", Msg: "The recovery passphrase does not fit.", Hint: "It was shown when the mesh was founded, or by wuamesh node passphrase since; only the last one is good.", Err: err}
 	}
+	a.logins.worked("recovery", by.Address)
 	rec := authorityRecord{Key: key, Certificate: a.auth.identity().Root.Raw}
 	if _, err := replicate.ParseRoot(rec.Certificate, rec.Key); err != nil {
 		return err

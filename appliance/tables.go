@@ -116,6 +116,7 @@ type (
 	}
 	sessionRecord struct {
 		Admin   string    `json:"admin"`
+		Of      string    `json:"of"` // digest of the password record it was begun with; it ends with that
 		Created time.Time `json:"created"`
 		Seen    time.Time `json:"seen"`
 	}

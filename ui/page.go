@@ -194,9 +194,11 @@ func formError(err error) (*appliance.Problem, bool) {
 }
 
 // local keeps a path of this node, and turns anything else into the overview:
-// nobody is sent elsewhere after logging in.
+// nobody is sent elsewhere after logging in. Browsers read a backslash as a
+// slash and leave tabs and line ends out, and the redirect cleans the path.
 func local(path string) string {
-	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.HasPrefix(path, "/\\") {
+	u, err := url.Parse(path)
+	if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.Contains(path, "\\") {
 		return "/overview"
 	}
 	return path
