@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -159,11 +160,8 @@ func (f *folder) openAs(name string, as holding) (*os.File, error) {
 // fetched, and the caller told when to ask again; this also lifts the mark of
 // one that an admin deleted.
 func (f *folder) absent(w http.ResponseWriter, r *http.Request, name string, why error) {
-	f.mu.RLock()
-	doubtful := f.doubts[name]
-	f.mu.RUnlock()
 	switch {
-	case doubtful:
+	case f.verifying(r.Context(), name):
 		later(w, shortestRetry, name+" is being verified.", "Ask again in a moment.")
 	case name != microsoft.ScanCabName && !f.node.cat.needs(name):
 		agentproto.WriteProblem(w, agentproto.Problem{
@@ -186,6 +184,19 @@ func (f *folder) absent(w http.ResponseWriter, r *http.Request, name string, why
 		}
 		later(w, wait, name+" is not here yet; it is queued"+f.waitingFor(name), "Ask again after the time in Retry-After.")
 	}
+}
+
+// verifying says whether a file is being read to see if it is right. One that
+// nothing is known of never will be.
+func (f *folder) verifying(ctx context.Context, name string) bool {
+	f.mu.RLock()
+	doubtful := f.doubts[name]
+	f.mu.RUnlock()
+	if !doubtful || name == microsoft.ScanCabName {
+		return doubtful
+	}
+	expected, err := f.expected(ctx, name)
+	return err != nil || anyDigest(expected)
 }
 
 func later(w http.ResponseWriter, wait time.Duration, title, hint string) {

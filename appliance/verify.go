@@ -69,29 +69,28 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	m, err := swarm.Make(ctx, r, info.Size())
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	got := fileRecord{Size: m.Size, SHA1: hex.EncodeToString(m.SHA1[:]), SHA256: m.SHA256.String(), Root: m.Root().String()}
 	expected, err := f.expected(ctx, name)
 	if err != nil {
 		return err
 	}
-	known, wrong := false, ""
-	for _, want := range expected {
-		known = known || want.SHA1 != "" || want.SHA256 != ""
-		wrong += differs("SHA-1", want.SHA1, got.SHA1) + differs("SHA-256", want.SHA256, got.SHA256)
-		got.URL, got.Completed = want.URL, want.Completed
-	}
-	switch {
-	case !known:
+	if !anyDigest(expected) {
 		f.mu.Lock()
 		f.strange[name] = info.ModTime()
 		f.mu.Unlock()
 		f.log.WarnContext(ctx, "file in the folder is left alone and not served: nothing says what it should be", "file", name)
 		return nil
-	case wrong != "":
+	}
+	m, err := swarm.Make(ctx, r, info.Size())
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	got := fileRecord{Size: m.Size, SHA1: hex.EncodeToString(m.SHA1[:]), SHA256: m.SHA256.String(), Root: m.Root().String()}
+	wrong := ""
+	for _, want := range expected {
+		wrong += differs("SHA-1", want.SHA1, got.SHA1) + differs("SHA-256", want.SHA256, got.SHA256)
+		got.URL, got.Completed = want.URL, want.Completed
+	}
+	if wrong != "" {
 		f.log.WarnContext(ctx, "wrong file in the folder is deleted", "file", name, "err", errors.New(wrong))
 		return errors.Join(f.removeIf(name, info), f.forget(ctx, []string{name}, nil))
 	}
@@ -127,6 +126,11 @@ func (f *folder) expected(ctx context.Context, name string) (list []fileRecord, 
 		return err
 	})
 	return list, err
+}
+
+// anyDigest says whether there is something to compare with.
+func anyDigest(list []fileRecord) bool {
+	return slices.ContainsFunc(list, func(r fileRecord) bool { return r.SHA1 != "" || r.SHA256 != "" })
 }
 
 func differs(what, want, got string) string {
