@@ -73,7 +73,7 @@ func samePort(is net.Addr, addr string) bool {
 }
 
 // serve answers on both listeners until ctx ends, then lets requests finish
-// for eight seconds; streams of events are told at once.
+// for six seconds; streams of events are told at once.
 func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 	conf, err := a.tlsConfig()
 	if err != nil {
@@ -108,7 +108,7 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 			if a.handover {
 				time.Sleep(handoverTime)
 			}
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 6*time.Second)
 			defer cancel()
 			if err := srv.Shutdown(last); err != nil {
 				a.log.WarnContext(ctx, "requests cut off", "err", err)
