@@ -47,13 +47,16 @@ type Query struct {
 
 // A Session is one scan cab registered with Windows and what was found with
 // it. Windows cannot be interrupted: a context is looked at before a call
-// begins, not during it. AcceptEULA, CopyToCache and Install take updates
-// that the last Search found.
+// begins, not during it. AcceptEULA, Hide, CopyToCache and Install take
+// updates that the last Search found.
 type Session interface {
 	// Search returns what is needed and what is installed.
 	Search(ctx context.Context) ([]Found, error)
 	// AcceptEULA accepts the licence of an update and of its parts.
 	AcceptEULA(ctx context.Context, ref agentproto.UpdateRef) error
+	// Hide takes an update out of Windows' own list of updates to install, or
+	// puts it back. It is found all the same.
+	Hide(ctx context.Context, ref agentproto.UpdateRef, hidden bool) error
 	// CopyToCache gives Windows the files of an update and of its parts:
 	// absolute paths, named as in the update's URLs. Windows checks them.
 	CopyToCache(ctx context.Context, ref agentproto.UpdateRef, files []string) error
@@ -72,6 +75,7 @@ type Found struct {
 	OnHost    bool              `json:"on_host,omitempty"`    // Windows' own cache has what it needs to install
 	Restart   bool              `json:"restart,omitempty"`    // installed, waits for a restart
 	EULA      bool              `json:"eula,omitempty"`       // its licence is not accepted yet
+	Hidden    bool              `json:"hidden,omitempty"`     // in Windows' own list
 	UserInput bool              `json:"user_input,omitempty"` // it may ask the user something; never installed
 }
 

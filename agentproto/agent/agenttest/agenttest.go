@@ -87,6 +87,7 @@ func TestMachine(t *testing.T, fresh func(*testing.T) Subject) {
 		{"a wrong file", wrongFile},
 		{"a file of another update", otherFile},
 		{"install, search again", install},
+		{"hide, search again", hide},
 		{"what was not found", notFound},
 		{"a closed session", closed},
 		{"an ended context", ended},
@@ -224,6 +225,21 @@ func install(t *testing.T, s Subject) {
 	}
 	if now, err := s.Machine.Facts(t.Context()); err != nil || now.RestartDue != out.Restart {
 		t.Errorf("restart due %v after %+v, %v", now.RestartDue, out, err)
+	}
+}
+
+func hide(t *testing.T, s Subject) {
+	ses := open(t, s)
+	ref := needed(t, ses, 0).Ref()
+	for _, want := range []bool{true, true, false} {
+		if err := ses.Hide(t.Context(), ref, want); err != nil {
+			t.Fatal(err)
+		}
+		list := find(t, ses)
+		i := slices.IndexFunc(list, func(f agent.Found) bool { return f.Ref() == ref })
+		if i < 0 || list[i].Hidden != want {
+			t.Fatalf("hidden %v, and then %+v", want, list)
+		}
 	}
 }
 

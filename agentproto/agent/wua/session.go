@@ -56,7 +56,7 @@ func (s *simSession) Search(ctx context.Context) ([]agent.Found, error) {
 		}
 		f := agent.Found{
 			Update: u.Update, Installed: s.installed[u.ID], Restart: s.pending[u.ID],
-			OnHost: s.complete(u), EULA: u.EULA && !s.licensed[u.ID],
+			OnHost: s.complete(u), EULA: u.EULA && !s.licensed[u.ID], Hidden: s.hidden[u.ID],
 		}
 		s.found[f.Ref()] = u
 		out = append(out, f)
@@ -115,6 +115,18 @@ func (s *simSession) AcceptEULA(ctx context.Context, ref agentproto.UpdateRef) e
 		return err
 	}
 	s.licensed[u.ID] = true
+	return ctx.Err()
+}
+
+// Hide implements [agent.Session].
+func (s *simSession) Hide(ctx context.Context, ref agentproto.UpdateRef, hidden bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, err := s.known("IsHidden", ref)
+	if err != nil {
+		return err
+	}
+	s.hidden[u.ID] = hidden
 	return ctx.Err()
 }
 

@@ -1,6 +1,7 @@
-// Package wua is the Windows side of the agent: [Sim], a simulated host for
-// tests and the demonstration. The sources of what it knows are in DESIGN.md
-// of package agent.
+// Package wua is the Windows side of the agent: Host, the Windows that the
+// agent runs on, over COM, and [Sim], a simulated one for tests and the
+// demonstration. One suite of package agenttest runs against both. The sources
+// of what it knows are in DESIGN.md of package agent.
 package wua
 
 import (
@@ -56,6 +57,7 @@ type Sim struct {
 	pending   map[rules.UpdateID]bool // installed, waits for a restart
 	copied    map[string]bool         // files in Windows' cache, by lower-case name
 	licensed  map[rules.UpdateID]bool
+	hidden    map[rules.UpdateID]bool
 	tries     map[rules.UpdateID]int
 }
 
@@ -65,7 +67,7 @@ func NewSim(o SimOptions) *Sim {
 	s := &Sim{
 		o: o, free: make(chan struct{}, 1), service: agent.ServiceGiven,
 		installed: map[rules.UpdateID]bool{}, pending: map[rules.UpdateID]bool{}, copied: map[string]bool{},
-		licensed: map[rules.UpdateID]bool{}, tries: map[rules.UpdateID]int{},
+		licensed: map[rules.UpdateID]bool{}, hidden: map[rules.UpdateID]bool{}, tries: map[rules.UpdateID]int{},
 	}
 	s.free <- struct{}{}
 	s.host = s.pick()

@@ -17,7 +17,7 @@ import (
 func everywhere(n int) func() []wua.SimUpdate {
 	var list []wua.SimUpdate
 	for _, u := range agenttest.Updates(n) {
-		list = append(list, wua.SimUpdate{Update: u, EULA: u.Revision%2 == 0}, wua.SimUpdate{Update: u, Server: true})
+		list = append(list, wua.SimUpdate{Update: u, EULA: u.Revision%2 == 0}, wua.SimUpdate{Update: u, EULA: u.Revision%2 == 0, Server: true})
 	}
 	return func() []wua.SimUpdate { return list }
 }
