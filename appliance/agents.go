@@ -400,19 +400,8 @@ func (a *Appliance) results(w http.ResponseWriter, r *http.Request, id agentprot
 		return
 	}
 	err := a.db.Update(r.Context(), func(tx *replicate.Tx) error {
-		for _, k := range res.Commands {
-			key := string(id) + "/" + k.ID
-			rec, ok, err := commands.find(tx, key)
-			if err != nil {
-				return err
-			}
-			if !ok || rec.State == string(agentproto.CommandDone) || rec.State == string(agentproto.CommandFailed) {
-				continue // given up, or told twice
-			}
-			rec.State, rec.Detail, rec.Changed = string(k.State), k.Detail, tx.Now()
-			if err := commands.put(tx, key, rec); err != nil {
-				return err
-			}
+		if err := a.keepOutcomes(tx, id, res.Commands); err != nil {
+			return err
 		}
 		return a.keepInstalls(tx, id, res.Installs)
 	})

@@ -175,6 +175,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("store", a.db.Run)
 	part("watchers", a.watch.run)
 	part("arrivals", a.streams.tellArrivals)
+	part("policies", a.tellPolicies)
 	part("downloads", a.folder.run)
 	part("scan cab", a.keepCab)
 	part("missing files", a.keepFiles)

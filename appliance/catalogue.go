@@ -33,6 +33,7 @@ type catalogue struct {
 	packages map[string]*pkg
 	groups   map[string]*group
 	commands map[agentproto.HostID]map[string]commandRecord
+	outcomes map[agentproto.HostID]map[string]outcomeRecord
 	admins   map[string]adminRecord
 	tokens   map[string]tokenRecord
 	// classes are the hosts about which the same rules decide, policies what
@@ -103,7 +104,8 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		log: a.log, folder: a.folder, roster: a.roster,
 		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
-		admins: map[string]adminRecord{}, tokens: map[string]tokenRecord{},
+		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
+		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{},
 		variants: variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 	err := a.db.Follow(func(list []replicate.Record) {
@@ -145,7 +147,9 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	case "group", "member":
 		return c.takeGroup(kind, id, r)
 	case "command":
-		return c.takeCommand(id, r)
+		return takeByHost(c.commands, id, r)
+	case "outcome":
+		return takeByHost(c.outcomes, id, r)
 	case "file":
 		c.touch()
 	case "admin":
@@ -316,13 +320,18 @@ func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
 	return decode(r.Key, r.Value, &g.groupRecord)
 }
 
-func (c *catalogue) takeCommand(id string, r replicate.Record) error {
-	name, cmd, _ := strings.Cut(id, "/")
+// takeByHost keeps a record whose key is <host>/<id>.
+func takeByHost[V any](m map[agentproto.HostID]map[string]V, key string, r replicate.Record) error {
+	name, id, _ := strings.Cut(key, "/")
 	h := agentproto.HostID(name)
-	if c.commands[h] == nil {
-		c.commands[h] = map[string]commandRecord{}
+	if m[h] == nil {
+		m[h] = map[string]V{}
 	}
-	return set(c.commands[h], cmd, r)
+	err := set(m[h], id, r)
+	if len(m[h]) == 0 {
+		delete(m, h)
+	}
+	return err
 }
 
 func (c *catalogue) hasAdmin() bool {

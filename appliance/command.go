@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +15,12 @@ import (
 // A command nobody fetched in a week is given up.
 const commandLife = 7 * 24 * time.Hour
 
-// Trigger queues an action for hosts, or for every member of a group, and
-// tells those that are connected at once; it returns how many.
+// waiting is the state of a command nobody answered.
+const waiting = "waiting"
+
+// Trigger queues an action for hosts, or for every member of a group; it
+// returns how many. Every node tells those that are connected to it as soon
+// as it has the record, see streams.follow.
 func (a *Appliance) Trigger(ctx context.Context, by Actor, action agentproto.Action, ids []agentproto.HostID, group string) (int, error) {
 	if err := by.need(Operator); err != nil {
 		return 0, err
@@ -29,22 +34,17 @@ func (a *Appliance) Trigger(ctx context.Context, by Actor, action agentproto.Act
 	if err != nil {
 		return 0, err
 	}
-	sent := map[agentproto.HostID]agentproto.Command{}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
 		for _, id := range targets {
 			cmd := agentproto.Command{ID: strings.ToLower(rand.Text()), Action: action, By: by.Name, Issued: tx.Now()}
-			if err := commands.put(tx, string(id)+"/"+cmd.ID, commandRecord{Command: cmd, State: "waiting", Changed: tx.Now()}); err != nil {
+			if err := commands.put(tx, string(id)+"/"+cmd.ID, commandRecord{cmd, outcomeRecord{State: waiting, Changed: tx.Now()}}); err != nil {
 				return err
 			}
-			sent[id] = cmd
 		}
 		return a.audit(tx, by, "trigger "+string(action), names, "", "")
 	})
 	if err != nil {
 		return 0, err
-	}
-	for id, cmd := range sent {
-		a.streams.send(id, event{"command", cmd})
 	}
 	a.log.InfoContext(ctx, "hosts triggered", "action", action, "hosts", len(targets), "by", by.Name)
 	return len(targets), nil
@@ -89,13 +89,52 @@ func (c *catalogue) targets(ids []agentproto.HostID, group string) (targets []ag
 	return targets, names, nil
 }
 
+// commandsOf is every command of a host with what became of it. The lock is
+// held.
+func (c *catalogue) commandsOf(id agentproto.HostID) []commandRecord {
+	list := make([]commandRecord, 0, len(c.commands[id]))
+	for _, r := range c.commands[id] {
+		if o, ok := c.outcomes[id][r.ID]; ok {
+			r.outcomeRecord = o
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// keepOutcomes notes what became of commands, also of those this node does
+// not know yet: the host was told that we have it. How one ended is final.
+func (a *Appliance) keepOutcomes(tx *replicate.Tx, id agentproto.HostID, list []agentproto.CommandResult) error {
+	a.cat.mu.RLock()
+	known, kept := maps.Clone(a.cat.commands[id]), len(a.cat.outcomes[id])
+	a.cat.mu.RUnlock()
+	for _, k := range list {
+		key := string(id) + "/" + k.ID
+		rec, told, err := outcomes.find(tx, key)
+		if err != nil {
+			return err
+		}
+		_, ours := known[k.ID]
+		switch {
+		case told && (rec.State == string(agentproto.CommandDone) || rec.State == string(agentproto.CommandFailed)):
+			continue // told twice
+		case !told && !ours && kept > 20*agentproto.MaxCommandsQueue:
+			continue // no mesh gives so many: the host makes them up
+		}
+		if err := outcomes.put(tx, key, outcomeRecord{string(k.State), k.Detail, tx.Now()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // waitingFor lists the commands a host has not answered, oldest first.
 func (c *catalogue) waitingFor(id agentproto.HostID) []agentproto.Command {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var list []agentproto.Command
-	for _, r := range c.commands[id] {
-		if r.State == "waiting" {
+	for _, r := range c.commandsOf(id) {
+		if r.State == waiting {
 			list = append(list, r.Command)
 		}
 	}
@@ -116,6 +155,16 @@ func (a *Appliance) expireCommands(tx *replicate.Tx) error {
 		}
 		if age := tx.Now().Sub(r.value.Issued); age > commandLife {
 			if err := commands.del(tx, r.id); err != nil {
+				return err
+			}
+		}
+	}
+	for r, err := range outcomes.all(tx, "") {
+		if err != nil {
+			return err
+		}
+		if tx.Now().Sub(r.value.Changed) > 2*commandLife {
+			if err := outcomes.del(tx, r.id); err != nil {
 				return err
 			}
 		}

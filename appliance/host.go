@@ -195,8 +195,8 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 			d.Packages = append(d.Packages, c.packageRow(name))
 		}
 	}
-	for _, r := range c.commands[id] {
-		d.Commands = append(d.Commands, CommandRow(r))
+	for _, r := range c.commandsOf(id) {
+		d.Commands = append(d.Commands, CommandRow{r.Command, r.State, r.Detail, r.Changed})
 	}
 	slices.SortFunc(d.Commands, func(x, y CommandRow) int { return cmp.Or(y.Issued.Compare(x.Issued), strings.Compare(x.ID, y.ID)) })
 	d.Commands = d.Commands[:min(len(d.Commands), 50)]
@@ -348,6 +348,7 @@ func (a *Appliance) RemoveHost(ctx context.Context, by Actor, id agentproto.Host
 			func() error { return hosts.del(tx, string(id)) },
 			func() error { return statuses.del(tx, string(id)) },
 			func() error { return delAll(tx, commands, string(id)+"/") },
+			func() error { return delAll(tx, outcomes, string(id)+"/") },
 		} {
 			if err := del(); err != nil {
 				return err

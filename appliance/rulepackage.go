@@ -209,7 +209,6 @@ func (a *Appliance) PutPackage(ctx context.Context, by Actor, name string, e Pac
 		return false, fmt.Errorf("edit rule package %s: %w", name, err)
 	}
 	a.log.InfoContext(ctx, "rule package edited", "package", name, "by", by.Name)
-	a.tellPolicies()
 	return created, nil
 }
 
@@ -258,9 +257,6 @@ func (a *Appliance) DeletePackage(ctx context.Context, by Actor, name string) er
 		}
 		return a.audit(tx, by, "delete rule package", "package "+name, "", "")
 	})
-	if err == nil {
-		a.tellPolicies()
-	}
 	return err
 }
 
@@ -329,7 +325,6 @@ func (a *Appliance) editLines(ctx context.Context, by Actor, name string, list [
 		return fmt.Errorf("edit rule package %s: %w", name, err)
 	}
 	a.log.InfoContext(ctx, "rule package edited", "package", name, "by", by.Name)
-	a.tellPolicies()
 	return nil
 }
 
@@ -450,7 +445,6 @@ func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e Group
 	if err != nil {
 		return false, fmt.Errorf("edit group %s: %w", name, err)
 	}
-	a.tellPolicies()
 	return created, nil
 }
 
@@ -484,25 +478,29 @@ func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) erro
 		}
 		return a.audit(tx, by, "delete group", "group "+name, "", "")
 	})
-	if err == nil {
-		a.tellPolicies()
-	}
 	return err
 }
 
-// tellPolicies asks connected hosts to check in when their policy is another
-// than the one they work by.
-func (a *Appliance) tellPolicies() {
-	for _, id := range a.streams.connected() {
-		a.cat.mu.Lock()
-		hash := ""
-		if h := a.cat.hosts[id]; h != nil && !h.Waiting {
-			hash = a.cat.policyOf(h).hash
+// tellPolicies asks connected hosts to check in when an edit, made here or
+// on another node, gave them another policy than the one they work by.
+func (a *Appliance) tellPolicies(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.streams.edited:
 		}
-		a.cat.mu.Unlock()
-		if hash != "" && a.streams.differs(id, hash) {
-			a.streams.send(id, event{"policy", struct{}{}})
+		for _, id := range a.streams.connected() {
+			a.cat.mu.Lock()
+			hash := ""
+			if h := a.cat.hosts[id]; h != nil && !h.Waiting {
+				hash = a.cat.policyOf(h).hash
+			}
+			a.cat.mu.Unlock()
+			if hash != "" && a.streams.differs(id, hash) {
+				a.streams.send(id, event{"policy", struct{}{}})
+			}
 		}
+		a.folder.lookSoon()
 	}
-	a.folder.lookSoon()
 }

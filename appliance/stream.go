@@ -18,6 +18,7 @@ type streams struct {
 	closed   bool
 	stopped  chan struct{} // closed with closed
 	arrived  chan struct{} // files came into the folder
+	edited   chan struct{} // a policy may be another one
 }
 
 type stream struct {
@@ -32,7 +33,7 @@ type event struct {
 }
 
 func newStreams() *streams {
-	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, stopped: make(chan struct{}), arrived: make(chan struct{}, 1)}
+	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, stopped: make(chan struct{}), arrived: make(chan struct{}, 1), edited: make(chan struct{}, 1)}
 }
 
 // join opens a host's stream and ends the one it had: a host that calls again
@@ -113,12 +114,34 @@ func (s *streams) differs(id agentproto.HostID, hash string) bool {
 	return s.policies[id] != hash
 }
 
-// follow notes when files came into the folder.
+// follow acts on records of any node that connected hosts wait for: commands
+// go out at once, rules and files are told of by tellPolicies and
+// tellArrivals.
 func (s *streams) follow(list []replicate.Record) {
 	for _, r := range list {
-		if strings.HasPrefix(r.Key, files.prefix) && !r.Deleted {
-			wake(s.arrived)
+		kind, id, _ := strings.Cut(r.Key, "/")
+		switch kind {
+		case "command":
+			s.pass(id, r)
+		case "package", "line", "assign", "group", "member", "host":
+			wake(s.edited)
+		case "file":
+			if !r.Deleted {
+				wake(s.arrived)
+			}
 		}
+	}
+}
+
+// pass hands a command to its host, if that is connected here.
+func (s *streams) pass(id string, r replicate.Record) {
+	name, _, _ := strings.Cut(id, "/")
+	if r.Deleted || !s.open(agentproto.HostID(name)) {
+		return
+	}
+	var rec commandRecord
+	if decode(r.Key, r.Value, &rec) == nil && rec.State == waiting && rec.Validate() == nil {
+		s.send(agentproto.HostID(name), event{"command", rec.Command})
 	}
 }
 

@@ -28,6 +28,7 @@ var (
 	groups     = table[groupRecord]{"group/"}     // <name>
 	members    = table[editRecord]{"member/"}     // <group>/<host>
 	commands   = table[commandRecord]{"command/"} // <host>/<id>
+	outcomes   = table[outcomeRecord]{"outcome/"} // <host>/<id>: written where the host is, which may not know the command yet
 	files      = table[fileRecord]{"file/"}       // <name>; of any node's folder
 	leases     = table[leaseRecord]{"lease/"}     // <name>: who downloads it from Microsoft
 	folders    = table[folderRecord]{"folder/"}   // <node>
@@ -88,6 +89,9 @@ type (
 	}
 	commandRecord struct {
 		agentproto.Command
+		outcomeRecord // "waiting"; what became of it is a record of its own
+	}
+	outcomeRecord struct {
 		State   string    `json:"state"`
 		Detail  string    `json:"detail,omitempty"`
 		Changed time.Time `json:"changed"`
