@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
 )
 
 // TestCleaning keeps what hosts need, what just came and what was just sent,
@@ -142,5 +144,40 @@ func TestNextCleaning(t *testing.T) {
 	// 02:30 does not exist when summer time begins; it is cleaned all the same.
 	if got := appliance.NextCleaning(at("2026-03-28 12:00"), 0); got.Day() != 29 || got.Hour() > 3 {
 		t.Errorf("in the short night: %s", got)
+	}
+}
+
+// TestCleaningAFullDisk has records and folder on one disk, which is full: no
+// record can be written, and cleaning makes room all the same.
+func TestCleaningAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=100m"); err != nil {
+		t.Skip("mounting a small disk needs root:", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	name, b := payload("kb", ".cab", 40<<20)
+	put(t, dir, name, b)
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1000})
+	s := startIn(t, dir, world, "http://127.0.0.1:1", func(c *appliance.Config) { c.Internet = false })
+	defer s.stop()
+	eventually(t, name, s.serves(name))
+	s.Age(time.Hour)
+	junk, err := os.Create(filepath.Join(dir, "junk"))
+	for b := make([]byte, 64<<10); err == nil; {
+		_, err = junk.Write(b)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	junk.Close()
+	_, err = s.PutPackage(t.Context(), owner, "new", appliance.PackageEdit{Maturity: rules.Prod})
+	if p, ok := appliance.AsProblem(err); !ok || p.Kind != appliance.Full {
+		t.Errorf("an edit on a full disk: %v", err)
+	}
+	if plan, err := s.Clean(t.Context(), owner); err != nil || len(plan.Files) != 1 {
+		t.Errorf("cleaning deletes %d files: %v", len(plan.Files), err)
+	}
+	if _, err := s.PutPackage(t.Context(), owner, "new", appliance.PackageEdit{Maturity: rules.Prod}); err != nil {
+		t.Errorf("with space again: %v", err)
 	}
 }

@@ -382,3 +382,107 @@ func TestAnIdleNodeIsSmall(t *testing.T) {
 	t.Logf("after 300 reports of 150 updates and six files of 32 MiB: %.1f MB", float64(p.resident())/1e6)
 	p.until("memory and open files are given back", func() bool { return p.resident() < limit && p.open() <= open+4 })
 }
+
+// TestAFullDiskUnderTheRecords fills the disk while hosts report. What was
+// acknowledged stays, what cannot be kept is refused and says so, files are
+// served on, and there is a word for whoever starts the node meanwhile.
+func TestAFullDiskUnderTheRecords(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=80m"); err != nil {
+		t.Skip("mounting a small disk needs root:", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(data, syscall.MNT_DETACH) })
+	name := withFile(t, dir, 1<<20)
+	p := launch(t, dir, "internet = false")
+	p.serves(name)
+	hosts := p.enrolled(3)
+	var acked [3]int
+	var busy sync.WaitGroup
+	for i, h := range hosts {
+		busy.Go(func() {
+			for n := 1; ; n++ {
+				_, err := h.Report(t.Context(), scanned(n, 0))
+				if err != nil {
+					if !strings.Contains(err.Error(), "The disk with the records of this node is full") || !strings.Contains(err.Error(), "by itself") {
+						t.Errorf("a host hears %v", err)
+					}
+					return
+				}
+				acked[i] = n
+			}
+		})
+	}
+	junk := filepath.Join(data, "junk")
+	fill := func() {
+		f, err := os.Create(junk)
+		for b := make([]byte, 64<<10); err == nil; {
+			_, err = f.Write(b)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	fill()
+	busy.Wait()
+	t.Logf("%v reports were acknowledged", acked)
+	if out, code := p.command("token", "enroll"); code != 1 || !strings.Contains(out, "The disk with the records of this node is full") || !strings.Contains(out, "by itself") {
+		t.Errorf("a command ends with %d and says\n%s", code, out)
+	}
+	if out, code := p.command("status"); code != 0 || !strings.Contains(out, "The disk with the records of this node is full") {
+		t.Errorf("status ends with %d and says\n%s", code, out)
+	}
+	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	for url, want := range map[string]int{p.url + "/healthz": 503, p.folder + name: 200} {
+		resp, err := insecure.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s answers %s", url, resp.Status)
+		}
+	}
+	p.Process.Signal(syscall.SIGTERM)
+	<-p.ended
+	if p.ProcessState.ExitCode() != 0 {
+		t.Errorf("it stopped with %s\n%s", p.ProcessState, p.log())
+	}
+	if out, code := refused(t, filepath.Join(dir, "wuamesh.toml")); code != 1 || !strings.HasPrefix(out, "wuamesh serve: The disk with the records of this node is full: ") || strings.Count(out, "\n") != 2 {
+		t.Errorf("started on the full disk it ends with %d and says\n%s", code, out)
+	}
+	os.Remove(junk)
+	for range 2 { // after a stop, and after a kill on a full disk
+		p = launch(t, dir, "internet = false")
+		for i := range hosts {
+			if out, code := p.command("hosts", "--json", string(hostOf(i))); code != 0 || strings.Count(out, "10000000-0000-4000-8000-") < acked[i] {
+				t.Errorf("host %d had %d statuses acknowledged, and has\n%s", i, acked[i], out)
+			}
+		}
+		if out, code := p.command("token", "enroll"); code != 0 {
+			t.Errorf("with space again: %d\n%s", code, out)
+		}
+		fill()
+		p.Process.Kill()
+		<-p.ended
+		os.Remove(junk)
+	}
+}
+
+// refused starts a node that cannot start.
+func refused(t *testing.T, config string) (out string, code int) {
+	t.Helper()
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, "serve", "--config", config)
+	b, _ := cmd.CombinedOutput()
+	return string(b), cmd.ProcessState.ExitCode()
+}
