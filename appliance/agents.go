@@ -42,16 +42,14 @@ func (a *Appliance) answer(w http.ResponseWriter, r *http.Request, v any, err er
 	}
 	var field *agentproto.FieldError
 	var large *agentproto.TooLargeError
-	var problem *Problem
 	switch {
 	case errors.As(err, &field):
 		err = &Problem{Kind: Invalid, Field: field.Field, Msg: "The message is not valid: " + field.Error() + ".", Hint: "Nothing of it was stored.", Err: err}
 	case errors.As(err, &large):
 		err = &Problem{Kind: TooLarge, Msg: upper(large.Error()) + ".", Hint: "Nothing of it was stored.", Err: err}
-	case errors.Is(err, replicate.ErrFull):
-		err = &Problem{Kind: Full, Msg: "The disk of " + a.NodeName() + " is full.", Hint: "Nothing was stored; it works again when there is space.", Err: err}
 	}
-	if !errors.As(err, &problem) {
+	problem, ok := AsProblem(err)
+	if !ok {
 		if r.Context().Err() == nil {
 			a.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 		}

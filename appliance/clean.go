@@ -132,11 +132,20 @@ func (f *folder) queued(name string) bool {
 }
 
 // remove deletes files, records first: a crash between the two leaves files
-// without a record, which are verified and cleaned again.
+// without a record, which are verified and cleaned again. On a disk that is
+// too full for records files go first, or nothing could ever be cleaned: a
+// crash leaves records of files that are gone, which the next look drops.
 func (f *folder) remove(ctx context.Context, names []string, also func(*replicate.Tx) error) error {
+	if f.node.db.Full() != nil {
+		return errors.Join(f.unlink(names), f.forget(ctx, names, also))
+	}
 	if err := f.forget(ctx, names, also); err != nil {
 		return err
 	}
+	return f.unlink(names)
+}
+
+func (f *folder) unlink(names []string) error {
 	f.mu.Lock()
 	var errs []error
 	for _, name := range names {

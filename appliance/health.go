@@ -19,6 +19,9 @@ func (a *Appliance) healthy(ctx context.Context) (wrong []string) {
 	if err := a.db.View(ctx, func(*replicate.Tx) error { return nil }); err != nil {
 		wrong = append(wrong, "the store cannot be read")
 	}
+	if a.db.Full() != nil {
+		wrong = append(wrong, "the disk with the records is full")
+	}
 	free, err := microsoft.Free(a.cfg.Folder)
 	switch {
 	case err != nil:

@@ -116,6 +116,9 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 			list = append(list, Attention{fact, cause, label, url})
 		}
 	}
+	if p, full := AsProblem(a.db.Full()); full {
+		add(true, p.Msg, "Nothing that hosts report or admins change can be kept. "+p.Hint, "Review unused files", "/clean")
+	}
 	floor := int64(a.config().DiskFloor)
 	add(s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
 	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")

@@ -1,6 +1,11 @@
 package appliance
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+
+	"wuamesh/replicate"
+)
 
 // A Problem is an error the admin can act on. Any other error that reaches a
 // page or the API is ours: the page apologises and the log has it.
@@ -21,6 +26,21 @@ func (p *Problem) Error() string {
 }
 
 func (p *Problem) Unwrap() error { return p.Err }
+
+// AsProblem finds what the admin can act on in an error. A full disk under the
+// records is that wherever it is met.
+func AsProblem(err error) (*Problem, bool) {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p, true
+	}
+	if e, ok := errors.AsType[*replicate.FullError](err); ok {
+		return &Problem{
+			Kind: Full, Msg: fmt.Sprintf("The disk with the records of this node is full: %s are free, %s have to be.", bytesText(e.Free), bytesText(e.Need)),
+			Hint: "Nothing was changed. Make room on the disk of " + e.Dir + "; it goes on by itself then.", Err: err,
+		}, true
+	}
+	return nil, false
+}
 
 // Kind is what sort of problem it is; the pages and the API turn it into a
 // status code with [Kind.Status].

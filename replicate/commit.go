@@ -32,8 +32,9 @@ const (
 	// maxBatch change sets share one fsync. More would only make the first
 	// of them wait longer.
 	maxBatch = 256
-	// reserve is the free space below which nothing is written: Badger writes
-	// through memory maps, and a full disk under one kills the process.
+	// reserve is the free space below which nothing is written, opened or
+	// closed: Badger writes through memory maps, and a full disk under one kills
+	// the process.
 	reserve = 32 << 20
 )
 
@@ -312,9 +313,9 @@ func (b *batch) end() {
 }
 
 func (b *batch) commit() error {
-	if free, err := freeBytes(b.db.dir); err == nil && free < reserve {
+	if err := b.db.Full(); err != nil {
 		b.txn.Discard()
-		return fmt.Errorf("write to %s, %d MB free: %w", b.db.dir, free>>20, ErrFull)
+		return fmt.Errorf("write to %s: %w", b.db.dir, err)
 	}
 	for w, n := range b.vector {
 		if n == 0 {
@@ -336,7 +337,7 @@ func (b *batch) commit() error {
 	}
 	err := b.txn.Commit()
 	if errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("write to %s: %w: %w", b.db.dir, ErrFull, err)
+		return fmt.Errorf("write to %s: %w: %w", b.db.dir, &FullError{Dir: b.db.dir, Need: reserve}, err)
 	}
 	if err != nil {
 		return fmt.Errorf("write to %s: %w", b.db.dir, err)
@@ -369,10 +370,28 @@ func (db *DB) tick() Version {
 	return Version{db.clock, db.writer}
 }
 
-func freeBytes(dir string) (int64, error) {
+// A FullError says that the disk is too full to write to the store. Nothing
+// was changed, and writes work again when there is space.
+type FullError struct {
+	Dir  string
+	Free int64 // bytes
+	Need int64 // bytes that have to be free
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("the disk is full: %d MB are free, %d MB have to be", e.Free>>20, e.Need>>20)
+}
+
+// Full is nil while there is room to write, and a [FullError] when not.
+func (db *DB) Full() error { return full(db.dir) }
+
+func full(dir string) error {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, err
+		return nil // in memory, or a disk that does not tell: the write will
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	if free := int64(st.Bavail) * st.Bsize; free < reserve {
+		return &FullError{dir, free, reserve}
+	}
+	return nil
 }

@@ -35,7 +35,6 @@ type Options struct {
 var (
 	ErrInUse = errors.New("another process holds the store")
 	ErrNewer = errors.New("the store was written by a newer version of wuamesh")
-	ErrFull  = errors.New("the disk is full")
 	// ErrClosed is what Update returns once the store is closed.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -104,6 +103,9 @@ func Open(o Options) (*DB, error) {
 		return nil, fmt.Errorf("make the store's directory: %w", err)
 	}
 	log := o.Log.With("part", "replicate")
+	if err := full(o.Dir); err != nil && !o.small {
+		return nil, fmt.Errorf("open the store in %s: %w", o.Dir, err)
+	}
 	kv, err := badger.Open(badgerOptions(o, log))
 	if err != nil {
 		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
@@ -361,7 +363,7 @@ func (db *DB) Run(ctx context.Context) error {
 
 // collectGarbage gives space of old values back to the disk.
 func (db *DB) collectGarbage(ctx context.Context) {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && db.Full() == nil { // it writes what is left of them first
 		err := db.kv.RunValueLogGC(0.5)
 		if err == nil {
 			continue
@@ -375,10 +377,17 @@ func (db *DB) collectGarbage(ctx context.Context) {
 
 // Close ends the committer and closes the store. Updates that wait get
 // ErrClosed; those whose commit began are finished. It may be called twice.
+// On a full disk the store is left as a killed process leaves it, locked until
+// this process ends: everything acknowledged is in its log, which the next
+// Open reads.
 func (db *DB) Close() error {
 	db.closed.Do(func() {
 		close(db.closing)
 		<-db.ended
+		if err := db.Full(); err != nil {
+			db.log.Warn("store not closed, the next start reads its log", "path", db.dir, "err", err)
+			return
+		}
 		if err := db.kv.Close(); err != nil {
 			db.closeEr = fmt.Errorf("close the store in %s: %w", db.dir, err)
 		}

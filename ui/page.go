@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -177,7 +176,7 @@ func (u *UI) write(w http.ResponseWriter, r *http.Request, rep reply, began time
 
 // sorry shows what an admin can act on, and apologises for the rest.
 func (u *UI) sorry(r *http.Request, err error) reply {
-	if p, ok := errors.AsType[*appliance.Problem](err); ok {
+	if p, ok := appliance.AsProblem(err); ok {
 		return reply{status: p.Kind.Status(), page: problemPage(p)}
 	}
 	id := fmt.Sprintf("%x", time.Now().UnixMicro())
@@ -189,7 +188,7 @@ func (u *UI) sorry(r *http.Request, err error) reply {
 
 // formError keeps a problem with what a form said, to show both again.
 func formError(err error) (*appliance.Problem, bool) {
-	p, ok := errors.AsType[*appliance.Problem](err)
+	p, ok := appliance.AsProblem(err)
 	return p, ok && (p.Kind == appliance.Invalid || p.Kind == appliance.Conflict || p.Kind == appliance.NoLogin || p.Kind == appliance.TooMany)
 }
 

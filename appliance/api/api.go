@@ -174,7 +174,7 @@ func (s *server) reply(w http.ResponseWriter, r *http.Request, status int, v any
 // fail answers with problem details (RFC 9457). What is not the caller's to
 // mend goes to the log, and only its being there to the caller.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p, ok := errors.AsType[*appliance.Problem](err)
+	p, ok := appliance.AsProblem(err)
 	if !ok {
 		if errors.Is(err, context.Canceled) {
 			return // nobody is there any more

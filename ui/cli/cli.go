@@ -106,7 +106,7 @@ func explain(c Command, err error, w io.Writer) int {
 		}
 		return 1
 	}
-	if p, ok := errors.AsType[*appliance.Problem](err); ok {
+	if p, ok := appliance.AsProblem(err); ok {
 		fmt.Fprintf(w, "wuamesh %s: %s\n", c.Name, p.Msg)
 		if p.Hint != "" {
 			fmt.Fprintln(w, p.Hint)
