@@ -1,10 +1,8 @@
 package packaging_test
 
 import (
-	"bufio"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,38 +16,29 @@ import (
 // password.
 func demo(t *testing.T) (url, password string) {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "wuamesh")
-	if out, err := exec.Command("go", "build", "-o", bin, module).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.Command(bin, "demo", "--hosts", "12", "--data", t.TempDir())
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := start(t, t.TempDir(), "demo", "--hosts", "12", "--data", t.TempDir())
 	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the demonstration ended with %v", err)
+		p.Process.Signal(os.Interrupt)
+		p.until("it stops", func() bool {
+			select {
+			case <-p.ended:
+				return true
+			default:
+				return false
+			}
+		})
+		if !p.ProcessState.Success() {
+			t.Errorf("the demonstration ended with %s", p.ProcessState)
 		}
 	})
-	lines := bufio.NewScanner(out)
-	var text strings.Builder
-	for lines.Scan() {
-		text.WriteString(lines.Text() + "\n")
-		if m := regexp.MustCompile(`(?s)The nodes: +(\S+).*log in as demo with (\S+)`).FindStringSubmatch(text.String()); m != nil {
-			go func() {
-				for lines.Scan() { // so that it never blocks on a full pipe
-				}
-			}()
-			return m[1], m[2]
+	p.until("it says where to look", func() bool {
+		m := regexp.MustCompile(`(?s)The nodes: +(\S+).* as demo with (\S+)`).FindStringSubmatch(p.log())
+		if m != nil {
+			url, password = m[1], m[2]
 		}
-	}
-	t.Fatalf("the demonstration said\n%s", text.String())
-	return "", ""
+		return m != nil
+	})
+	return url, password
 }
 
 // TestBrowser does an admin's first ten minutes in Debian's Chromium: log in,

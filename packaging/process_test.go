@@ -46,13 +46,14 @@ var program = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
-// A process is one node, run as systemd runs it and seen from outside.
+// A process is the program as it ships, run as systemd or a person runs it
+// and seen from outside.
 type process struct {
 	*exec.Cmd
 	t      *testing.T
 	dir    string
-	url    string // of the pages
-	folder string
+	url    string // of a node's pages
+	folder string // likewise
 	ended  chan struct{}
 
 	mu   sync.Mutex
@@ -71,9 +72,9 @@ func (p *process) log() string {
 	return p.said.String()
 }
 
-// launch runs "wuamesh serve" with this configuration; dir is where its data
-// and its folder are.
-func launch(t *testing.T, dir, config string) *process {
+// start runs the program; dir is where it keeps what it keeps. It is killed
+// at the end of the test.
+func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("with -short; packaging/check runs it")
@@ -82,12 +83,7 @@ func launch(t *testing.T, dir, config string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "wuamesh.toml")
-	text := fmt.Sprintf("name = \"rns-01\"\ndata = %q\nfolder = %q\nlisten_https = \"127.0.0.1:0\"\nlisten_http = \"127.0.0.1:0\"\n%s\n", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua"), config)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, dir: dir, Cmd: exec.Command(bin, "serve", "--config", file), ended: make(chan struct{})}
+	p := &process{t: t, dir: dir, Cmd: exec.Command(bin, args...), ended: make(chan struct{})}
 	p.Stdout, p.Stderr, p.SysProcAttr = p, p, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -100,9 +96,22 @@ func launch(t *testing.T, dir, config string) *process {
 		p.Process.Kill()
 		<-p.ended
 		if t.Failed() {
-			t.Logf("the node said\n%s", p.log())
+			t.Logf("the program said\n%s", p.log())
 		}
 	})
+	return p
+}
+
+// launch runs "wuamesh serve" with this configuration, its data and its
+// folder in dir.
+func launch(t *testing.T, dir, config string) *process {
+	t.Helper()
+	file := filepath.Join(dir, "wuamesh.toml")
+	text := fmt.Sprintf("name = \"rns-01\"\ndata = %q\nfolder = %q\nlisten_https = \"127.0.0.1:0\"\nlisten_http = \"127.0.0.1:0\"\n%s\n", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua"), config)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, dir, "serve", "--config", file)
 	p.until("it is ready", func() bool {
 		m := regexp.MustCompile(`msg="node ready" url=(\S+) folder=(\S+)`).FindStringSubmatch(p.log())
 		if m != nil {
@@ -125,7 +134,7 @@ func (p *process) until(what string, ok func() bool) {
 			if ok() {
 				return
 			}
-			p.t.Fatalf("before %s the node ended: %s\n%s", what, p.ProcessState, p.log())
+			p.t.Fatalf("before %s it ended: %s\n%s", what, p.ProcessState, p.log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
