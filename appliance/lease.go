@@ -175,10 +175,21 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 		}
 		name, done = filepath.Join(cabDir, microsoft.ScanCabName), func(ctx context.Context) error { return s.f.cabArrived(ctx, t, rec) }
 	}
+	s.f.mu.RLock()
+	priority := t.urgency()
+	s.f.mu.RUnlock()
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go s.watchFetch(ctx, cancel, sw, t, m.SHA256)
-	fetched, err = sw.Fetch(ctx, m, swarm.FetchOptions{Name: name, Priority: urgency(t), Done: done})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watchFetch(ctx, cancel, sw, t, m.SHA256)
+	}()
+	fetched, err = sw.Fetch(ctx, m, swarm.FetchOptions{Name: name, Priority: priority, Done: done})
+	if err != nil {
+		err = cmp.Or(context.Cause(ctx), err)
+	}
+	cancel(nil)
+	<-watched // what it last saw must not be written over what follows
 	s.f.mu.Lock()
 	t.Waiting, t.NextTry = "", time.Time{}
 	s.f.mu.Unlock()
@@ -187,7 +198,7 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 	case errors.As(err, &full):
 		return "", fetched, &microsoft.FullError{Free: s.f.free(), Need: full.Need}
 	case err != nil:
-		return "", fetched, errors.Join(err, context.Cause(ctx))
+		return "", fetched, err
 	}
 	s.f.mu.Lock()
 	t.Size, t.Done = m.Size, m.Size
@@ -272,8 +283,8 @@ func (s *sharing) watchFetch(ctx context.Context, cancel context.CancelCauseFunc
 }
 
 // urgency orders fetches: what an agent asks for now, then what most wait
-// for. Ten minutes of waiting count as one step.
-func urgency(t *task) int {
+// for. Ten minutes of waiting count as one step. The lock is held.
+func (t *task) urgency() int {
 	if t.Kind == kindScan {
 		return 1000
 	}
