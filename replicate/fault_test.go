@@ -43,6 +43,9 @@ func TestHubAndSpoke(t *testing.T) {
 					}
 				}
 			}
+			if links := n.mesh.Links(); len(links) != 11 || slices.ContainsFunc(links, func(l Link) bool { return l.A != hub && l.B != hub || l.A >= l.B }) {
+				t.Errorf("node %d knows of the links %v", i, links)
+			}
 		}
 		s.nodes[5].put(t, "k/1", "from a branch")
 		time.Sleep(500 * time.Millisecond)
@@ -77,6 +80,11 @@ func TestMeshHealsAfterACut(t *testing.T) {
 		}
 		if got := away(s.nodes[0]); got != 6 {
 			t.Errorf("cut in two, node 0 misses %d nodes, not 6", got)
+		}
+		for _, l := range s.nodes[0].mesh.Links() {
+			if !left[l.A] || !left[l.B] {
+				t.Errorf("cut in two, node 0 tells of a link on the other side: %v", l)
+			}
 		}
 		s.nodes[0].put(t, "k/left", "1")
 		s.nodes[11].put(t, "k/right", "1")

@@ -155,6 +155,38 @@ func (l *links) work() map[string]route {
 	return routes
 }
 
+// A Link is a connection between two nodes, as both of them say. A is the
+// smaller id.
+type Link struct{ A, B string }
+
+// Links is every connection between nodes that this one reaches, itself among
+// them, each once and in the order of their ends.
+func (m *Mesh) Links() []Link { return m.links.pairs() }
+
+func (l *links) pairs() (list []Link) {
+	routes := l.table()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	says := func(a, b string) bool {
+		if a == l.id {
+			return slices.Contains(l.own.Peers, b)
+		}
+		return slices.Contains(l.all[a].Peers, b)
+	}
+	for _, s := range append(slices.Collect(maps.Values(l.all)), l.own) {
+		if _, reached := routes[s.Node]; !reached && s.Node != l.id {
+			continue // what it said last may not be so any more
+		}
+		for _, p := range s.Peers {
+			if s.Node < p && says(p, s.Node) {
+				list = append(list, Link{s.Node, p})
+			}
+		}
+	}
+	slices.SortFunc(list, func(x, y Link) int { return cmp.Or(cmp.Compare(x.A, y.A), cmp.Compare(x.B, y.B)) })
+	return list
+}
+
 // forget drops what nodes said that were not reached for long.
 func (l *links) forget(before time.Time) {
 	routes := l.table()

@@ -75,7 +75,7 @@ func (m *Mesh) peer(k KnownPeer, way route) Peer {
 	case s != nil:
 		p.Reach, p.Since = Direct, s.born
 		s.describe(&p)
-	case way.via != "":
+	case way.via != "" && way.via != k.NodeID: // or the connection ended just now
 		p.Reach, p.Through = Relayed, way.via
 		if alive {
 			p.Since, p.Contact = since, m.db.now()
