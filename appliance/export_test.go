@@ -231,3 +231,14 @@ func (a *Appliance) Vary(ctx context.Context, seed uint64) error {
 		return errors.Join(hosts.put(tx, id, h), statuses.put(tx, id, rec))
 	})
 }
+
+// StandingOf is how a member stands whose list of nodes this is.
+func StandingOf(rows []NodeRow) Standing {
+	a := &Appliance{}
+	a.live.Store(&Config{Name: "rns-01", Site: "rennes"})
+	a.member.Store(&membershipRecord{Synced: true})
+	return a.standing(rows)
+}
+
+// Diagnose adds to rows what is wrong with them.
+func Diagnose(rows []NodeRow) { diagnose(rows) }

@@ -69,6 +69,10 @@ func (a *Appliance) metrics(w http.ResponseWriter, r *http.Request) {
 	put("agent_bytes_total", "counter", "Bytes of files sent since the start.", s.ToAgents)
 	put("installs_total", "counter", "Updates that agents installed since the start.", s.Installed)
 	put("store_bytes", "gauge", "Bytes of the store on disk.", a.db.Size())
+	put("nodes", "gauge", "Nodes of the mesh besides this one.", s.Standing.Others)
+	put("nodes_away", "gauge", "Nodes that this one does not reach.", len(s.Standing.Away))
+	put("behind_seconds", "gauge", "For how long a connected node has had something that this one lacks.", s.Standing.Behind.Seconds)
+	put("behind_records", "gauge", "At most so many records a connected node has and this one lacks.", s.Standing.Behind.Records)
 	put("goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	if !s.Cab.Date.IsZero() {
 		put("scan_cab_timestamp_seconds", "gauge", "When Microsoft published the scan cab that is held.", s.Cab.Date.Unix())

@@ -52,7 +52,9 @@ type NodeLag struct {
 func lagOf(l replicate.Lag) NodeLag { return NodeLag{l.Known, l.Records, l.For.Seconds()} }
 
 // Nodes lists the nodes of the mesh by name, removed ones last.
-func (a *Appliance) Nodes(context.Context) ([]NodeRow, error) {
+func (a *Appliance) Nodes(context.Context) ([]NodeRow, error) { return a.nodeRows(), nil }
+
+func (a *Appliance) nodeRows() []NodeRow {
 	peers := map[string]replicate.Peer{}
 	var own []string
 	if mesh := a.mesh.Load(); mesh != nil {
@@ -102,7 +104,8 @@ func (a *Appliance) Nodes(context.Context) ([]NodeRow, error) {
 		}
 		return strings.Compare(x.Name+x.ID, y.Name+y.ID)
 	})
-	return list, nil
+	diagnose(list)
+	return list
 }
 
 func removedProblem(rem removalRecord) string {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate"
 )
 
 // scanAge is how fresh a scan must be for a host to count as compliant.
@@ -22,6 +24,8 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 		FromUpstream: a.folder.upstream.Load(), ToAgents: a.folder.sent.Load(), Installed: a.installed.Load(),
 	}
 	s.Files, s.FolderBytes = a.folder.size()
+	rows := a.nodeRows()
+	s.Standing = a.standing(rows)
 	var err error
 	if s.FreeBytes, err = microsoft.Free(a.cfg.Folder); err != nil {
 		return s, err
@@ -50,12 +54,15 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	tally := a.tally(&s)
-	s.Attention = a.attention(s, tally, failed)
+	s.Attention = a.attention(s, tally, failed, rows)
 	return s, nil
 }
 
 // Counts are the numbers beside the entries of the menu.
-type Counts struct{ Updates, Packages, Hosts, Waiting, Running int }
+type Counts struct {
+	Updates, Packages, Hosts, Waiting, Running int
+	Nodes, Away                                int // of the mesh, this one among them; those that are not reached
+}
 
 // Counts counts what the menu names.
 func (a *Appliance) Counts(context.Context) Counts {
@@ -65,6 +72,14 @@ func (a *Appliance) Counts(context.Context) Counts {
 	n := Counts{Updates: len(t.updates), Packages: c.packageCount(), Hosts: t.enrolled, Waiting: t.waiting}
 	c.mu.Unlock()
 	n.Running = a.folder.busy()
+	for _, row := range a.nodeRows() {
+		if row.Removed.IsZero() {
+			n.Nodes++
+			if row.Reach == string(replicate.Away) {
+				n.Away++
+			}
+		}
+	}
 	return n
 }
 
@@ -109,7 +124,7 @@ func (a *Appliance) tally(s *Status) tally {
 }
 
 // attention lists what an admin should look at, gravest first.
-func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
+func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) []Attention {
 	list := []Attention{}
 	add := func(when bool, fact, cause, label, url string) {
 		if when && len(list) < 8 {
@@ -119,15 +134,21 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 	if p, full := AsProblem(a.db.Full()); full {
 		add(true, p.Msg, "Nothing that hosts report or admins change can be kept. "+p.Hint, "Review unused files", "/clean")
 	}
+	add(s.Standing.Grade == Lost, s.Node+": "+s.Standing.Text, "Numbers that rest on other nodes are as old as that.", "See the mesh", "/mesh")
 	floor := int64(a.config().DiskFloor)
 	add(s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
 	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")
 	add(len(failed) > 0, fmt.Sprintf("%s failed.", things(len(failed), "download", "downloads")), firstError(failed), "See downloads", "/downloads?status=failed")
 	add(s.Cab.Refused != "", s.Cab.Refused, s.Cab.RefusedHint, "Show download tasks", "/downloads")
-	add(!s.Cab.Held, "The scan cab is not here yet.", upper(s.Cab.Note+" ")+"Hosts cannot scan without it.", "Show download tasks", "/downloads")
+	add(!s.Cab.Held, "The scan cab is not here yet.", sentence(s.Cab.Note)+"Hosts cannot scan without it.", "Show download tasks", "/downloads")
 	add(s.Cab.Held && time.Since(s.Cab.Date) > 45*24*time.Hour && !s.Cab.Date.IsZero(), "The scan cab is of "+s.Cab.Date.Format("2 Jan 2006")+".", "Microsoft publishes one each month. "+s.Cab.Note+".", "Show download tasks", "/downloads")
 	add(s.Waiting > 0, fmt.Sprintf("%s for approval.", things(s.Waiting, "host waits", "hosts wait")), "They enrolled without a token.", "Review", "/hosts?seen=waiting")
 	add(n.claims > 0, fmt.Sprintf("%s claimed by another machine.", things(n.claims, "host is", "hosts are")), "It was installed anew, or cloned.", "Review", "/hosts?seen=waiting")
+	for _, row := range rows {
+		if len(row.Problems) > 0 && !(row.Self && s.Standing.Grade == Lost) {
+			add(true, "Node "+row.Name+" needs a look.", row.Problems[0], "See the mesh", "/mesh?node="+row.ID)
+		}
+	}
 	for _, code := range slices.Sorted(maps.Keys(n.failures)) {
 		m := agentproto.Explain(code)
 		add(true, fmt.Sprintf("Installs fail on %s with %s.", things(n.failures[code], "host", "hosts"), m.Title()), m.Sentence(), "See hosts", "/hosts?state=PENDING")
@@ -137,6 +158,14 @@ func (a *Appliance) attention(s Status, n tally, failed []Task) []Attention {
 	_, sealed := a.roster.seal()
 	add(!sealed && a.auth.anchorKey() != nil && a.Member(), "The mesh has no recovery passphrase.", "If this node is lost, nobody can let nodes in or renew their certificates.", "Make one", "/mesh/passphrase")
 	return list
+}
+
+// sentence makes one of a note, with a space after it; nothing of nothing.
+func sentence(note string) string {
+	if note == "" {
+		return ""
+	}
+	return upper(strings.TrimSuffix(note, ".")) + ". "
 }
 
 func firstError(list []Task) string {

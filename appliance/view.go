@@ -353,6 +353,7 @@ type Status struct {
 	Node         string       `json:"node"`
 	Version      string       `json:"version"`
 	Started      time.Time    `json:"started"`
+	Standing     Standing     `json:"standing"`
 	Cab          CabView      `json:"cab"`
 	Hosts        int          `json:"hosts"`
 	Online       int          `json:"online"`

@@ -36,6 +36,8 @@ func mesh() []route {
 				list, err := c.node.Nodes(c.Context())
 				return Nodes{list}, err
 			}},
+		{method: "GET", path: "mesh", summary: "The mesh as this node sees it: how far behind it may be, its nodes, who is connected to whom, what is wrong and what to do", role: appliance.Viewer, answer: appliance.MeshState{},
+			do: func(c call) (any, error) { return c.node.Mesh(c.Context()) }},
 		{method: "DELETE", path: "nodes/{node}", summary: "Remove a node for good, and the certificates it gave; by name or id", role: appliance.Owner, answer: appliance.NodeRow{},
 			query: []param{{name: "reason", doc: "kept with the removal"}},
 			do: func(c call) (any, error) {

@@ -114,6 +114,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[rules.Severity]():          words(rules.Severities[:]...),
 	reflect.TypeFor[agentproto.Action]():       words(agentproto.ActionScan, agentproto.ActionDownload, agentproto.ActionInstall),
 	reflect.TypeFor[appliance.CheckResult]():   words(appliance.CheckOK, appliance.CheckWarning, appliance.CheckFailed, appliance.CheckSkipped),
+	reflect.TypeFor[appliance.Grade]():         words(appliance.Good, appliance.Late, appliance.Lost),
 	reflect.TypeFor[appliance.Role]():          words(appliance.Viewer, appliance.Operator, appliance.Owner),
 	reflect.TypeFor[appliance.TokenUse]():      words(appliance.ForAPI, appliance.ForEnroll),
 	reflect.TypeFor[appliance.DownloadState](): words(appliance.NotDownloaded, appliance.Queued, appliance.Downloading, appliance.Failed, appliance.Downloaded),
@@ -153,7 +154,9 @@ func (g *generator) of(t reflect.Type) map[string]any {
 		return map[string]any{"$ref": "#/components/schemas/" + t.Name()}
 	case reflect.Bool:
 		return map[string]any{"type": "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Uint32:
+	case reflect.Float64:
+		return map[string]any{"type": "number"}
+	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64:
 		return map[string]any{"type": "integer"}
 	default:
 		return map[string]any{"type": "string"}

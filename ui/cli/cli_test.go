@@ -71,7 +71,9 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		want string // in what it printed
 	}{
 		{"status", 0, "rns-01, wuamesh "},
+		{"status", 0, "mesh       In no mesh yet."},
 		{"status --json", 0, `"node": "rns-01"`},
+		{"status --json", 0, `"text": "In no mesh yet."`},
 		{"hosts", 0, "LAST SCAN"},
 		{"updates --severity critical", 0, "DOWNLOADED ON"},
 		{"updates --severity grave", 1, "want Critical, Important, Moderate"},
@@ -157,6 +159,10 @@ func TestMeshCommands(t *testing.T) {
 	out, said, code = run(t, "node", "list", "--data", first)
 	if code != 0 || !strings.Contains(out, "brs-01") || !strings.Contains(out, "anchor") {
 		t.Errorf("node list: exit %d, %s%s", code, out, said)
+	}
+	out, said, code = run(t, "status", "--data", first)
+	if code != 0 || !strings.Contains(out, "Cut off") || !strings.Contains(out, "LAST CONTACT") || !strings.Contains(out, "! rns-01: This node reaches none of the others") {
+		t.Errorf("status: exit %d, %s%s", code, out, said)
 	}
 	out, said, code = run(t, "node", "remove", "brs-01", "--reason", "a test", "--data", first)
 	if code != 0 || !strings.Contains(out, "is removed") {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -26,15 +27,18 @@ func Commands(own ...Command) []Command {
 }
 
 var statusCommand = Command{
-	Name: "status", Summary: "Show the node, its scan cab, its hosts and what needs attention",
-	Example: "wuamesh status\nwuamesh status --json | jq .pairs",
+	Name: "status", Summary: "Show the node, its scan cab, its hosts, the mesh and what needs attention",
+	Example: "wuamesh status\nwuamesh status --json | jq .mesh.behind",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		return func(ctx context.Context, s Streams, _ []string) error {
-			var st appliance.Status
-			if err := t.get(ctx, s, "status", nil, &st); err != nil || t.json {
+			var st nodeStatus
+			if err := errors.Join(t.call(ctx, s, "status", nil, &st.Status), t.call(ctx, s, "mesh", nil, &st.Mesh)); err != nil {
 				return err
+			}
+			if t.json {
+				return printJSON(s.Out, st)
 			}
 			fmt.Fprintf(s.Out, "%s, wuamesh %s, up since %s\n", st.Node, st.Version, when(st.Started, ""))
 			fmt.Fprintf(s.Out, "scan cab   %s\n", cabLine(st.Cab))
@@ -46,11 +50,25 @@ var statusCommand = Command{
 			fmt.Fprintf(s.Out, "folder     %s, %s, %s free\n", count(st.Files, "file"), size(st.FolderBytes), size(st.FreeBytes))
 			fmt.Fprintf(s.Out, "moved      %s from Microsoft, %s to agents since start\n", size(st.FromUpstream), size(st.ToAgents))
 			for _, a := range st.Attention {
-				fmt.Fprintf(s.Out, "! %s %s\n", a.Fact, a.Cause)
+				if !strings.HasPrefix(a.URL, "/mesh?") { // it stands below its node
+					fmt.Fprintf(s.Out, "! %s %s\n", a.Fact, a.Cause)
+				}
 			}
-			return nil
+			fmt.Fprintf(s.Out, "mesh       %s\n", st.Mesh.Text)
+			if len(st.Mesh.Nodes) < 2 {
+				return nil
+			}
+			fmt.Fprintln(s.Out)
+			return printNodes(s, st.Mesh.Nodes)
 		}
 	},
+}
+
+// nodeStatus is what status prints: the overview, and the mesh as its page
+// shows it.
+type nodeStatus struct {
+	appliance.Status
+	Mesh appliance.MeshState `json:"mesh"`
 }
 
 func cabLine(c appliance.CabView) string {

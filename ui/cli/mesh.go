@@ -230,56 +230,28 @@ func (t *target) listNodes(ctx context.Context, s Streams) error {
 	if err := t.get(ctx, s, "nodes", nil, &list); err != nil || t.json {
 		return err
 	}
-	g := newGrid(s.Out, "NODE", "SITE", "REACHED", "BEHIND", "CLOCK", "VERSION", "ANCHOR", "ADDRESSES")
-	for _, n := range list.Nodes {
+	return printNodes(s, list.Nodes)
+}
+
+// printNodes prints the nodes, and below what is wrong with them.
+func printNodes(s Streams, list []appliance.NodeRow) error {
+	g := newGrid(s.Out, "NODE", "SITE", "REACHED", "BEHIND", "CLOCK", "LAST CONTACT", "VERSION", "ANCHOR", "ADDRESSES")
+	for _, n := range list {
 		anchor := ""
 		if n.Anchor {
 			anchor = "anchor"
 		}
-		g.row(n.Name, n.Site, reached(n), behind(n), offset(n), n.Version, anchor, strings.Join(n.Addrs, " "))
+		g.row(n.Name, n.Site, n.Reached(), n.Lag(), n.Clock(), when(n.Contact, ""), n.Version, anchor, strings.Join(n.Addrs, " "))
 	}
 	if err := g.flush(); err != nil {
 		return err
 	}
-	for _, n := range list.Nodes {
+	for _, n := range list {
 		for _, p := range n.Problems {
-			fmt.Fprintf(s.Out, "\n%s: %s\n", n.Name, p)
+			fmt.Fprintf(s.Out, "! %s: %s\n", n.Name, p)
 		}
 	}
 	return nil
-}
-
-func reached(n appliance.NodeRow) string {
-	switch n.Reach {
-	case "self":
-		return "this node"
-	case "relayed":
-		return "through " + n.Through
-	case "away":
-		return "away since " + when(n.Contact, "always")
-	case "removed":
-		return "removed " + when(n.Removed, "")
-	}
-	return fmt.Sprintf("%s %s", n.Reach, time.Duration(n.RoundTrip)*time.Microsecond)
-}
-
-func behind(n appliance.NodeRow) string {
-	switch {
-	case n.Self || n.Reach == "removed":
-		return ""
-	case !n.Unsent.Known:
-		return "?"
-	case n.Unsent.Records+n.Lacking.Records == 0:
-		return "no"
-	}
-	return fmt.Sprintf("it %d, this %d records", n.Unsent.Records, n.Lacking.Records)
-}
-
-func offset(n appliance.NodeRow) string {
-	if n.Self || n.Reach != "direct" {
-		return ""
-	}
-	return fmt.Sprintf("%+.1fs", float64(n.OffsetMS)/1000)
 }
 
 func (t *target) removeNode(ctx context.Context, s Streams, name, reason string) error {
