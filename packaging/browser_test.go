@@ -104,9 +104,18 @@ func TestBrowser(t *testing.T) {
 		b.do(p, chromedp.Navigate(url+"/"+p), chromedp.WaitVisible(`h1`), b.shot(p))
 	}
 
+	// The mesh: three nodes in step, and what is known of one of them.
+	b.until("the nodes are in step", "/mesh", `document.body.innerText.includes('In step with the 2 other nodes')`)
+	b.do("mesh", b.shot("mesh"), chromedp.Click(`.topo a[aria-label^="brs-01"]`), chromedp.WaitVisible(`//h2[contains(., "brs-01")]`), chromedp.Text(`#node`, &page))
+	for _, want := range []string{"direct, ", "in step", "from this node's", "rns-01", "Remove brs-01"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("of brs-01 the mesh page does not say %q:\n%s", want, page)
+		}
+	}
+
 	// Dark, and a phone.
 	b.do("dark", chromedp.Navigate(url+"/overview"), chromedp.WaitVisible(`h1`), chromedp.Evaluate(`document.documentElement.dataset.theme = 'dark'`, nil), b.shot("overview-dark"))
-	for _, p := range []string{"overview", "updates", "hosts"} {
+	for _, p := range []string{"overview", "updates", "hosts", "mesh"} {
 		var wide bool
 		b.do("phone", chromedp.EmulateViewport(390, 844), chromedp.Navigate(url+"/"+p), chromedp.WaitVisible(`h1`), b.shot(p+"-390"),
 			chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &wide))

@@ -187,7 +187,7 @@ func TestEveryPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit", "/mesh/passphrase"} {
+	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit", "/mesh", "/mesh?node=x", "/mesh/passphrase"} {
 		status, page := a.get(path)
 		if status != 200 || strings.Count(page, "<h1") != 1 {
 			t.Errorf("%s: %d with %d headings", path, status, strings.Count(page, "<h1"))

@@ -32,7 +32,7 @@ document.addEventListener('keydown', e => {
   if (e.metaKey || e.altKey || typing(e)) return;
   if (e.ctrlKey) return;
   if (e.key === '/') { const s = $('input[type=search]'); if (s) { e.preventDefault(); s.focus(); } return; }
-  if (Date.now() - go < 900) { const to = { o: 'overview', u: 'updates', r: 'rules', h: 'hosts', d: 'downloads' }[e.key]; go = 0; if (to) location.href = '/' + to; return; }
+  if (Date.now() - go < 900) { const to = { o: 'overview', u: 'updates', r: 'rules', h: 'hosts', d: 'downloads', m: 'mesh' }[e.key]; go = 0; if (to) location.href = '/' + to; return; }
   if (e.key === 'g') { go = Date.now(); return; }
   if (e.key === 'j' || e.key === 'k') {
     const list = rows(), at = list.findIndex(r => r.contains(document.activeElement));

@@ -1,0 +1,80 @@
+package ui_test
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// until asks for a page until it says what is wanted.
+func (a *admin) until(path string, want ...string) string {
+	a.t.Helper()
+	page := ""
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(50 * time.Millisecond) {
+		_, page = a.get(path)
+		missing := ""
+		for _, w := range want {
+			if !strings.Contains(page, w) {
+				missing = w
+			}
+		}
+		if missing == "" {
+			return page
+		}
+	}
+	a.t.Fatalf("%s never says %q:\n%s", path, want, page)
+	return ""
+}
+
+var joinToken = regexp.MustCompile(`wmj1\.[\w.-]+`)
+
+// TestMeshPage makes a token with the page's form, lets a node in with it,
+// looks at it and removes it.
+func TestMeshPage(t *testing.T) {
+	first, second := openNamed(t, "rns-01"), openNamed(t, "brs-01")
+	first.setUp()
+	if _, page := first.get("/mesh"); !strings.Contains(page, "The only node of its mesh.") || !strings.Contains(page, "1 node in 1 site") || strings.Contains(page, "<svg class=\"topo") {
+		t.Errorf("alone:\n%s", page)
+	}
+	_, page := first.post("/mesh", "/mesh/token", url.Values{"name": {"brest"}, "address": {"nonsense"}})
+	if !strings.Contains(page, "is not an address") || !strings.Contains(page, `value="brest"`) || !strings.Contains(page, `value="nonsense"`) {
+		t.Errorf("a token with a wrong address:\n%s", page)
+	}
+	_, page = first.post("/mesh", "/mesh/token", url.Values{"name": {"brest"}, "address": {""}})
+	token := joinToken.FindString(page)
+	if token == "" || !strings.Contains(page, "shown this once") {
+		t.Fatalf("after making a token:\n%s", page)
+	}
+	link, _ := url.Parse(second.node.SetupLink())
+	if _, page := second.post("/setup/join?"+link.RawQuery, "/setup/join", url.Values{"secret": {link.Query().Get("secret")}, "token": {token}, "node": {"brs-01"}, "site": {"brest"}}); !strings.Contains(page, "is joining") && !strings.Contains(page, "is in the mesh") {
+		t.Fatalf("joining:\n%s", page)
+	}
+	page = first.until("/mesh", "In step with the other node.", "2 nodes in 2 sites", `aria-label="brs-01, brest, direct, `, "in step")
+	id := regexp.MustCompile(`href="/mesh\?node=([0-9a-f]{32})"[^>]*>brs-01<`).FindStringSubmatch(page)
+	if id == nil {
+		t.Fatalf("no link to brs-01:\n%s", page)
+	}
+	if _, page = first.get("/mesh?node=" + id[1]); !strings.Contains(page, "Remove brs-01 from the mesh") || !strings.Contains(page, "by token brest") {
+		t.Errorf("the node's panel:\n%s", page)
+	}
+	if _, page = first.post("/mesh", "/mesh/anchor", url.Values{"passphrase": {"x"}}); !strings.Contains(page, "is an anchor already") {
+		t.Errorf("becoming an anchor twice:\n%s", page)
+	}
+	if _, page = first.post("/mesh", "/mesh/resign", url.Values{}); !strings.Contains(page, "is the only anchor") {
+		t.Errorf("the only anchor resigns:\n%s", page)
+	}
+	if _, page = first.post("/mesh", "/mesh/gossip-key", url.Values{}); !strings.Contains(page, "understood for a day") {
+		t.Errorf("rotating the key:\n%s", page)
+	}
+	_, page = first.post("/mesh", fmt.Sprintf("/mesh/%s/remove", id[1]), url.Values{"reason": {"closed"}})
+	if !strings.Contains(page, "brs-01 is removed.") || !strings.Contains(page, "Removed nodes, 1") || !strings.Contains(page, "by maelle") {
+		t.Errorf("after removing it:\n%s", page)
+	}
+	second.until("/login", "Log in to brs-01") // the removed node still shows who it is
+	if _, page = first.get("/audit"); !strings.Contains(page, "closed") {
+		t.Error("the audit log does not say why it was removed")
+	}
+}
