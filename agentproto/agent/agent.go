@@ -92,6 +92,7 @@ type Agent struct {
 	link      Node          // nil until enrolled
 	relinked  chan struct{} // closed when link changes
 	doing     map[string]string
+	said      chan struct{}     // closed when doing changes
 	trouble   map[string]string // by part: what an admin should know
 	waits     map[string]wait   // by file: when it may be asked for again
 	nextCheck time.Time
@@ -108,7 +109,7 @@ func Open(o Options) (*Agent, error) {
 		microsoft: directClient(o.Microsoft),
 		cabs:      files{filepath.Join(o.Dir, "cab")}, files: files{filepath.Join(o.Dir, "files")},
 		contact: newWheel(), fetch: newWheel(), windows: newWheel(),
-		relinked: make(chan struct{}), doing: map[string]string{}, trouble: map[string]string{}, waits: map[string]wait{},
+		relinked: make(chan struct{}), doing: map[string]string{}, said: make(chan struct{}), trouble: map[string]string{}, waits: map[string]wait{},
 	}
 	if a.connect == nil {
 		a.connect = func(o agentproto.ClientOptions) (Node, error) { return agentproto.NewClient(o) }
@@ -300,11 +301,24 @@ func (a *Agent) onDisk(c choice) bool {
 func (a *Agent) say(part, text string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.doing[part] == text {
+		return
+	}
 	if text == "" {
 		delete(a.doing, part)
 	} else {
 		a.doing[part] = text
 	}
+	close(a.said)
+	a.said = make(chan struct{})
+}
+
+// Doing says in a few words what the agent is at, empty when at nothing, and
+// returns a channel that is closed when that changes.
+func (a *Agent) Doing() (string, <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.doingLocked(), a.said
 }
 
 // warn keeps what an admin should know about a part until it is over.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -109,6 +110,30 @@ func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys
 
 func decideOne(u rules.Update, p rules.Policy) rules.Decision { return rules.Decide(u, p, time.Now()) }
 
+// Enroll lets the host into the mesh by hand, with what wapt-get.ini says now,
+// and checks in. It returns what came of it as a sentence.
+func (a *Agent) Enroll(ctx context.Context) (string, error) {
+	if a.readINI() {
+		a.applyConfig(ctx)
+	}
+	a.say("contact", "enrolling")
+	defer a.say("contact", "")
+	wait, err := a.meet(ctx)
+	if err != nil {
+		return "", err
+	}
+	node, _, err := a.node()
+	if errors.Is(err, errNotEnrolled) {
+		return fmt.Sprintf("An admin has to approve the host on the page Hosts of a node. The agent asks again in %s.", wait.Round(time.Second)), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return fmt.Sprintf("Enrolled as %s; checked in with %s.", a.id.Host, node.Nodes()[0]), nil
+}
+
 // Scan is one pass by hand: check in, get the scan cab, scan, report. It
 // returns what came of it as a sentence. Run may be running or not.
 func (a *Agent) Scan(ctx context.Context) (string, error) {
@@ -139,10 +164,14 @@ func (a *Agent) Install(ctx context.Context) (string, error) {
 // byHand runs a pass between two contacts with the node. Without a node it
 // runs all the same, by the rules we have.
 func (a *Agent) byHand(ctx context.Context, pass func() (string, error)) (string, error) {
-	if _, err := a.meet(ctx); err != nil {
-		a.log.WarnContext(ctx, "contact with the mesh", "err", err)
+	_, away := a.meet(ctx)
+	if away != nil {
+		a.log.WarnContext(ctx, "contact with the mesh", "err", away)
 	}
 	text, err := pass()
+	if away != nil && (errors.Is(err, errNoCab) || errors.Is(err, errNotEnrolled)) {
+		return "", away // why there is nothing to work with
+	}
 	if terr := a.tell(ctx); terr != nil {
 		a.log.WarnContext(ctx, "contact with the mesh", "err", terr)
 	}
