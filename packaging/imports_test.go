@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"/agentproto/agent":                                  {"agentproto", "agentproto/rules", "golang.org/x/sys/windows"},
 	"/agentproto/agent/agenttest":                        {"agentproto", "agentproto/rules", "agentproto/agent"},
 	"/agentproto/agent/wua":                              {"agentproto", "agentproto/rules", "agentproto/agent", "github.com/go-ole/go-ole", "golang.org/x/sys/windows"},
+	"/agentproto/wuamesh-agent":                          {"agentproto/agent", "agentproto/agent/wua", "agentproto/rules", "golang.org/x/sys/windows"},
 	"/packaging":                                         {},
 
 	"/packaging/deb": {},
