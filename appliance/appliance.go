@@ -41,20 +41,21 @@ type Appliance struct {
 	base    *slog.Logger // before it got its part
 	started time.Time
 
-	db      *replicate.DB
-	source  atomic.Pointer[microsoft.Source]
-	auth    *authority
-	cat     *catalogue
-	folder  *folder
-	roster  *roster
-	watch   *watchers
-	streams *streams
-	logins  throttle
-	hashing sync.Mutex // held while a password is hashed
-	setup   setupDoor
-	console string // secret of the command line on this machine
-	https   net.Listener
-	http    net.Listener
+	db        *replicate.DB
+	source    atomic.Pointer[microsoft.Source]
+	auth      *authority
+	cat       *catalogue
+	folder    *folder
+	published *published
+	roster    *roster
+	watch     *watchers
+	streams   *streams
+	logins    throttle
+	hashing   sync.Mutex // held while a password is hashed
+	setup     setupDoor
+	console   string // secret of the command line on this machine
+	https     net.Listener
+	http      net.Listener
 	// handover says that systemd passed the listeners and goes on listening:
 	// what is not accepted here waits for the next process.
 	handover bool
@@ -100,6 +101,7 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	if a.folder, err = openFolder(a); err != nil {
 		return a, err
 	}
+	a.published = openPublished(a)
 	if a.cat, err = newCatalogue(a); err != nil {
 		return a, err
 	}
@@ -178,6 +180,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("policies", a.tellPolicies)
 	part("downloads", a.folder.run)
 	part("scan cab", a.keepCab)
+	part("catalogue", a.published.run)
 	part("missing files", a.keepFiles)
 	part("cleaning", a.cleanNightly)
 	part("housekeeping", a.keepHouse)

@@ -47,6 +47,8 @@ type folder struct {
 	cab     microsoft.CabVersion
 	cabNext time.Time // when Microsoft is asked again
 	refused refusedCab
+	// judgedAnew says that the roots changed since the scan cab was verified.
+	judgedAnew bool
 }
 
 // A heldFile is a file in the folder that was verified.

@@ -155,10 +155,11 @@ func (f *folder) recordCab(ctx context.Context, v microsoft.CabVersion, root str
 // serveCab makes the file in the folder the scan cab. The lock is held.
 func (f *folder) serveCab(v microsoft.CabVersion, file *heldFile) {
 	f.cab, f.held[microsoft.ScanCabName], f.refused = v, file, refusedCab{}
-	f.cabNext = v.Checked.Add(cabPeriod)
+	f.cabNext, f.judgedAnew = v.Checked.Add(cabPeriod), false
 	delete(f.doubts, microsoft.ScanCabName)
 	delete(f.strange, microsoft.ScanCabName)
 	wake(f.share.dirty)
+	wake(f.node.published.news)
 }
 
 // A refusedCab is a scan cab of the mesh, or one that lies in the folder, whose
@@ -223,8 +224,13 @@ func (f *folder) verifyCab(ctx context.Context) error {
 	case refused:
 		f.mu.Lock()
 		f.strange[microsoft.ScanCabName], f.refused = info.ModTime(), refusedCab{Err: bad}
+		anew := f.judgedAnew
+		f.judgedAnew = false
 		f.mu.Unlock()
 		f.log.ErrorContext(ctx, "the scan cab in the folder is not served", "err", bad.Err)
+		if anew {
+			return f.node.published.distrust(ctx)
+		}
 		return nil
 	case err != nil:
 		return err
@@ -263,7 +269,7 @@ func (f *folder) verifyCab(ctx context.Context) error {
 // before it is served on.
 func (f *folder) judgeCabAnew() {
 	f.mu.Lock()
-	f.refused = refusedCab{}
+	f.refused, f.judgedAnew = refusedCab{}, true
 	delete(f.strange, microsoft.ScanCabName)
 	delete(f.held, microsoft.ScanCabName)
 	f.doubts[microsoft.ScanCabName] = true
@@ -322,7 +328,7 @@ func (f *folder) cabRef() *agentproto.CabRef {
 func (f *folder) cabView() CabView {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	v := CabView{Checked: f.cab.Checked}
+	v := CabView{Checked: f.cab.Checked, Catalogue: f.node.published.view()}
 	if f.held[microsoft.ScanCabName] != nil {
 		v.Held, v.Size, v.SHA256, v.Date, v.Fetched = true, f.cab.Size, f.cab.SHA256, f.cab.Date(), f.cab.Fetched
 		v.Signer, v.Root, v.Signed = f.cab.Signer, f.cab.Root, f.cab.Signed

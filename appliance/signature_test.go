@@ -101,6 +101,33 @@ func TestACabThatMicrosoftDidNotSignIsRefused(t *testing.T) {
 	}
 }
 
+// branchConfig writes the configuration of a branch that trusts a root besides
+// Microsoft's, or none.
+func branchConfig(t testing.TB, dir, root string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, "wuamesh.toml")
+	if root != "" {
+		root = "'" + root + "'"
+	}
+	text := fmt.Sprintf("name = 'brs-01'\nsite = 'brest'\ninternet = false\ndata = '%s/data'\nfolder = '%s/waptwua'\nlisten_https = '127.0.0.1:0'\nlisten_http = '127.0.0.1:0'\ndisk_floor = '0 B'\nroots = [%s]\n", dir, dir, root)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// fromFile has a node read its configuration from a file, so that it can be
+// reloaded.
+func fromFile(t testing.TB, path string) func(*appliance.Config) {
+	return func(c *appliance.Config) {
+		cfg, err := appliance.ConfigSource{Path: path}.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		*c = cfg
+	}
+}
+
 // TestAPeersCabIsVerified joins a branch that trusts nobody but Microsoft to a
 // node that takes the cab of a mirror: the branch refuses it, once, and takes
 // it when it is told to trust the mirror.
@@ -112,21 +139,7 @@ func TestAPeersCabIsVerified(t *testing.T) {
 	hq := startIn(t, t.TempDir(), world, srv.URL, func(c *appliance.Config) { c.Name, c.Site = "hq-01", "hq" })
 	hq.ended(t, 1)
 	dir := t.TempDir()
-	path := filepath.Join(dir, "wuamesh.toml")
-	write := func(roots string) {
-		text := fmt.Sprintf("name = 'brs-01'\nsite = 'brest'\ninternet = false\ndata = '%s/data'\nfolder = '%s/waptwua'\nlisten_https = '127.0.0.1:0'\nlisten_http = '127.0.0.1:0'\ndisk_floor = '0 B'\nroots = [%s]\n", dir, dir, roots)
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("")
-	branch := startIn(t, dir, nil, "", func(c *appliance.Config) {
-		cfg, err := appliance.ConfigSource{Path: path}.Load()
-		if err != nil {
-			t.Fatal(err)
-		}
-		*c = cfg
-	})
+	branch := startIn(t, dir, nil, "", fromFile(t, branchConfig(t, dir, "")))
 	branch.joinTo(t, hq)
 	get(t, "GET", branch.FolderURL()+cab)
 	branch.has(t, cab, func(k appliance.Task) bool { return strings.Contains(k.Error, "does not trust") && k.From == "peers" })
@@ -143,7 +156,7 @@ func TestAPeersCabIsVerified(t *testing.T) {
 	if k := branch.task(t, cab); k.Peers > int64(len(world.Cab())) {
 		t.Errorf("%d bytes came of a cab of %d that was refused", k.Peers, len(world.Cab()))
 	}
-	write("'" + rootFile(t, world) + "'")
+	branchConfig(t, dir, rootFile(t, world))
 	if _, err := branch.Reload(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}

@@ -340,6 +340,8 @@ type CabView struct {
 	RefusedHint string `json:"refused_hint,omitempty"`
 	Running     bool   `json:"running"`
 	Progress    int    `json:"progress"` // per cent, while Running
+
+	Catalogue CatalogueView `json:"catalogue"` // what was read out of it
 }
 
 // A CleanPlan is what cleaning would delete, or deleted.

@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"":                                  {"ui", "ui/cli", "appliance", "appliance/api", "appliance/demo"},
 	"/ui":                               {"appliance", "agentproto", "agentproto/rules", "github.com/a-h/templ"},
 	"/ui/cli":                           {"appliance", "appliance/api", "agentproto", "agentproto/rules"},
-	"/appliance":                        {"appliance/microsoft", "replicate", "replicate/swarm", "agentproto", "agentproto/rules", "github.com/coreos/go-systemd", "github.com/pelletier/go-toml", "golang.org/x/crypto"},
+	"/appliance":                        {"appliance/microsoft", "appliance/microsoft/catalogue", "replicate", "replicate/swarm", "agentproto", "agentproto/rules", "github.com/coreos/go-systemd", "github.com/pelletier/go-toml", "golang.org/x/crypto"},
 	"/appliance/api":                    {"appliance", "agentproto", "agentproto/rules"},
 	"/appliance/demo":                   {"ui", "appliance", "appliance/api", "appliance/microsoft/microsofttest", "agentproto", "agentproto/rules", "agentproto/agent", "agentproto/agent/wua"},
 	"/appliance/microsoft":              {"appliance/microsoft/cab", "appliance/microsoft/authenticode", "golang.org/x/net"},

@@ -270,6 +270,21 @@ func cabText(c appliance.CabView) string {
 	}
 }
 
+// catalogueText says what was read out of the scan cab, and how far a newer
+// one is.
+func catalogueText(c appliance.CatalogueView) string {
+	switch {
+	case c.Reading && c.Updates == 0:
+		return fmt.Sprintf("Reading its catalogue, %d %%", c.Progress)
+	case c.Reading:
+		return fmt.Sprintf("Reading its catalogue, %d %%; the one of %s is in use", c.Progress, date(c.Published))
+	case c.Updates == 0:
+		return ""
+	default:
+		return "Catalogue of " + count(c.Updates, "update")
+	}
+}
+
 func cabChecked(c appliance.CabView) string {
 	if c.Checked.IsZero() {
 		return c.Note

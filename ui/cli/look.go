@@ -45,6 +45,10 @@ var statusCommand = Command{
 			if st.Cab.Refused != "" {
 				fmt.Fprintf(s.Out, "!          %s %s\n", st.Cab.Refused, st.Cab.RefusedHint)
 			}
+			fmt.Fprintf(s.Out, "catalogue  %s\n", catalogueLine(st.Cab.Catalogue))
+			if st.Cab.Catalogue.Error != "" {
+				fmt.Fprintf(s.Out, "!          %s %s\n", st.Cab.Catalogue.Error, st.Cab.Catalogue.Hint)
+			}
 			fmt.Fprintf(s.Out, "hosts      %d, %d online, %d compliant, %d waiting for approval\n", st.Hosts, st.Online, st.Compliant, st.Waiting)
 			fmt.Fprintf(s.Out, "states     %d OK, %d MISSING, %d PENDING, %d DISCARDED\n", st.Pairs.OK, st.Pairs.Missing, st.Pairs.Pending, st.Pairs.Discarded)
 			fmt.Fprintf(s.Out, "folder     %s, %s, %s free\n", count(st.Files, "file"), size(st.FolderBytes), size(st.FreeBytes))
@@ -76,6 +80,17 @@ func cabLine(c appliance.CabView) string {
 		return cmp.Or(c.Note, "not downloaded yet")
 	}
 	return fmt.Sprintf("of %s, %s, checked %s. %s", when(c.Date, "unknown date"), size(c.Size), when(c.Checked, "never"), c.Note)
+}
+
+func catalogueLine(c appliance.CatalogueView) string {
+	line := "not read yet"
+	if c.Updates > 0 {
+		line = fmt.Sprintf("%s in %s, of %s", count(c.Updates, "update"), count(c.Files, "file"), when(c.Published, "unknown date"))
+	}
+	if c.Reading {
+		line += fmt.Sprintf("; reading a newer one, %d %%", c.Progress)
+	}
+	return line
 }
 
 var hostsCommand = Command{
