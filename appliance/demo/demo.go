@@ -193,7 +193,7 @@ func (p *play) tell(ctx context.Context) error {
 				return err
 			}
 		}
-		line := fmt.Sprintf("%d hosts, %d OK, %d PENDING, %d MISSING, %d DISCARDED, %.1f MB from Microsoft", s.Hosts, s.Pairs.OK, s.Pairs.Pending, s.Pairs.Missing, s.Pairs.Discarded, float64(s.FromUpstream)/1e6)
+		line := fmt.Sprintf("%d hosts, %d up to date: %d OK, %d PENDING, %d MISSING, %d DISCARDED, %.1f MB from Microsoft", s.Hosts, s.Compliant, s.Pairs.OK, s.Pairs.Pending, s.Pairs.Missing, s.Pairs.Discarded, float64(s.FromUpstream)/1e6)
 		if line != last {
 			p.say("%s", line)
 			last = line
