@@ -99,7 +99,6 @@ type batch struct {
 	bytes   int64
 	vector  map[string]uint64 // entries that the batch moves
 	live    map[string]int    // by how much it changes what is live of each log
-	parked  []func()          // changes of what is parked, when it is committed
 	met     bool
 }
 
@@ -118,7 +117,7 @@ func (b *batch) add(j *job) *batch {
 	if j.fn != nil && !j.run(tx) {
 		return b
 	}
-	if err := b.gap(j.remote); err != nil && j.write == nil {
+	if err := b.refuse(j.remote); err != nil && j.write == nil {
 		j.fail(err)
 		return b
 	}
@@ -292,9 +291,6 @@ func (b *batch) end() {
 	err := b.commit()
 	if err == nil {
 		b.db.moveVector(b.vector, b.live)
-		for _, fn := range b.parked {
-			fn()
-		}
 		b.db.tell(b.jobs)
 		if b.met {
 			select {

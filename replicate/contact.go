@@ -66,6 +66,9 @@ func (m *Mesh) keepContact(ctx context.Context) error {
 // touchReached notes every node that is reached now, directly or through
 // others, and those that are known since just now.
 func (m *Mesh) touchReached() {
+	if !m.timely.Load() {
+		return
+	}
 	now, routes, known := m.db.now(), m.links.table(), m.known()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,20 +82,21 @@ func (m *Mesh) touchReached() {
 	}
 }
 
-// touch notes that a node was heard of. A clock that is behind must not make
-// it look absent; a time from the future was noted by a clock that was ahead.
+// touch notes that a node was heard of. By a clock that nobody bears out
+// nothing is noted: it would make nodes look absent that are not.
 func (m *Mesh) touch(id string, now time.Time) {
-	if old := m.contact[id]; old.Before(now) || old.After(now.Add(24*time.Hour)) && m.db.correction.Load() == 0 {
+	if m.timely.Load() {
 		m.contact[id] = now
 	}
 }
 
-// touchAll notes that this node is up to date with everybody.
+// touchAll notes that this node is up to date with everybody, by the time that
+// it and the node it took a copy of agreed on.
 func (m *Mesh) touchAll() {
 	m.mu.Lock()
 	now := m.db.now()
 	for id := range m.contact {
-		m.touch(id, now)
+		m.contact[id] = now
 	}
 	m.mu.Unlock()
 	m.storeContacts(context.Background())

@@ -2,10 +2,8 @@ package replicate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -23,52 +21,19 @@ type freshCopy struct {
 // and nothing is handed on before it is whole. A new epoch begins: what is
 // removed of the old one may be on a third node, and must be taken from there
 // as if another had written it.
-func (db *DB) beginCopy(ctx context.Context, why string) (*freshCopy, error) {
+func (db *DB) beginCopy(ctx context.Context) (*freshCopy, error) {
 	f := &freshCopy{db: db, keep: map[string]bool{}, given: map[string]uint64{}}
-	if err := db.dropAllParked(ctx); err != nil {
-		return nil, err
-	}
 	err := db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) error {
 		db.fenced.Store(true)
-		db.writer, db.seq = newWriter(db.node), 0
-		if err := b.txn.Set([]byte(vectorPrefix+db.writer), make([]byte, 8)); err != nil {
+		if err := b.newEpoch(); err != nil {
 			return err
 		}
-		return b.txn.Set([]byte(fenceKey), []byte(why))
+		return b.txn.Set([]byte(fenceKey), []byte("absence"))
 	}})
 	db.vectorMu.RLock()
 	f.acked = maps.Clone(db.acked)
 	db.vectorMu.RUnlock()
 	return f, err
-}
-
-// dropAllParked drops what is parked: the copy brings it again.
-func (db *DB) dropAllParked(ctx context.Context) error {
-	for more := true; more; {
-		err := db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) (err error) {
-			more, err = b.dropSomeParked()
-			return err
-		}})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *batch) dropSomeParked() (more bool, err error) {
-	n := 0
-	for _, list := range b.db.parked {
-		for _, p := range list {
-			if n++; n > mendAtOnce {
-				return true, nil
-			}
-			if err := errors.Join(b.dropParked(p), b.dropEntry(p.Version.Writer, p.seq)); err != nil {
-				return false, err
-			}
-		}
-	}
-	return false, nil
 }
 
 // ours says whether a change was made here after the copy began.
@@ -78,7 +43,7 @@ func (f *freshCopy) ours(c change) bool {
 
 // unsent says whether a change was made here and is on no other node.
 func (f *freshCopy) unsent(c change) bool {
-	return strings.HasPrefix(c.Version.Writer, f.db.node+".") && c.seq > max(f.acked[c.Version.Writer], f.given[c.Version.Writer])
+	return f.db.wrote(c.Version.Writer) && c.seq > max(f.acked[c.Version.Writer], f.given[c.Version.Writer])
 }
 
 // take stores sets of the other node, whatever is here.
@@ -87,6 +52,9 @@ func (f *freshCopy) take(ctx context.Context, sets ...ChangeSet) error {
 		if err := cs.check(); err != nil {
 			return err
 		}
+	}
+	if err := f.db.believeAll(sets); err != nil {
+		return err
 	}
 	err := f.db.submit(&job{ctx: ctx, done: make(chan struct{}), remote: sets, write: func(b *batch, j *job) error {
 		for _, cs := range sets {
@@ -110,9 +78,6 @@ func (f *freshCopy) replace(b *batch, j *job, c change, end uint64) error {
 	ours, err := b.current(c.Key)
 	if err != nil {
 		return err
-	}
-	if c.Version.Clock > b.db.horizon() {
-		return b.park(c, change{}, end)
 	}
 	f.keep[c.Key] = true
 	if ours.Key != "" && (ours.Version == c.Version || f.ours(ours)) {
@@ -148,14 +113,8 @@ func (f *freshCopy) finish(ctx context.Context) error {
 		}
 	}
 	return f.db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) error {
-		own := b.have(f.db.writer)
-		for w := range f.db.vector {
-			b.vector[w] = 0 // forgotten, unless it is given
-		}
+		b.forgetOthers()
 		maps.Copy(b.vector, f.given)
-		if b.vector[f.db.writer] = own; own == 0 {
-			delete(b.vector, f.db.writer)
-		}
 		f.db.fenced.Store(false)
 		return b.txn.Delete([]byte(fenceKey))
 	}})

@@ -24,10 +24,12 @@ const (
 	maxServes = 4
 )
 
-// A sync: A posts its vector, B answers with its own vector and the change
-// sets that A lacks, compressed: sizes of four bytes, zero at the end, then a
-// byte that says whether there is more. A stores each set as it comes and asks
-// again, so whatever interrupts them nothing is done twice or left out.
+// A sync: A posts its vector, B answers with its clock's high-water mark, its
+// own vector and the change sets that A lacks, compressed: sizes of four
+// bytes, zero at the end, then a byte that says whether there is more. A stores
+// each set as it comes and asks again, so whatever interrupts them nothing is
+// done twice or left out. When B's mark is beyond A's horizon A takes nothing:
+// what B holds from the future may have replaced what its vector claims.
 
 func (m *Mesh) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -66,22 +68,33 @@ func (m *Mesh) serveSync(w http.ResponseWriter, r *http.Request) {
 }
 
 func (m *Mesh) answerSync(z *zstd.Encoder, have map[string]uint64) error {
-	if err := writeBlock(z, appendVector(nil, m.db.Vector())); err != nil {
-		return err
-	}
-	total, more := 0, byte(0)
-	for cs, err := range m.db.Since(have) {
+	more := byte(0)
+	err := m.db.View(context.Background(), func(tx *Tx) error {
+		clock, err := readClock(tx.txn)
 		if err != nil {
 			return err
 		}
-		b := appendSet(nil, cs)
-		if err := writeBlock(z, b); err != nil {
+		vector, err := readVector(tx.txn)
+		if err != nil {
 			return err
 		}
-		if total += len(b); total >= maxAnswer {
-			more = 1
-			break
+		head := binary.BigEndian.AppendUint64(nil, uint64(clock))
+		if err := writeBlock(z, appendVector(head, vector)); err != nil {
+			return err
 		}
+		total, broken := 0, error(nil)
+		err = tx.sinceAll(vector, have, func(cs ChangeSet) bool {
+			b := appendSet(nil, cs)
+			broken = writeBlock(z, b)
+			if total += len(b); total >= maxAnswer {
+				more = 1
+			}
+			return broken == nil && more == 0
+		})
+		return errors.Join(err, broken)
+	})
+	if err != nil {
+		return err
 	}
 	if _, err := z.Write([]byte{0, 0, 0, 0, more}); err != nil {
 		return err
@@ -189,6 +202,11 @@ func (s *session) keepSynced() {
 		case errors.Is(err, errGarbage):
 			s.garbage(err)
 			return
+		case errors.Is(err, ErrAhead):
+			s.m.problems.add(s.peer.Node, aheadProblem)
+			if !s.pause(jitter(30 * time.Second)) {
+				return
+			}
 		default:
 			s.m.log.Debug("sync interrupted", "peer", s.peer.Node, "err", err)
 			if !s.pause(jitter(2 * time.Second)) {
@@ -280,11 +298,16 @@ func (s *session) takeAnswer(ctx context.Context, r io.Reader, store func(contex
 	if err != nil {
 		return false, err
 	}
-	vector, err := decodeVector(b)
+	head := reader{b: b}
+	clock := Clock(head.uint64())
+	vector, err := decodeVector(head.b)
 	if err != nil {
 		return false, err
 	}
 	s.heardVector(vector)
+	if err := s.m.db.believe(clock); err != nil {
+		return false, err
+	}
 	var sets []ChangeSet
 	size := 0
 	for {

@@ -1,12 +1,12 @@
 package replicate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -21,20 +21,27 @@ const (
 	absence = 60 * 24 * time.Hour
 )
 
-// Why a fresh copy is due.
-const (
-	fencedByAbsence = "absence"
-	fencedByClock   = "clock"
-)
-
-// Reviews yields changes of this node that no other node had when it took a
-// fresh copy, after a long absence or after its clock was found wrong. They
-// are not merged by themselves: someone decides.
+// Reviews yields changes that are kept aside because they are not in the store
+// any more and may be on no other node: those of this node when it took a fresh
+// copy after a long absence, and those of others that it dropped because their
+// clocks were ahead. They are not merged by themselves: someone decides. One
+// whose value came back is left out.
 func (tx *Tx) Reviews() iter.Seq2[Record, error] {
-	return tx.stored(reviewPrefix, "", func(key string, b []byte) (Record, error) {
-		c, err := decodeChange(key, b)
-		return c.Record, err
-	})
+	return func(yield func(Record, error) bool) {
+		for r, err := range tx.stored(reviewPrefix, "", reviewed) {
+			if now, e := tx.Record(r.Key); err == nil && e == nil && bytes.Equal(now.Value, r.Value) {
+				continue
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+func reviewed(key string, b []byte) (Record, error) {
+	c, err := decodeChange(key, b)
+	return c.Record, err
 }
 
 // Dismiss forgets a change that waited for a decision. To take it after all,
@@ -52,7 +59,7 @@ func (db *DB) acknowledge(theirs map[string]uint64) {
 	db.vectorMu.Lock()
 	defer db.vectorMu.Unlock()
 	for w, n := range theirs {
-		if strings.HasPrefix(w, db.node+".") && n > db.acked[w] {
+		if db.wrote(w) && n > db.acked[w] {
 			db.acked[w] = n
 		}
 	}
@@ -123,13 +130,9 @@ func (s *session) takeCopy() {
 	if s.peerFence != m.id || s.over() {
 		return
 	}
-	why := fencedByAbsence
-	if m.db.fenced.Load() {
-		why = fencedByClock
-	}
-	m.log.Warn("taking a fresh copy of a peer", "peer", s.peer.Node, "because", why)
-	m.problems.add(m.id, copyProblem(why))
-	if err := s.copyAll(why); err != nil {
+	m.log.Warn("taking a fresh copy of a peer after a long absence", "peer", s.peer.Node)
+	m.problems.add(m.id, copyProblem)
+	if err := s.copyAll(); err != nil {
 		m.log.Warn("fresh copy interrupted, trying again", "peer", s.peer.Node, "err", err)
 		return
 	}
@@ -137,17 +140,12 @@ func (s *session) takeCopy() {
 	m.log.Info("fresh copy taken", "peer", s.peer.Node)
 }
 
-func copyProblem(why string) string {
-	if why == fencedByClock {
-		return "This node's clock was far ahead, so it took a fresh copy of the records from a peer. Changes made here that no other node had are kept for review."
-	}
-	return fmt.Sprintf("This node was cut off for more than %d days, so it took a fresh copy of the records from a peer instead of merging. Changes made here that no other node had are kept for review.", absence/(24*time.Hour))
-}
+var copyProblem = fmt.Sprintf("This node was cut off for more than %d days, so it took a fresh copy of the records from a peer instead of merging. Changes made here that no other node had are kept for review.", absence/(24*time.Hour))
 
-func (s *session) copyAll(why string) error {
+func (s *session) copyAll() error {
 	ctx, cancel := s.whileUp()
 	defer cancel()
-	f, err := s.m.db.beginCopy(ctx, why)
+	f, err := s.m.db.beginCopy(ctx)
 	if err != nil {
 		return err
 	}

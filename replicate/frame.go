@@ -16,7 +16,7 @@ import (
 // Frames travel on one stream of each control session: a kind, four bytes of
 // length, a body. A kind nobody knows is skipped.
 const (
-	framePing   = 1 // nonce, wall clock in milliseconds, digest of the vector
+	framePing   = 1 // nonce, wall clock in milliseconds, digest of the vector, agreed time in milliseconds or 0
 	framePong   = 2 // the same, nonce of the ping
 	frameLinks  = 3 // JSON of link states
 	framePacket = 4 // hops left, to, from, a packet of memberlist
@@ -195,33 +195,40 @@ func (s *session) ping() {
 
 func (s *session) pingFrame(kind byte, nonce uint64) []byte {
 	b := binary.BigEndian.AppendUint64(nil, nonce)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.m.db.now().UnixMilli()))
-	digest := s.m.db.Digest()
-	return frame(kind, append(b, digest[:]...))
+	b = binary.BigEndian.AppendUint64(b, uint64(s.m.db.wall().UnixMilli()))
+	digest, agreed := s.m.db.Digest(), int64(0)
+	if s.m.borneOut.Load() {
+		agreed = s.m.db.now().UnixMilli()
+	}
+	return frame(kind, binary.BigEndian.AppendUint64(append(b, digest[:]...), uint64(agreed)))
 }
 
 func (s *session) takePing(kind byte, r *reader) error {
-	nonce, wall, digest := r.uint64(), r.uint64(), r.take(16)
+	nonce, wall, digest, agreed := r.uint64(), r.uint64(), r.take(16), r.uint64()
 	if r.bad {
 		return fmt.Errorf("ping: %w", errGarbage)
 	}
 	if kind == framePing {
 		s.out.put(s.pingFrame(framePong, nonce))
 	} else {
-		s.takePong(nonce, time.UnixMilli(int64(wall)))
+		s.takePong(nonce, time.UnixMilli(int64(wall)), int64(agreed))
 	}
 	s.compare([16]byte(digest))
 	return nil
 }
 
-func (s *session) takePong(nonce uint64, wall time.Time) {
+func (s *session) takePong(nonce uint64, wall time.Time, agreed int64) {
 	now := time.Now()
 	s.mu.Lock()
 	at, ok := s.pinged[nonce]
 	delete(s.pinged, nonce)
 	if ok {
 		s.rtt = now.Sub(at)
-		s.offset.measure(wall.Sub(s.m.db.wall())+s.rtt/2, s.rtt)
+		sent := now.Add(-s.rtt / 2)
+		s.clock.read(reading{wall, sent}, s.rtt)
+		if s.agreed = nil; agreed != 0 {
+			s.agreed = &reading{time.UnixMilli(agreed), sent}
+		}
 	}
 	s.mu.Unlock()
 	select {

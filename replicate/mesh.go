@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,6 +68,8 @@ type Mesh struct {
 	copying  chan struct{} // one fresh copy at a time
 	relayed  chan struct{} // bounds streams passed on for others
 	problems problems
+	timely   atomic.Bool   // some peer's clock bears this node's time out
+	borneOut atomic.Bool   // most of at least three clocks do
 	tell     chan struct{} // links changed
 	changed  chan struct{}
 	mangle   func([][]byte) [][]byte // of tests: what happens to frames

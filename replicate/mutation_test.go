@@ -266,7 +266,7 @@ func (h *history) fresh(i int) (n int) {
 // copy has i take a fresh copy of j.
 func (h *history) copy(i, j int) {
 	a, b := h.nodes[i], h.nodes[j]
-	f, err := a.db.beginCopy(context.Background(), fencedByAbsence)
+	f, err := a.db.beginCopy(context.Background())
 	for cs, e := range b.db.Since(nil) {
 		if err == nil && e == nil {
 			e = f.take(context.Background(), cs)

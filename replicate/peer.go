@@ -95,7 +95,10 @@ func (s *session) describe(p *Peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.Addr, p.Version = cmp.Or(s.addr, p.Addr), s.peer.Version
-	p.RoundTrip, p.Offset = s.rtt, s.offset.value()
+	p.RoundTrip = s.rtt
+	if s.clock.known() {
+		p.Offset = s.clock.now().Sub(s.m.db.wall())
+	}
 	p.Contact = s.m.db.now().Add(-time.Since(s.heard))
 	if off := p.Offset; off.Abs() >= warnOffset {
 		p.Problems = append(p.Problems, clockProblem("Its clock", off))

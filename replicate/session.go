@@ -64,7 +64,8 @@ type session struct {
 	pinged  map[uint64]time.Time
 	pongs   chan struct{}
 	rtt     time.Duration
-	offset  clockOffset
+	clock   peerTime
+	agreed  *reading          // of the time that the peer and its peers agree on, when they do
 	has     map[string]uint64 // what of each log the peer sent or told us of
 	digest  [16]byte          // of the peer's vector, when it last told
 	doubt   bool              // digest was not ours

@@ -313,6 +313,9 @@ func (s *sim) check() {
 		if n.db.Digest() != s.nodes[0].db.Digest() {
 			s.t.Errorf("seed %d: node %d has another digest than node 0", s.seed, i+1)
 		}
+		if live, err := n.db.counted(); err != nil || !maps.Equal(live, n.db.live) {
+			s.t.Errorf("seed %d: node %d counts %v, its logs have %v (%v)", s.seed, i+1, n.db.live, live, err)
+		}
 	}
 	s.checkEdits(want)
 	// Nothing is frozen by a version from the future.
@@ -329,6 +332,13 @@ func (s *sim) check() {
 	}
 }
 
+// counted is what is live of each log, counted anew.
+func (db *DB) counted() (map[string]int, error) {
+	fresh := &DB{live: map[string]int{}}
+	err := db.kv.View(func(txn *badger.Txn) error { fresh.count(txn); return nil })
+	return fresh.live, err
+}
+
 // explain shows everything about the keys in which two nodes differ.
 func (s *sim) explain(a, b map[string]string) {
 	keys := maps.Clone(a)
@@ -341,7 +351,7 @@ func (s *sim) explain(a, b map[string]string) {
 			n.db.View(context.Background(), func(tx *Tx) error {
 				raw, err := tx.raw(recordPrefix+k, k)
 				c, _ := decodeChange(k, raw)
-				s.t.Logf("node %d %s: %s=%s %v seq %d saw %v deleted %t (%v); vector %d, parked %d, due %t, clock %v", i, n.db.node[:4], k, c.Value, c.Version, c.seq, c.Saw, c.Deleted, err, n.db.vector[c.Version.Writer], len(n.db.parked), n.db.fenced.Load(), n.db.clock.Time())
+				s.t.Logf("node %d %s: %s=%s %v seq %d saw %v deleted %t (%v); vector %d, due %t, clock %v", i, n.db.node[:4], k, c.Value, c.Version, c.seq, c.Saw, c.Deleted, err, n.db.vector[c.Version.Writer], n.db.fenced.Load(), n.db.clock.Time())
 				return nil
 			})
 		}

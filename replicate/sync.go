@@ -116,22 +116,26 @@ func (db *DB) Since(have map[string]uint64) iter.Seq2[ChangeSet, error] {
 			if err != nil {
 				return err
 			}
-			for _, writer := range slices.Sorted(maps.Keys(vector)) {
-				last := vector[writer]
-				if have[writer] >= last {
-					continue
-				}
-				more, err := tx.since(writer, have[writer], last, func(cs ChangeSet) bool { return yield(cs, nil) })
-				if err != nil || !more {
-					return err
-				}
-			}
-			return nil
+			return tx.sinceAll(vector, have, func(cs ChangeSet) bool { return yield(cs, nil) })
 		})
 		if err != nil {
 			yield(ChangeSet{}, fmt.Errorf("read the log: %w", err))
 		}
 	}
+}
+
+// sinceAll hands every writer's sets over until yield wants no more.
+func (tx *Tx) sinceAll(vector, have map[string]uint64, yield func(ChangeSet) bool) error {
+	for _, writer := range slices.Sorted(maps.Keys(vector)) {
+		last := vector[writer]
+		if have[writer] >= last {
+			continue
+		}
+		if more, err := tx.since(writer, have[writer], last, yield); err != nil || !more {
+			return err
+		}
+	}
+	return nil
 }
 
 // since hands one writer's sets over, and says whether more is wanted.
@@ -178,15 +182,11 @@ func (tx *Tx) entry(item *badger.Item) (end uint64, c change, err error) {
 	if err == nil {
 		c, err = decodeChange(key, raw)
 	}
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return 0, c, err
+	if err == nil && string(logKey(c.Version.Writer, c.seq)[len(logPrefix):]) != own {
+		err = fmt.Errorf("log entry %q names %s, which is another change now", own, key)
 	}
-	if err != nil || string(logKey(c.Version.Writer, c.seq)[len(logPrefix):]) != own {
-		var p parkedEntry
-		if p, err = tx.parkedAt(own); err != nil {
-			return 0, c, err
-		}
-		c = p.change
+	if err != nil {
+		return 0, c, err
 	}
 	return binary.BigEndian.Uint64(b), c, nil
 }
@@ -199,8 +199,9 @@ func logKey(writer string, seq uint64) []byte {
 
 // Apply merges change sets of other nodes, as one transaction. Sets of one
 // writer come in order and without gaps, as Since yields them; one that is
-// known already changes nothing. A record that is older than ours is left
-// out, one from the future is parked until time gets there. Keys of kinds nobody here knows are kept like all others.
+// known already changes nothing. A record that is older than ours is left out;
+// with one from the future nothing is taken (ErrAhead). Keys of kinds nobody
+// here knows are kept like all others.
 func (db *DB) Apply(ctx context.Context, sets ...ChangeSet) error {
 	for _, cs := range sets {
 		if err := cs.check(); err != nil {
@@ -243,9 +244,12 @@ func (b *batch) have(writer string) uint64 {
 	return b.db.vector[writer]
 }
 
-// gap finds out whether something before the sets is missing, before any of
-// them is written.
-func (b *batch) gap(sets []ChangeSet) error {
+// refuse finds out whether the sets cannot be taken, before any of them is
+// written: something before them is missing, or a clock is beyond the horizon.
+func (b *batch) refuse(sets []ChangeSet) error {
+	if err := b.db.believeAll(sets); err != nil {
+		return err
+	}
 	have := map[string]uint64{}
 	for _, cs := range sets {
 		n := max(have[cs.Writer], b.have(cs.Writer))
@@ -267,14 +271,7 @@ func (b *batch) takeRemote(j *job, cs ChangeSet) error {
 		if c.Seq <= have {
 			continue
 		}
-		kept, err := b.merge(j, change{c.Record, c.Seq}, cs.End)
-		if err != nil {
-			return err
-		}
-		if !kept {
-			continue
-		}
-		if err := b.unpark(change{c.Record, c.Seq}); err != nil {
+		if err := b.merge(j, change{c.Record, c.Seq}, cs.End); err != nil {
 			return err
 		}
 	}
@@ -283,27 +280,23 @@ func (b *batch) takeRemote(j *job, cs ChangeSet) error {
 	return nil
 }
 
-// merge keeps a change of another node if it is newer than what is here, and
-// says whether it did.
-func (b *batch) merge(j *job, c change, end uint64) (kept bool, err error) {
+// merge keeps a change of another node if it is newer than what is here.
+func (b *batch) merge(j *job, c change, end uint64) error {
 	ours, err := b.current(c.Key)
 	if err != nil {
-		return false, err
-	}
-	if c.Version.Clock > b.db.horizon() {
-		return false, b.park(c, ours, end)
+		return err
 	}
 	if ours.Key != "" && !b.db.wins(c.Record, ours.Record) {
-		return false, b.meet(ours.Record, c.Record)
+		return b.meet(ours.Record, c.Record)
 	}
 	if ours.Key != "" {
 		if err := b.meet(c.Record, ours.Record); err != nil {
-			return false, err
+			return err
 		}
 	}
 	b.db.clock = max(b.db.clock, c.Version.Clock)
 	j.changes = append(j.changes, c)
-	return true, b.put(c, ours, end)
+	return b.put(c, ours, end)
 }
 
 // current returns what the batch holds under key; its Key is empty for none.

@@ -228,7 +228,6 @@ func FuzzWire(f *testing.F) {
 		if c, err := decodeChange("k", b); err == nil && !bytes.Equal(c.encode()[2:], b[2:]) {
 			t.Errorf("record %x written again as %x", b, c.encode())
 		}
-		decodeParked(b)
 		readHello(bytes.NewReader(b))
 		readVectorOf(bytes.NewReader(b))
 		readBlock(bytes.NewReader(b), maxSetWire)
