@@ -58,8 +58,11 @@ func TestImportWAPT(t *testing.T) {
 		t.Fatalf("imported %+v, %v", im, err)
 	}
 	list, err := os.ReadDir(filepath.Join(dir, "ours"))
-	if err != nil || len(list) != 1 || list[0].Name() != good {
+	if err != nil || len(list) != 2 || list[0].Name() != good || list[1].Name() != "wsusscn2.cab" {
 		t.Errorf("the folder has %v, %v", list, err)
+	}
+	if !strings.Contains(strings.Join(im.Remarks, " "), "signature") {
+		t.Errorf("of the scan cab it says %q", im.Remarks)
 	}
 	if c := load(); c.Proxy != "http://proxy.example:3128" || c.CleanupKBs {
 		t.Errorf("the configuration says proxy %q, cleanup_kbs %v", c.Proxy, c.CleanupKBs)

@@ -151,6 +151,24 @@ func TestSetupLinkCanBeRenewed(t *testing.T) {
 	}
 }
 
+// TestJoinedNodeShowsNoSetupLink: who logs in to a node that joined is not
+// sent to a link that makes a first admin.
+func TestJoinedNodeShowsNoSetupLink(t *testing.T) {
+	a := bareNode(t, "rns-01")
+	run := t.TempDir()
+	t.Setenv("RUNTIME_DIRECTORY", run)
+	b := bareNode(t, "brs-01")
+	motd := filepath.Join(run, "motd")
+	eventually(t, "the link is shown at login", func() error {
+		_, err := os.Stat(motd)
+		return err
+	})
+	b.joinTo(t, a)
+	if text, err := os.ReadFile(motd); err == nil {
+		t.Errorf("at login it still says %s", text)
+	}
+}
+
 func TestJournalFields(t *testing.T) {
 	var got appliance.JournalEntry
 	log := slog.New(appliance.JournalTo(&got)).With("part", "folder")
