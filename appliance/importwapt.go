@@ -38,8 +38,8 @@ const maxINI = 1 << 20
 // ImportWAPT takes over what matters of a WAPT server on this machine: the
 // settings of its waptserver.ini (http_proxy, cleanup_kbs, waptwua_folder,
 // wapt_folder) into the configuration file at config, and the files of its
-// folder into the node's, verified by the SHA-1 in their names. A running node
-// finds and verifies them again by itself. tell is called after every file.
+// folder into the node's, verified by the SHA-1 in their names, and its scan
+// cab. A running node finds and verifies them again by itself. tell is called after every file.
 // Nothing of WAPT's is changed; with dry nothing at all is.
 func ImportWAPT(ctx context.Context, ini, config string, cfg Config, dry bool, tell func(done, of int)) (im Imported, err error) {
 	keys, err := readWAPT(ini)
@@ -207,11 +207,10 @@ func (im *Imported) adopt(ctx context.Context, folder string, dry bool, tell fun
 }
 
 func (im *Imported) adoptFile(name, folder string, dry bool) error {
-	_, sum, err := microsoft.NameFromURL(name)
 	if name == microsoft.ScanCabName {
-		im.Remarks = append(im.Remarks, "The scan cab is asked for anew: only Microsoft can say which one is the newest.")
-		return nil
+		return im.adoptCab(folder, dry)
 	}
+	_, sum, err := microsoft.NameFromURL(name)
 	if err != nil || sum == nil {
 		im.Unknown = append(im.Unknown, name)
 		return nil
@@ -231,6 +230,16 @@ func (im *Imported) adoptFile(name, folder string, dry bool) error {
 		return nil
 	}
 	return bring(path, filepath.Join(folder, name))
+}
+
+// adoptCab brings the scan cab over. Its name says nothing of what it is, its
+// signature does.
+func (im *Imported) adoptCab(folder string, dry bool) error {
+	im.Remarks = append(im.Remarks, "The node serves the scan cab of the WAPT server once it has verified its signature, until Microsoft has a newer one.")
+	if im.InPlace || dry {
+		return nil
+	}
+	return bring(filepath.Join(im.From, microsoft.ScanCabName), filepath.Join(folder, microsoft.ScanCabName))
 }
 
 func sha1Of(path string) (sum string, size int64, err error) {

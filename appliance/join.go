@@ -258,6 +258,9 @@ func (a *Appliance) becomeMember(ctx context.Context, self identityRecord, answe
 	}
 	a.enter(m)
 	a.log.InfoContext(ctx, "joined the mesh", "peer", answer.Anchor)
+	if err := removeMotd(); err != nil { // its admins are the mesh's now
+		a.log.WarnContext(ctx, "the setup link is still shown at login", "err", err)
+	}
 	return a.writeConsole() // its pin is the mesh's now
 }
 
