@@ -65,6 +65,7 @@ func (m *Mesh) keepTime(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.pong:
 		case <-tick.C:
 		}
 	}

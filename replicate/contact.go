@@ -64,7 +64,8 @@ func (m *Mesh) keepContact(ctx context.Context) error {
 }
 
 // touchReached notes every node that is reached now, directly or through
-// others, and those that are known since just now.
+// others, and those that are known since just now. By a clock that nobody
+// bears out nothing is noted: it would make nodes look absent that are not.
 func (m *Mesh) touchReached() {
 	if !m.timely.Load() {
 		return
@@ -73,7 +74,7 @@ func (m *Mesh) touchReached() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id := range routes {
-		m.touch(id, now)
+		m.contact[id] = now
 	}
 	for id := range known {
 		if m.contact[id].IsZero() {
@@ -82,11 +83,11 @@ func (m *Mesh) touchReached() {
 	}
 }
 
-// touch notes that a node was heard of. By a clock that nobody bears out
-// nothing is noted: it would make nodes look absent that are not.
-func (m *Mesh) touch(id string, now time.Time) {
-	if m.timely.Load() {
-		m.contact[id] = now
+// touch notes that the peer was heard of, unless the two do not agree on the
+// time. The mesh's lock is held.
+func (s *session) touch() {
+	if now := s.m.db.now(); now.Sub(time.UnixMilli(s.peer.Time).Add(time.Since(s.born))).Abs() <= maxAhead {
+		s.m.contact[s.peer.Node] = now
 	}
 }
 

@@ -222,6 +222,7 @@ func (s *session) takePong(nonce uint64, wall time.Time, agreed int64) {
 	s.mu.Lock()
 	at, ok := s.pinged[nonce]
 	delete(s.pinged, nonce)
+	first := ok && !s.clock.known()
 	if ok {
 		s.rtt = now.Sub(at)
 		sent := now.Add(-s.rtt / 2)
@@ -234,6 +235,12 @@ func (s *session) takePong(nonce uint64, wall time.Time, agreed int64) {
 	select {
 	case s.pongs <- struct{}{}:
 	default:
+	}
+	if first { // one more clock to go by
+		select {
+		case s.m.pong <- struct{}{}:
+		default:
+		}
 	}
 	s.m.noteChange()
 }

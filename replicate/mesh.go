@@ -72,6 +72,7 @@ type Mesh struct {
 	borneOut atomic.Bool   // most of at least three clocks do
 	tell     chan struct{} // links changed
 	changed  chan struct{}
+	pong     chan struct{}           // the first of a session came
 	mangle   func([][]byte) [][]byte // of tests: what happens to frames
 
 	mu       sync.Mutex
@@ -95,7 +96,7 @@ func OpenMesh(o MeshOptions) (*Mesh, error) {
 	m := &Mesh{
 		o: o, db: o.DB, log: o.Log.With("part", "mesh"), id: o.DB.NodeID(), instance: hex.EncodeToString(instance[:]),
 		conns: newConnQueue(), pulls: make(chan struct{}, 1), serves: make(chan struct{}, maxServes),
-		copying: make(chan struct{}, 1), relayed: make(chan struct{}, maxRelayed), tell: make(chan struct{}, 1), changed: make(chan struct{}, 1), done: make(chan struct{}),
+		copying: make(chan struct{}, 1), relayed: make(chan struct{}, maxRelayed), tell: make(chan struct{}, 1), changed: make(chan struct{}, 1), pong: make(chan struct{}, 1), done: make(chan struct{}),
 		sessions: map[string]*session{}, bulk: map[string][]*session{}, dropped: map[string]bool{},
 	}
 	var err error

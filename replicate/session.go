@@ -194,7 +194,7 @@ func (m *Mesh) replace(s *session) (old *session, ok bool) {
 		return nil, false
 	}
 	m.sessions[id] = s
-	m.touch(id, m.db.now())
+	s.touch()
 	return old, true
 }
 
@@ -208,7 +208,7 @@ func (m *Mesh) unregister(s *session) {
 		}
 	} else if m.sessions[id] == s {
 		delete(m.sessions, id)
-		m.touch(id, m.db.now())
+		s.touch()
 	}
 	m.mu.Unlock()
 	if s.peer.Lane == laneControl {
