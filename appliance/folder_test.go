@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,6 +137,34 @@ func TestAFileThatChangesIsNotServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "right again", s.serves(name))
+}
+
+// TestWhatCannotBeSeenHasNotVanished looks at a folder whose names can be read
+// and whose files cannot: none of them is forgotten.
+func TestWhatCannotBeSeenHasNotVanished(t *testing.T) {
+	name, b := payload("kb", ".cab", 50_000)
+	s := startWith(t, map[string][]byte{name: b}, nil)
+	folder := filepath.Join(s.dir, "waptwua")
+	if err := os.Chmod(folder, 0o744); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const nobody = 65534 // of this thread's accesses to files alone
+	if os.Getuid() != 0 {
+		t.Skip("to become nobody needs root")
+	}
+	if err := syscall.Setfsuid(nobody); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Look(t.Context())
+	syscall.Setfsuid(0)
+	if !errors.Is(err, os.ErrPermission) {
+		t.Errorf("looking found %v", err)
+	}
+	if resp, got := get(t, "GET", s.FolderURL()+name); resp.StatusCode != http.StatusOK || !bytes.Equal(got, b) {
+		t.Errorf("the file after that: %s", resp.Status)
+	}
 }
 
 // TestAFolderThatCannotBeUsed says what is wrong and what to do.

@@ -51,6 +51,7 @@ var program = sync.OnceValues(func() (string, error) {
 type process struct {
 	*exec.Cmd
 	t      *testing.T
+	bin    string
 	dir    string
 	url    string // of a node's pages
 	folder string // likewise
@@ -72,6 +73,15 @@ func (p *process) log() string {
 	return p.said.String()
 }
 
+// unprivileged runs the program as its service does: root, too, may read and
+// write only what the rights of files say.
+func unprivileged(ctx context.Context, bin string, args ...string) *exec.Cmd {
+	if os.Getuid() != 0 {
+		return exec.CommandContext(ctx, bin, args...)
+	}
+	return exec.CommandContext(ctx, "setpriv", append([]string{"--bounding-set=-dac_override,-dac_read_search", bin}, args...)...)
+}
+
 // start runs the program; dir is where it keeps what it keeps. It is killed
 // at the end of the test.
 func start(t *testing.T, dir string, args ...string) *process {
@@ -83,7 +93,7 @@ func start(t *testing.T, dir string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, dir: dir, Cmd: exec.Command(bin, args...), ended: make(chan struct{})}
+	p := &process{t: t, dir: dir, Cmd: unprivileged(context.Background(), bin, args...), bin: bin, ended: make(chan struct{})}
 	p.Stdout, p.Stderr, p.SysProcAttr = p, p, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -144,7 +154,7 @@ func (p *process) until(what string, ok func() bool) {
 // command types a command on the node's machine.
 func (p *process) command(args ...string) (out string, code int) {
 	p.t.Helper()
-	cmd := exec.Command(p.Path, append(args, "--data", filepath.Join(p.dir, "data"))...)
+	cmd := exec.Command(p.bin, append(args, "--data", filepath.Join(p.dir, "data"))...)
 	b, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		p.t.Fatal(err)
@@ -491,7 +501,7 @@ func refused(t *testing.T, config string) (out string, code int) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "serve", "--config", config)
+	cmd := unprivileged(ctx, bin, "serve", "--config", config)
 	b, _ := cmd.CombinedOutput()
 	return string(b), cmd.ProcessState.ExitCode()
 }
