@@ -119,13 +119,19 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 
 func openStore(dir string, log *slog.Logger) (*replicate.DB, error) {
 	db, err := replicate.Open(replicate.Options{Dir: filepath.Join(dir, "store"), Log: log})
+	if err == nil {
+		// The store's own directory may be ours in one that is not.
+		if err = usable(dir); err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
 	switch {
 	case errors.Is(err, replicate.ErrInUse):
 		return nil, &Problem{Kind: Conflict, Msg: "Another wuamesh runs with the data in " + dir + ".", Hint: "Stop it first, or give this one another directory with --data.", Err: err}
 	case errors.Is(err, replicate.ErrNewer):
 		return nil, &Problem{Kind: Conflict, Msg: "The data in " + dir + " was written by a newer version of wuamesh.", Hint: "Install that version again; nothing was changed.", Err: err}
 	case errors.Is(err, os.ErrPermission):
-		return nil, &Problem{Kind: Invalid, Msg: "The data directory " + dir + " cannot be written.", Hint: fmt.Sprintf("Give it to the user this runs as: chown -R %d %s.", os.Getuid(), dir), Err: err}
+		return nil, &Problem{Kind: Invalid, Msg: "The data directory " + dir + " cannot be written.", Hint: giveTo(dir), Err: err}
 	}
 	return db, err
 }

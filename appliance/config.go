@@ -202,7 +202,7 @@ func DevConfig() Config {
 func LoadConfig(path string, base Config) (Config, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return base, &Problem{Kind: Invalid, Msg: fmt.Sprintf("The configuration %s cannot be read.", path), Hint: "Make it, or name another with --config.", Err: err}
+		return base, &Problem{Kind: Invalid, Msg: fmt.Sprintf("The configuration %s cannot be read: %s.", path, reason(err)), Hint: "Make it, or name another with --config.", Err: err}
 	}
 	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
 	err = d.Decode(&base)
@@ -217,7 +217,11 @@ func LoadConfig(path string, base Config) (Config, error) {
 	case errors.As(err, &wrong):
 		line, _ := wrong.Position()
 		key := strings.Join(wrong.Key(), ".")
-		return base, &Problem{Kind: Invalid, Field: key, Msg: fmt.Sprintf("%s, line %d: %s.", path, line, strings.TrimPrefix(wrong.Error(), "toml: ")), Hint: "The shipped file shows every key with its form."}
+		what := strings.TrimPrefix(wrong.Error(), "toml: ")
+		if form := formOf(key); form != "" && strings.HasPrefix(what, "cannot decode") {
+			what = key + " takes " + form
+		}
+		return base, &Problem{Kind: Invalid, Field: key, Msg: fmt.Sprintf("%s, line %d: %s.", path, line, what), Hint: "The shipped file shows every key with its form."}
 	case err != nil:
 		return base, &Problem{Kind: Invalid, Msg: fmt.Sprintf("%s: %v.", path, err)}
 	}
@@ -230,6 +234,23 @@ func LoadConfig(path string, base Config) (Config, error) {
 		base.given[key] = true
 	}
 	return base, base.Validate()
+}
+
+// formOf says what a key takes; empty for a key that there is not.
+func formOf(key string) string {
+	for f := range reflect.TypeFor[Config]().Fields() {
+		if f.Tag.Get("toml") != key {
+			continue
+		}
+		switch f.Type.Kind() {
+		case reflect.Bool:
+			return "true or false"
+		case reflect.Slice:
+			return `a list of texts in quotes such as ["a", "b"]`
+		}
+		return "text in quotes"
+	}
+	return ""
 }
 
 // nearestKey is the known key with the fewest edits to the given one.

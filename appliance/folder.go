@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"wuamesh/appliance/microsoft"
@@ -115,19 +116,43 @@ func (f *folder) openDir() error {
 			err = errors.Join(err, f.root.Close())
 		}
 	}
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return &Problem{
-			Kind: Invalid, Msg: "The folder " + f.dir + " cannot be read and written.", Err: err,
-			Hint: fmt.Sprintf("Give it to the user this runs as: chown -R %d %s.", os.Getuid(), f.dir),
-		}
-	case err != nil:
-		return &Problem{
-			Kind: Invalid, Msg: "The folder " + f.dir + " cannot be used: " + reason(err) + ".", Err: err,
-			Hint: "It has to be a directory on a disk that can be written; set folder to another one otherwise.",
-		}
+	if err != nil {
+		return f.unusable(err)
 	}
 	return nil
+}
+
+// trouble says why the folder cannot be used now; nil when it can.
+func (f *folder) trouble() *Problem {
+	if err := usable(f.dir); err != nil {
+		return f.unusable(err)
+	}
+	return nil
+}
+
+func (f *folder) unusable(err error) *Problem {
+	if errors.Is(err, fs.ErrPermission) {
+		return &Problem{Kind: Invalid, Msg: "The folder " + f.dir + " cannot be read and written.", Hint: giveTo(f.dir), Err: err}
+	}
+	return &Problem{
+		Kind: Invalid, Msg: "The folder " + f.dir + " cannot be used: " + reason(err) + ".", Err: err,
+		Hint: "It has to be a directory on a disk that can be written; set folder to another one otherwise.",
+	}
+}
+
+// usable is an error when this user may not read, write and enter a directory,
+// or when there is none.
+func usable(dir string) error {
+	const read, write, enter = 4, 2, 1 // access(2)
+	if err := syscall.Access(dir, read|write|enter); err != nil {
+		return &fs.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// giveTo says how a directory becomes usable for the node.
+func giveTo(dir string) string {
+	return fmt.Sprintf("Give it to the user this runs as: chown -R %d %s; chmod -R u+rwX %s.", os.Getuid(), dir, dir)
 }
 
 func (f *folder) probe() error {
@@ -195,7 +220,11 @@ func (f *folder) rescan(ctx context.Context) error {
 	}
 	there := map[string]fs.FileInfo{}
 	for _, e := range list {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && microsoft.CheckName(e.Name()) == nil {
+		info, err := e.Info()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("look at %s: %w", f.dir, err) // what cannot be seen has not vanished
+		}
+		if err == nil && info.Mode().IsRegular() && microsoft.CheckName(e.Name()) == nil {
 			there[e.Name()] = info
 		}
 	}
@@ -207,10 +236,10 @@ func (f *folder) rescan(ctx context.Context) error {
 		}
 		// It may have come or been replaced since the listing.
 		switch info, err := f.root.Lstat(name); {
-		case err != nil || !info.Mode().IsRegular():
+		case errors.Is(err, fs.ErrNotExist), err == nil && !info.Mode().IsRegular():
 			lost = append(lost, name)
 			delete(f.held, name)
-		case !h.is(info):
+		case err == nil && !h.is(info):
 			f.doubts[name] = true
 			delete(f.held, name)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -23,10 +24,10 @@ func (a *Appliance) healthy(ctx context.Context) (wrong []string) {
 		wrong = append(wrong, "the disk with the records is full")
 	}
 	free, err := microsoft.Free(a.cfg.Folder)
-	switch {
-	case err != nil:
-		wrong = append(wrong, "the folder cannot be read")
-	case free < int64(a.config().DiskFloor):
+	switch p := a.folder.trouble(); {
+	case p != nil:
+		wrong = append(wrong, "t"+strings.TrimPrefix(strings.TrimSuffix(p.Msg, "."), "T"))
+	case err == nil && free < int64(a.config().DiskFloor):
 		wrong = append(wrong, fmt.Sprintf("the folder's disk has %s free, below the floor of %s", bytesText(free), bytesText(int64(a.config().DiskFloor))))
 	}
 	return wrong

@@ -53,6 +53,8 @@ func (a *Appliance) listen(cfg Config) error {
 			return nil, &Problem{Kind: Conflict, Msg: fmt.Sprintf("Port %s is taken by another program.", port), Hint: fmt.Sprintf("ss -ltnp 'sport = :%s' shows which; stop it, or set listen_%s.", port, name), Err: err}
 		case errors.Is(err, syscall.EACCES):
 			return nil, &Problem{Kind: Denied, Msg: fmt.Sprintf("This user may not listen on %s.", addr), Hint: "Ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or set listen_" + name + ".", Err: err}
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			return nil, &Problem{Kind: Invalid, Msg: addr + " is no address of this machine.", Hint: "ip address shows those it has; set listen_" + name + " to one of them, or to a port alone such as \":443\".", Err: err}
 		case err != nil:
 			return nil, fmt.Errorf("listen on %s: %w", addr, err)
 		}

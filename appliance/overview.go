@@ -27,7 +27,7 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	rows := a.nodeRows()
 	s.Standing = a.standing(rows)
 	var err error
-	if s.FreeBytes, err = microsoft.Free(a.cfg.Folder); err != nil {
+	if s.FreeBytes, err = microsoft.Free(a.cfg.Folder); err != nil && a.folder.trouble() == nil {
 		return s, err
 	}
 	if s.Unused, err = a.Unused(ctx); err != nil {
@@ -135,8 +135,12 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 		add(true, p.Msg, "Nothing that hosts report or admins change can be kept. "+p.Hint, "Review unused files", "/clean")
 	}
 	add(s.Standing.Grade == Lost, s.Node+": "+s.Standing.Text, "Numbers that rest on other nodes are as old as that.", "See the mesh", "/mesh")
+	folder := a.folder.trouble()
+	if folder != nil {
+		add(true, folder.Msg, "No file is served or downloaded until it can. "+folder.Hint, "Show download tasks", "/downloads")
+	}
 	floor := int64(a.config().DiskFloor)
-	add(s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
+	add(folder == nil && s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
 	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")
 	add(len(failed) > 0, fmt.Sprintf("%s failed.", things(len(failed), "download", "downloads")), firstError(failed), "See downloads", "/downloads?status=failed")
 	add(s.Cab.Refused != "", s.Cab.Refused, s.Cab.RefusedHint, "Show download tasks", "/downloads")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -106,8 +107,13 @@ func contentType(name string) string {
 // errNotHeld is a file that is not there, or not known to be right.
 var errNotHeld = errors.New("not held")
 
+// errChanged is a file that looks other than it did when it was verified.
+var errChanged = errors.New("it is not as it was when it was verified")
+
 // open opens a file that was verified and looks as it did then. The lock
 // keeps the scan cab from being replaced between its digest and its bytes.
+// An error that is not errNotHeld is the folder's, which cannot be read: the
+// file stays held.
 func (f *folder) open(name string) (*os.File, *heldFile, error) {
 	f.mu.RLock()
 	h := f.held[name]
@@ -119,6 +125,9 @@ func (f *folder) open(name string) (*os.File, *heldFile, error) {
 	f.mu.RUnlock()
 	if err == nil {
 		return file, h, nil
+	}
+	if !errors.Is(err, errChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
 	}
 	f.mu.Lock()
 	if f.held[name] == h {
@@ -140,7 +149,7 @@ func (f *folder) openAs(name string, as holding) (*os.File, error) {
 		return nil, err
 	}
 	if !as.is(link) {
-		return nil, fmt.Errorf("%s is not as it was when it was verified", name)
+		return nil, errChanged
 	}
 	file, err := f.root.Open(name)
 	if err != nil {
@@ -148,7 +157,7 @@ func (f *folder) openAs(name string, as holding) (*os.File, error) {
 	}
 	info, err := file.Stat()
 	if err == nil && (!os.SameFile(link, info) || !as.is(info)) {
-		err = fmt.Errorf("%s is not as it was when it was verified", name)
+		err = errChanged
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -161,6 +170,9 @@ func (f *folder) openAs(name string, as holding) (*os.File, error) {
 // one that an admin deleted.
 func (f *folder) absent(w http.ResponseWriter, r *http.Request, name string, why error) {
 	switch {
+	case !errors.Is(why, errNotHeld):
+		f.log.WarnContext(r.Context(), "file in the folder cannot be read", "file", name, "err", why)
+		later(w, usualRetry, "The folder of "+f.node.NodeName()+" cannot be read now: "+reason(why)+".", "Ask another node meanwhile; the overview of this one says what to do.")
 	case f.verifying(r.Context(), name):
 		later(w, shortestRetry, name+" is being verified.", "Ask again in a moment.")
 	case name != microsoft.ScanCabName && !f.node.cat.needs(name):

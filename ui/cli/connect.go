@@ -63,7 +63,15 @@ func (t *target) client(s Streams) (*api.Client, error) {
 // console reads what the node on this machine left for its command line.
 func (t *target) console() (c appliance.Console, err error) {
 	dirs := []string{t.data}
-	if t.data == "" {
+	switch {
+	case t.data != "":
+	case t.config != "":
+		cfg, err := appliance.ConfigSource{Path: t.config}.Load()
+		if err != nil {
+			return c, err
+		}
+		dirs = []string{cfg.Data}
+	default:
 		dirs = []string{appliance.DefaultConfig().Data, appliance.DevConfig().Data}
 		if c, err := (appliance.ConfigSource{}).Load(); err == nil && c.Data != dirs[0] {
 			dirs = append([]string{c.Data}, dirs...)

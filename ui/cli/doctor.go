@@ -16,12 +16,12 @@ var doctorCommand = Command{
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
-		path := fs.String("config", "", "configuration `file` to go by where no node runs; default "+appliance.ConfigPath)
+		t.configFlag(fs)
 		return func(ctx context.Context, s Streams, _ []string) error {
 			var list []appliance.Check
 			err := t.call(ctx, s, "check", nil, &list)
 			if errors.Is(err, errNoNode) {
-				list, err = checkHere(ctx, appliance.ConfigSource{Path: *path, Data: t.data})
+				list, err = checkHere(ctx, appliance.ConfigSource{Path: t.config, Data: t.data})
 			}
 			if err != nil {
 				return err

@@ -18,13 +18,6 @@ func (t *target) onNode(ctx context.Context, s Streams, fn func() error) error {
 	if t.node != "" || s.Env("WUAMESH_NODE") != "" {
 		return fn()
 	}
-	if t.config != "" && t.data == "" {
-		cfg, err := appliance.LoadConfig(t.config, appliance.DefaultConfig())
-		if err != nil {
-			return err
-		}
-		t.data = cfg.Data
-	}
 	if _, err := t.console(); !errors.Is(err, errNoNode) {
 		return fn() // it explains what keeps it from being read
 	}
