@@ -247,8 +247,12 @@ func (a *Appliance) redeem(ctx context.Context, req joinRequest) (*joinAnswer, e
 		if off < 0 {
 			way = "behind"
 		}
+		step := time.Second
+		if off.Abs() > 10*time.Minute {
+			step = time.Minute // the request was on its way for a while
+		}
 		return nil, &Problem{
-			Kind: Conflict, Msg: fmt.Sprintf("The clock of the machine that wants to join is %s %s that of %s (%s).", off.Abs().Round(time.Second), way, a.NodeName(), time.Now().UTC().Format("2 Jan 2006 15:04:05 UTC")),
+			Kind: Conflict, Msg: fmt.Sprintf("The clock of the machine that wants to join is %s %s that of %s (%s).", off.Abs().Round(step), way, a.NodeName(), time.Now().UTC().Format("2 Jan 2006 15:04:05 UTC")),
 			Hint: "Set the wrong one right (timedatectl set-ntp true), then join again with the same token.",
 		}
 	}
