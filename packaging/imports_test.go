@@ -16,7 +16,7 @@ const module = "wuamesh"
 var mayImport = map[string][]string{
 	"":                                  {"ui", "ui/cli", "appliance", "appliance/api", "appliance/demo"},
 	"/ui":                               {"appliance", "agentproto", "agentproto/rules", "github.com/a-h/templ"},
-	"/ui/cli":                           {"appliance", "appliance/api", "agentproto", "agentproto/rules"},
+	"/ui/cli":                           {"appliance", "appliance/api", "appliance/microsoft/authenticode", "appliance/microsoft/catalogue", "agentproto", "agentproto/rules"},
 	"/appliance":                        {"appliance/microsoft", "appliance/microsoft/catalogue", "replicate", "replicate/swarm", "agentproto", "agentproto/rules", "github.com/coreos/go-systemd", "github.com/pelletier/go-toml", "golang.org/x/crypto"},
 	"/appliance/api":                    {"appliance", "agentproto", "agentproto/rules"},
 	"/appliance/demo":                   {"ui", "appliance", "appliance/api", "appliance/microsoft/microsofttest", "agentproto", "agentproto/rules", "agentproto/agent", "agentproto/agent/wua"},

@@ -27,9 +27,14 @@ func newGrid(w io.Writer, heads ...string) grid {
 
 func (g grid) row(cells ...string) {
 	for i, c := range cells {
-		cells[i] = strings.Join(strings.FieldsFunc(c, func(r rune) bool { return r < ' ' || r == 0x7f }), " ") // a hostile name moves no cursor
+		cells[i] = oneLine(c)
 	}
 	fmt.Fprintln(g.w, strings.Join(cells, "\t"))
+}
+
+// oneLine is text without control characters: a hostile name moves no cursor.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }), " ")
 }
 
 func (g grid) flush() error { return g.w.Flush() }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"math/big"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -261,7 +262,23 @@ func (m *message) chain(t Trust, at time.Time, usage x509.ExtKeyUsage, more ...*
 		}
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return nil, because(ErrUntrusted, "%s, issued by %s", m.signer.Subject, m.signer.Issuer)
+		return nil, because(ErrUntrusted, "%s", m.path())
 	}
 	return nil, because(ErrUntrusted, "%v", err)
+}
+
+// path names the signer and who issued whom, as far as the message says.
+func (m *message) path() string {
+	const longest = 8
+	c := m.signer
+	names := []string{c.Subject.String()}
+	for len(names) < longest {
+		names = append(names, c.Issuer.String())
+		i := slices.IndexFunc(m.certs, func(x *x509.Certificate) bool { return bytes.Equal(x.RawSubject, c.RawIssuer) })
+		if i < 0 || bytes.Equal(m.certs[i].RawIssuer, c.RawIssuer) {
+			break
+		}
+		c = m.certs[i]
+	}
+	return strings.Join(names, ", issued by ")
 }

@@ -406,10 +406,35 @@ func TestFilters(t *testing.T) {
 	if n == 0 || res.Matching != n || !cmp.Equal(severities, res.Severity) || !cmp.Equal(products, res.Product) || !cmp.Equal(old, res.Superseded) {
 		t.Errorf("%d of %d match; %v, want %v; superseded %v, want %v", res.Matching, n, res.Severity, severities, res.Superseded, old)
 	}
+	for _, key := range []string{"kb" + kbOf(t, c, all.Rows[0]), "kb" + kbOf(t, c, all.Rows[0])[:3]} {
+		found, err := c.Search(catalogue.Query{Keys: []string{strings.ToUpper(key)}, Limit: 10_000})
+		want := 0
+		for _, r := range all.Rows {
+			want += btoi("kb"+kbOf(t, c, r) == key)
+		}
+		if err != nil || found.Matching != want {
+			t.Errorf("%s finds %d, want %d: %v", key, found.Matching, want, err)
+		}
+	}
 	without, err := c.Search(catalogue.Query{Without: []catalogue.GUID{all.Rows[0].ID, {1, 2, 3}}, Limit: 10_000})
 	if err != nil || without.Matching != all.Matching-1 {
 		t.Errorf("without one: %d of %d, %v", without.Matching, all.Matching, err)
 	}
+}
+
+func kbOf(t *testing.T, c *catalogue.Catalogue, r catalogue.Row) string {
+	u, err := c.Revision(r.Revision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(u.KBs, " ")
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // TestPages turns pages in every order; together they are the whole, in that

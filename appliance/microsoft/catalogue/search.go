@@ -17,6 +17,7 @@ type Query struct {
 	// Text are words, all of which must be found: in the title or the names of
 	// products, as the beginning of a KB, CVE, bulletin or UpdateID.
 	Text           string
+	Keys           []string // whole ones, all of which it must have: "kb5091157", "cve-2026-1234", "ms17-010"
 	Severity       []string
 	Product        []GUID
 	Classification []GUID
@@ -94,6 +95,13 @@ func (c *Catalogue) Search(q Query) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, key := range q.Keys {
+		found := newBitmap(len(c.rows.id))
+		if err := c.key(found, strings.ToLower(key), true); err != nil {
+			return nil, err
+		}
+		set.intersect(found)
+	}
 	for _, id := range q.Without {
 		if row := c.rows.find(id); row >= 0 {
 			set.clear(row)
@@ -126,7 +134,7 @@ func (c *Catalogue) Match(text string) (bitmap, error) {
 			return nil, err
 		}
 		for _, key := range keysOf(word) {
-			if err := c.key(found, key); err != nil {
+			if err := c.key(found, key, false); err != nil {
 				return nil, err
 			}
 		}
@@ -249,8 +257,8 @@ func (c *Catalogue) keyAt(i int) (at int64, key string, err error) {
 	return at, string(b[1:min(1+int(b[0]), len(b))]), nil
 }
 
-// key finds rows by the beginning of a KB, CVE or bulletin.
-func (c *Catalogue) key(found bitmap, prefix string) error {
+// key finds rows by a KB, CVE or bulletin, the whole of it or its beginning.
+func (c *Catalogue) key(found bitmap, prefix string, whole bool) error {
 	var from int64
 	n := int(c.header.Sections[secKeyIndex].Size / 4)
 	i, err := search(n, func(i int) (bool, error) {
@@ -265,7 +273,7 @@ func (c *Catalogue) key(found bitmap, prefix string) error {
 	}
 	s, p, want := c.section(secKeys), posted{c: c, found: found}, []byte(prefix)
 	return c.eachWord(io.NewSectionReader(s, from, s.Size()-from), func(w, entry []byte) (bool, error) {
-		if !bytes.HasPrefix(w, want) {
+		if !bytes.HasPrefix(w, want) || whole && len(w) > len(want) {
 			return false, nil
 		}
 		return true, p.add(entry)

@@ -28,6 +28,9 @@ func buildCab(list []Update, at time.Time) []byte {
 		}
 	}
 	var parts []member
+	for i, c := range categories {
+		parts = append(parts, writeCategory(&graph, c, i+1)...)
+	}
 	for _, u := range list {
 		parts = append(parts, writeUpdate(&graph, u, revisions[u.ID], superseded[u.ID])...)
 		for _, f := range u.Files {
@@ -41,6 +44,17 @@ func buildCab(list []Update, at time.Time) []byte {
 		{"package.cab", cabinet(at, cabtest.LZX, []member{{"package.xml", graph.Bytes()}})},
 		{"package2.cab", cabinet(at, cabtest.LZX, parts)},
 	})
+}
+
+// writeCategory writes a product or a classification, which is a revision of
+// its own, and returns its fragments.
+func writeCategory(w *bytes.Buffer, c namedCategory, rev int) []member {
+	fmt.Fprintf(w, `<Update CreationDate="2009-01-13T17:00:00Z" DefaultLanguage="en" UpdateId="%s" RevisionNumber="100" RevisionId="%d" DeploymentAction="Evaluate" IsSoftware="false" />`, c.ID, rev)
+	return []member{
+		{fmt.Sprintf(`c\%d`, rev), fmt.Appendf(nil, `<UpdateIdentity UpdateID="%s" RevisionNumber="100" /><Properties UpdateType="Category" />`, c.ID)},
+		{fmt.Sprintf(`l\en\%d`, rev), fmt.Appendf(nil, `<LocalizedProperties><Language>en</Language><Title>%s</Title></LocalizedProperties>`, escape(c.Title))},
+		{fmt.Sprintf(`x\%d`, rev), fmt.Appendf(nil, `<ExtendedProperties /><HandlerSpecificData type="cat:Category"><CategoryInformation CategoryType="%s" /></HandlerSpecificData>`, c.kind)},
+	}
 }
 
 // writeUpdate writes a bundle and its one leaf, which has the files, and
@@ -76,15 +90,29 @@ func writeUpdate(w *bytes.Buffer, u Update, rev int, supersededBy []int) []membe
 	for _, c := range u.CVEs {
 		fmt.Fprintf(&cves, "<CveID>%s</CveID>", c)
 	}
+	var older bytes.Buffer
+	for _, id := range u.Supersedes {
+		fmt.Fprintf(&older, `<UpdateIdentity UpdateID="%s" />`, id)
+	}
 	return []member{
-		{fmt.Sprintf(`c\%d`, rev), fmt.Appendf(nil, `<UpdateIdentity UpdateID="%s" RevisionNumber="%d" /><Properties UpdateType="Software" /><Relationships><BundledUpdates><UpdateIdentity UpdateID="%s" RevisionNumber="%d" /></BundledUpdates></Relationships>`, u.ID, u.Revision, leafID(u.ID), u.Revision)},
+		{fmt.Sprintf(`c\%d`, rev), fmt.Appendf(nil, `<UpdateIdentity UpdateID="%s" RevisionNumber="%d" /><Properties UpdateType="Software" /><Relationships><SupersededUpdates>%s</SupersededUpdates><BundledUpdates><UpdateIdentity UpdateID="%s" RevisionNumber="%d" /></BundledUpdates></Relationships>`, u.ID, u.Revision, older.String(), leafID(u.ID), u.Revision)},
 		{fmt.Sprintf(`l\en\%d`, rev), fmt.Appendf(nil, `<LocalizedProperties><Language>en</Language><Title>%s</Title><Description>Install this update to resolve issues in Windows.</Description></LocalizedProperties>`, title)},
-		{fmt.Sprintf(`x\%d`, rev), fmt.Appendf(nil, `<ExtendedProperties MsrcSeverity="%s"><SupportUrl>https://support.microsoft.com/help/%s</SupportUrl><SecurityBulletinID /><KBArticleID>%s</KBArticleID>%s</ExtendedProperties>`, u.Severity, u.KB, u.KB, cves.String())},
+		{fmt.Sprintf(`x\%d`, rev), fmt.Appendf(nil, `<ExtendedProperties MsrcSeverity="%s"><InstallationBehavior RebootBehavior="%s" /><SupportUrl>https://support.microsoft.com/help/%s</SupportUrl><SecurityBulletinID /><KBArticleID>%s</KBArticleID>%s</ExtendedProperties>`, u.Severity, reboots[u.Restart], u.KB, u.KB, cves.String())},
 		{fmt.Sprintf(`x\%d`, leaf), fmt.Appendf(nil, `<ExtendedProperties /><Files>%s</Files>`, files.String())},
 	}
 }
 
-func leafID(id string) string { return "0" + id[1:] }
+// leafID is another GUID: its last digit differs.
+func leafID(id string) string {
+	last := len(id) - 1
+	if id[last] == '0' {
+		return id[:last] + "1"
+	}
+	return id[:last] + "0"
+}
+
+// reboots are Microsoft's words for an update's Restart.
+var reboots = map[string]string{"never": "NeverReboots", "always": "AlwaysRequiresReboot", "maybe": "CanRequestReboot"}
 
 func fileID(f File) string {
 	sum, _ := hex.DecodeString(f.SHA1)

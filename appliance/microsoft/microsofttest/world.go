@@ -155,6 +155,17 @@ var (
 	office2016 = Category{"25aed893-7c2d-4a31-ae22-28ff8ac150ed", "Office 2016"}
 )
 
+// A namedCategory is a category as the scan cab has it.
+type namedCategory struct {
+	Category
+	kind string
+}
+
+var categories = []namedCategory{
+	{security, "UpdateClassification"}, {critical, "UpdateClassification"}, {rollups, "UpdateClassification"}, {updates, "UpdateClassification"},
+	{windows11, "Product"}, {windows10, "Product"}, {server2022, "Product"}, {server2025, "Product"}, {office2016, "Product"},
+}
+
 // A system is what an update is made for: one KB, one UpdateID for each.
 type system struct {
 	title, build string
