@@ -21,9 +21,10 @@ import (
 // after every commit by the same code, so what an Update changed is here when
 // it returns.
 type catalogue struct {
-	log    *slog.Logger
-	folder *folder
-	roster *roster
+	log       *slog.Logger
+	folder    *folder
+	roster    *roster
+	published *published
 
 	mu       sync.RWMutex
 	hosts    map[agentproto.HostID]*host
@@ -75,9 +76,10 @@ func (c *catalogue) sorted() []*host {
 	return c.byName
 }
 
-// An update is all known revisions of one UpdateID.
+// An update is all revisions of one UpdateID that hosts described.
 type update struct {
-	revisions map[int]updateRecord
+	reported  map[int]updateRecord // as they did
+	revisions map[int]updateRecord // with what the scan cab says, see merge.go
 	newest    int
 }
 
@@ -101,7 +103,7 @@ const everyone = "all"
 
 func newCatalogue(a *Appliance) (*catalogue, error) {
 	c := &catalogue{
-		log: a.log, folder: a.folder, roster: a.roster,
+		log: a.log, folder: a.folder, roster: a.roster, published: a.published,
 		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
@@ -241,11 +243,15 @@ func (c *catalogue) takeUpdate(id string, r replicate.Record) error {
 	}
 	u := c.updates[rules.UpdateID(name)]
 	if u == nil {
-		u = &update{revisions: map[int]updateRecord{}}
+		u = &update{reported: map[int]updateRecord{}, revisions: map[int]updateRecord{}}
 		c.updates[rules.UpdateID(name)] = u
 	}
-	if err := set(u.revisions, revision, r); err != nil {
+	if err := set(u.reported, revision, r); err != nil {
 		return err
+	}
+	delete(u.revisions, revision)
+	if rec, ok := u.reported[revision]; ok {
+		u.revisions[revision] = c.published.merge(rec)
 	}
 	if len(u.revisions) == 0 {
 		delete(c.updates, rules.UpdateID(name))
@@ -400,18 +406,17 @@ var categoryTitles = map[rules.CategoryID]string{
 	"25aed893-7c2d-4a31-ae22-28ff8ac150ed": "Office 2016", "30eb551c-6288-4716-9a78-f300ec36d72b": "Microsoft 365 Apps",
 }
 
-func named(k agentproto.Category) agentproto.Category {
-	if t := categoryTitles[k.ID]; t != "" {
-		k.Title = t
-	}
+// named gives a category its English title, where one is known.
+func (c *catalogue) named(k agentproto.Category) agentproto.Category {
+	k.Title = cmp.Or(c.published.title(k.ID), categoryTitles[k.ID], k.Title)
 	return k
 }
 
-// Category gives the title of a product or a classification that some host
-// reported, or that is well known.
+// Category gives the title of a product or a classification that the scan cab
+// has, that some host reported, or that is well known.
 func (a *Appliance) Category(id rules.CategoryID) (agentproto.Category, bool) {
-	if t := categoryTitles[id]; t != "" {
-		return agentproto.Category{ID: id, Title: t}, true
+	if k := a.cat.named(agentproto.Category{ID: id}); k.Title != "" {
+		return k, true
 	}
 	a.cat.mu.RLock()
 	defer a.cat.mu.RUnlock()

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -450,20 +452,29 @@ func (a *Appliance) DownloadUpdates(ctx context.Context, by Actor, ids []rules.U
 	return n, nil
 }
 
-// ordersOf asks for the files of an update that the folder lacks, of its
-// newest revision and of every one that is known besides.
+// ordersOf asks for the files of an update that the folder lacks: those that
+// hosts named in any revision they know, or, where no host did, all that the
+// scan cab has.
 func (f *folder) ordersOf(id rules.UpdateID, by string) ([]order, error) {
 	c := f.node.cat
 	c.mu.RLock()
-	defer c.mu.RUnlock()
-	u := c.updates[id]
-	if u == nil {
-		return nil, notFound("There is no update %s.", id)
+	var revisions []updateRecord
+	if u := c.updates[id]; u != nil {
+		revisions = slices.Collect(maps.Values(u.revisions))
+	}
+	c.mu.RUnlock()
+	if len(revisions) == 0 {
+		r, ok := c.published.record(revisionKey{id, -1})
+		if !ok {
+			return nil, notFound("There is no update %s.", id)
+		}
+		r.Files = c.published.files(id)
+		revisions = append(revisions, r)
 	}
 	var list []order
-	for _, r := range u.revisions {
+	for _, r := range revisions {
 		for _, file := range r.Files {
-			if !file.Delta && f.state(file.Name).State != Downloaded {
+			if !file.Delta && file.URL != "" && f.state(file.Name).State != Downloaded {
 				list = append(list, order{kind: kindUpdate, file: file.Name, title: r.Title, by: by, size: file.Size, forced: true, now: true})
 			}
 		}

@@ -19,8 +19,9 @@ func ruleView(u updateRecord, superseded bool) rules.Update {
 	return v
 }
 
-// revision returns the description of that revision, or of the newest, or
-// what can be said of an update nobody described.
+// revision returns the description of that revision, or of the newest; of an
+// update that no host described that of the scan cab, without files; or what
+// else can be said.
 func (c *catalogue) revision(id rules.UpdateID, rev int) updateRecord {
 	if u := c.updates[id]; u != nil {
 		if r, ok := u.revisions[rev]; ok {
@@ -28,18 +29,28 @@ func (c *catalogue) revision(id rules.UpdateID, rev int) updateRecord {
 		}
 		return u.revisions[u.newest]
 	}
+	for _, number := range []int{rev, -1} {
+		if r, ok := c.published.record(revisionKey{id, number}); ok {
+			return r
+		}
+	}
 	return updateRecord{Update: agentproto.Update{ID: id, Revision: rev}}
 }
 
 // filesOf is how far the files of an update have come: the least of them
 // counts. Deltas are needed only when the full file is refused.
 func (c *catalogue) filesOf(u updateRecord) (state rules.Files, f fileState) {
-	if u.Title == "" {
+	if u.From == "" { // nobody said yet which
 		return rules.FilesAbsent, fileState{State: NotDownloaded}
 	}
+	return c.arrived(u.Files)
+}
+
+// arrived is how far files have come that belong together.
+func (c *catalogue) arrived(files []agentproto.File) (state rules.Files, f fileState) {
 	state = rules.FilesNone
 	order := []rules.Files{rules.FilesAbsent, rules.FilesFailed, rules.FilesQueued, rules.FilesDownloading, rules.FilesPresent, rules.FilesNone}
-	for _, file := range u.Files {
+	for _, file := range files {
 		if file.Delta {
 			continue
 		}

@@ -99,6 +99,10 @@ func (c *catalogue) packageCount() (n int) {
 type tally struct {
 	*countTable
 	critical int // updates, Critical and MISSING somewhere
+	// contradicted are updates of which hosts say something else than the scan
+	// cab; against is the one of the smallest id.
+	contradicted int
+	against      rules.UpdateID
 }
 
 func (a *Appliance) tally(s *Status) tally {
@@ -118,6 +122,11 @@ func (a *Appliance) tally(s *Status) tally {
 	for id, uc := range t.updates {
 		if uc.Missing > 0 && c.revision(id, -1).Severity == rules.Critical {
 			n.critical++
+		}
+		if c.contradicted(id) {
+			if n.contradicted++; n.against == "" || id < n.against {
+				n.against = id
+			}
 		}
 	}
 	return n
@@ -147,6 +156,7 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 	add(s.Cab.Catalogue.Error != "", s.Cab.Catalogue.Error, s.Cab.Catalogue.Hint, "See the updates", "/updates")
 	add(!s.Cab.Held, "The scan cab is not here yet.", sentence(s.Cab.Note)+"Hosts cannot scan without it.", "Show download tasks", "/downloads")
 	add(s.Cab.Held && time.Since(s.Cab.Date) > 45*24*time.Hour && !s.Cab.Date.IsZero(), "The scan cab is of "+s.Cab.Date.Format("2 Jan 2006")+".", "Microsoft publishes one each month. "+s.Cab.Note+".", "Show download tasks", "/downloads")
+	add(n.contradicted > 0, fmt.Sprintf("Hosts and the scan cab contradict each other about %s.", things(n.contradicted, "update", "updates")), "The scan cab holds: its digests are what files are compared with. A host that is not what it should be is a cause.", "See the first", "/updates/"+string(n.against))
 	add(s.Waiting > 0, fmt.Sprintf("%s for approval.", things(s.Waiting, "host waits", "hosts wait")), "They enrolled without a token.", "Review", "/hosts?seen=waiting")
 	add(n.claims > 0, fmt.Sprintf("%s claimed by another machine.", things(n.claims, "host is", "hosts are")), "It was installed anew, or cloned.", "Review", "/hosts?seen=waiting")
 	for _, row := range rows {

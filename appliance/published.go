@@ -40,13 +40,14 @@ type published struct {
 	reading bool
 	done    int64 // bytes of the cab, while reading
 	size    int64
-	problem *Problem // why the scan cab that is served was not read
+	problem *Problem                     // why the scan cab that is served was not read
+	records map[revisionKey]updateRecord // that were asked for; without a title the cab does not have it
 }
 
 // openPublished opens the catalogue that was made before. A damaged one is
 // made anew.
 func openPublished(a *Appliance) *published {
-	p := &published{node: a, log: a.log.With("part", "catalogue"), path: filepath.Join(a.cfg.Data, publishedFile), news: make(chan struct{}, 1)}
+	p := &published{node: a, log: a.log.With("part", "catalogue"), path: filepath.Join(a.cfg.Data, publishedFile), news: make(chan struct{}, 1), records: map[revisionKey]updateRecord{}}
 	c, err := msft.Open(p.path)
 	switch {
 	case err == nil:
@@ -92,9 +93,8 @@ func (p *published) keep(ctx context.Context) error {
 		p.ended(unreadable(err, before))
 		return err
 	}
-	p.now.Store(c)
+	p.use(c)
 	p.ended(nil)
-	p.node.watch.tell("updates")
 	n := c.Header().Counts
 	p.log.InfoContext(ctx, "scan cab read", "updates", n.Updates, "revisions", n.Revisions, "problems", n.Problems, "took", time.Since(began).Round(time.Millisecond))
 	return nil
@@ -113,6 +113,18 @@ func (p *published) read(ctx context.Context, src msft.Source, before *msft.Cata
 		return nil, err
 	}
 	return msft.Open(p.path)
+}
+
+// use answers from another catalogue from now on, or from none.
+func (p *published) use(c *msft.Catalogue) {
+	p.now.Store(c)
+	p.mu.Lock()
+	clear(p.records)
+	p.mu.Unlock()
+	p.node.cat.mergeAnew(p.log)
+	p.node.folder.doubtAnew()
+	p.node.folder.lookSoon()
+	p.node.watch.tell("updates")
 }
 
 func (p *published) begun(size int64) {
@@ -145,11 +157,11 @@ func unreadable(err error, before *msft.Catalogue) *Problem {
 // distrust drops the catalogue: the roots changed, and its scan cab is not
 // trusted any more.
 func (p *published) distrust(ctx context.Context) error {
-	if p.now.Swap(nil) == nil {
+	if p.now.Load() == nil {
 		return nil
 	}
 	p.log.ErrorContext(ctx, "the catalogue is dropped, because its scan cab is not trusted any more")
-	p.node.watch.tell("updates")
+	p.use(nil)
 	return os.Remove(p.path)
 }
 

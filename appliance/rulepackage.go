@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -100,8 +101,10 @@ func (c *catalogue) lineRow(l rules.Line, e editRecord) LineRow {
 		r.Label = "KB" + l.Value
 	case l.Kind == rules.ByUpdateID && len(r.Updates) > 0:
 		r.Label = r.Updates[0].Title
-	case categoryTitles[rules.CategoryID(l.Value)] != "":
-		r.Label = categoryTitles[rules.CategoryID(l.Value)]
+	case l.Kind == rules.ByUpdateID:
+		r.Label = cmp.Or(c.name(rules.UpdateID(l.Value)).Title, l.Value)
+	case l.Kind == rules.ByProduct, l.Kind == rules.ByClassification:
+		r.Label = c.named(agentproto.Category{ID: rules.CategoryID(l.Value), Title: r.Label}).Title
 	}
 	return r
 }

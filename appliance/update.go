@@ -10,17 +10,21 @@ import (
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
+	msft "wuamesh/appliance/microsoft/catalogue"
 )
 
 // row is an update as lists show it. The catalogue's lock is held.
 func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 	u := c.revision(id, -1)
 	r := UpdateRow{
-		ID: id, Revision: u.Revision, Title: u.Title, KBs: u.KBs, Severity: cmp.Or(u.Severity, rules.Unspecified), Classification: named(u.Classification),
+		ID: id, Revision: u.Revision, Title: u.Title, KBs: u.KBs, Severity: cmp.Or(u.Severity, rules.Unspecified), Classification: c.named(u.Classification),
 		CVEs: u.CVEs, Published: u.Published, Restart: u.Restart, Siblings: 1, Products: []agentproto.Category{},
 	}
 	for _, p := range u.Products {
-		r.Products = append(r.Products, named(p))
+		r.Products = append(r.Products, c.named(p))
+	}
+	if u.From == "" { // no host said which it needs
+		u.Files = c.published.files(id)
 	}
 	for _, f := range u.Files {
 		r.Size += f.Size
@@ -28,7 +32,7 @@ func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 	if uc := t.updates[id]; uc != nil {
 		r.Hosts, r.Verdict, r.By = uc.StateCounts, uc.verdict, uc.by
 	}
-	_, f := c.filesOf(u)
+	_, f := c.arrived(u.Files)
 	r.Download, r.DownloadNote, r.Progress = f.State, f.Note, f.Percent
 	if f.State == Downloaded {
 		r.DownloadedOn = f.On
@@ -248,38 +252,26 @@ func updateOrder(sort string) func(x, y UpdateRow) int {
 	}
 }
 
-// UpdateByID is one update with its files and hosts.
+// UpdateByID is one update with its files and hosts: one that a host reported,
+// or that the scan cab has.
 func (a *Appliance) UpdateByID(_ context.Context, id rules.UpdateID) (UpdateDetail, error) {
 	c := a.cat
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	t := c.counts(now)
-	if c.updates[id] == nil && t.updates[id] == nil {
-		return UpdateDetail{}, notFound("No host has reported an update %s.", id)
-	}
 	u := c.revision(id, -1)
+	cab, there := c.published.find(revisionKey{id, -1})
+	if c.updates[id] == nil && t.updates[id] == nil && there == nil {
+		return UpdateDetail{}, notFound("No host has reported an update %s, and the scan cab does not have it.", id)
+	}
 	d := UpdateDetail{
 		UpdateRow: c.row(id, t), Description: u.Description, SupportURL: u.SupportURL, Bulletins: u.Bulletins, Problems: u.Problems,
-		Files: []FileRow{}, OnHosts: []HostUpdate{}, Lines: []rules.Ref{},
-	}
-	for _, s := range u.Supersedes {
-		d.Supersedes = append(d.Supersedes, c.name(s))
-	}
-	for other, o := range c.updates {
-		r := o.revisions[o.newest]
-		if slices.Contains(r.Supersedes, id) {
-			d.SupersededBy = append(d.SupersededBy, c.name(other))
-		}
-		if other != id && len(u.KBs) > 0 && slices.Contains(r.KBs, u.KBs[0]) {
-			d.KBSiblings = append(d.KBSiblings, c.name(other))
-		}
+		Files: []FileRow{}, OnHosts: []HostUpdate{}, Lines: []rules.Ref{}, Supersedes: c.names(u.Supersedes),
+		SupersededBy: c.replacements(id, cab, there), KBSiblings: c.siblings(u),
 	}
 	d.Siblings = 1 + len(d.KBSiblings)
-	for _, list := range [][]UpdateName{d.SupersededBy, d.KBSiblings} {
-		slices.SortFunc(list, func(x, y UpdateName) int { return strings.Compare(x.Title+string(x.ID), y.Title+string(y.ID)) })
-	}
-	for _, f := range u.Files {
+	for _, f := range c.filesToShow(u, cab, there) {
 		d.Files = append(d.Files, c.fileRow(f))
 	}
 	d.OnHosts = c.onHosts(id, now)
@@ -291,6 +283,85 @@ func (a *Appliance) UpdateByID(_ context.Context, id rules.UpdateID) (UpdateDeta
 		}
 	}
 	return d, nil
+}
+
+// names are updates, the newest first; of those nobody knows any more there is
+// only the id.
+func (c *catalogue) names(ids []rules.UpdateID) (list []UpdateName) {
+	for _, id := range ids {
+		list = append(list, c.name(id))
+	}
+	slices.SortFunc(list, func(x, y UpdateName) int {
+		return cmp.Or(y.Published.Compare(x.Published), strings.Compare(x.Title+string(x.ID), y.Title+string(y.ID)))
+	})
+	return list
+}
+
+// replacements are the updates that replace one, as hosts or the scan cab say.
+func (c *catalogue) replacements(id rules.UpdateID, cab *msft.Catalogue, there *msft.Update) []UpdateName {
+	ids := map[rules.UpdateID]bool{}
+	for other, o := range c.updates {
+		if slices.Contains(o.revisions[o.newest].Supersedes, id) {
+			ids[other] = true
+		}
+	}
+	if there != nil {
+		for _, rev := range there.SupersededBy {
+			if n, err := cab.Revision(rev); err == nil {
+				ids[rules.UpdateID(n.ID.String())] = true
+			}
+		}
+	}
+	return c.names(slices.Collect(maps.Keys(ids)))
+}
+
+// siblings are the other updates that the KB of one stands for.
+func (c *catalogue) siblings(u updateRecord) []UpdateName {
+	if len(u.KBs) == 0 {
+		return nil
+	}
+	ids := map[rules.UpdateID]bool{}
+	for other, o := range c.updates {
+		if slices.Contains(o.revisions[o.newest].KBs, u.KBs[0]) {
+			ids[other] = true
+		}
+	}
+	for _, id := range c.published.ofKB(u.KBs[0]) {
+		ids[id] = true
+	}
+	delete(ids, u.ID)
+	return c.names(slices.Collect(maps.Keys(ids)))
+}
+
+// filesToShow are the files that hosts named and those that the scan cab has
+// besides: for other languages, say.
+func (c *catalogue) filesToShow(u updateRecord, cab *msft.Catalogue, there *msft.Update) (list []shownFile) {
+	for _, f := range u.Files {
+		list = append(list, shownFile{File: f})
+	}
+	if there == nil {
+		return list
+	}
+	files, err := cab.Files(there)
+	if err != nil {
+		c.published.damaged(err)
+	}
+	for _, g := range files {
+		f := shownFile{fileOf(g.File), g.Patching, g.Languages}
+		if i := slices.IndexFunc(list, func(x shownFile) bool { return x.Name == f.Name }); i >= 0 {
+			list[i].kind, list[i].languages = f.kind, f.languages
+			continue
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// A shownFile is a file of an update with what the scan cab says of its use.
+type shownFile struct {
+	agentproto.File
+	kind      string
+	languages []string
 }
 
 // maxOnHosts bounds the hosts one update shows; the list of hosts has all.
@@ -341,20 +412,20 @@ func (c *catalogue) onHosts(id rules.UpdateID, now time.Time) []HostUpdate {
 }
 
 func (c *catalogue) name(id rules.UpdateID) UpdateName {
-	n := UpdateName{ID: id}
-	if u := c.updates[id]; u != nil {
-		r := u.revisions[u.newest]
-		n.Title = r.Title
-		if len(r.KBs) > 0 {
-			n.KB = r.KBs[0]
-		}
+	r := c.revision(id, -1)
+	n := UpdateName{ID: id, Title: r.Title, Published: r.Published}
+	if len(r.KBs) > 0 {
+		n.KB = r.KBs[0]
 	}
 	return n
 }
 
-func (c *catalogue) fileRow(f agentproto.File) FileRow {
+func (c *catalogue) fileRow(f shownFile) FileRow {
 	s := c.folder.state(f.Name)
-	return FileRow{Name: f.Name, URL: f.URL, Size: cmp.Or(f.Size, s.Size), SHA1: f.SHA1, SHA256: cmp.Or(f.SHA256, s.SHA256), State: s.State, DownloadedOn: s.On, Note: s.Note}
+	return FileRow{
+		Name: f.Name, URL: f.URL, Size: cmp.Or(f.Size, s.Size), SHA1: f.SHA1, SHA256: cmp.Or(f.SHA256, s.SHA256),
+		Kind: f.kind, Delta: f.Delta, Languages: f.languages, State: s.State, DownloadedOn: s.On, Note: s.Note,
+	}
 }
 
 // stateRank orders states by who needs an admin first.

@@ -101,6 +101,27 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{Bytes: info.Size(), Modified: info.ModTime()}})
 }
 
+// doubtAnew has files verified anew that are not what the scan cab says now.
+func (f *folder) doubtAnew() {
+	f.mu.RLock()
+	was := maps.Clone(f.held)
+	f.mu.RUnlock()
+	for name, h := range was {
+		w, ok := f.node.published.file(name)
+		if !ok || w.SHA256 == "" || w.SHA256 == h.SHA256 {
+			continue
+		}
+		f.log.Warn("file is not what the scan cab says; it is verified before it is served again", "file", name)
+		f.mu.Lock()
+		if f.held[name] == h {
+			delete(f.held, name)
+			f.doubts[name] = true
+		}
+		f.mu.Unlock()
+		wake(f.doubt)
+	}
+}
+
 // removeIf removes the file unless it was replaced since it was looked at.
 func (f *folder) removeIf(name string, was fs.FileInfo) error {
 	if is, err := f.root.Lstat(name); err != nil || !os.SameFile(is, was) {

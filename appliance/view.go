@@ -124,6 +124,8 @@ type UpdateName struct {
 	ID    rules.UpdateID `json:"id"`
 	KB    string         `json:"kb,omitempty"`
 	Title string         `json:"title,omitempty"` // empty when nobody described it
+
+	Published time.Time `json:"published,omitzero"`
 }
 
 // A FileRow is one file of an update, and where it is.
@@ -133,6 +135,9 @@ type FileRow struct {
 	Size         int64         `json:"size"`
 	SHA1         string        `json:"sha1,omitempty"`
 	SHA256       string        `json:"sha256,omitempty"`
+	Kind         string        `json:"kind,omitempty"`      // Microsoft's patching type: SelfContained, Express, Metadata …
+	Delta        bool          `json:"delta,omitempty"`     // needed only when the full file is refused
+	Languages    []string      `json:"languages,omitempty"` // that it is for; none is all
 	State        DownloadState `json:"state"`
 	DownloadedOn time.Time     `json:"downloaded_on,omitzero"`
 	Note         string        `json:"note,omitempty"`

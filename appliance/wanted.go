@@ -183,10 +183,13 @@ func (f *folder) liftMarks(names []string) {
 	f.lookSoon()
 }
 
-// fileNamed is the file of that name as updates describe it: the description
-// with most digests, of those the one of the smallest UpdateID, so that every
-// node takes the same.
+// fileNamed is the file of that name as the scan cab describes it, else as
+// hosts do: the description with most digests, of those the one of the smallest
+// UpdateID, so that every node takes the same.
 func (c *catalogue) fileNamed(name string) (best wantedFile, ok bool) {
+	if w, ok := c.published.file(name); ok {
+		return w, true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byFile == nil {

@@ -437,8 +437,8 @@ type PartFile struct {
 
 // Title is that of a product or classification, "" when nobody gave one.
 func (c *Catalogue) Title(id GUID) string {
-	if i := slices.Index(c.rows.categories, id); i >= 0 {
-		return c.rows.titles[i]
+	if no, ok := c.rows.category[id]; ok {
+		return c.rows.titles[no]
 	}
 	return ""
 }

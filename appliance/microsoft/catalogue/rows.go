@@ -37,9 +37,10 @@ type rows struct {
 	superseded []uint8 // 1 when it is
 
 	categories []GUID
-	titles     []string   // of the categories
-	sets       [][]uint32 // numbers of categories
-	node       []uint32   // while it is built
+	category   map[GUID]int // number by id, once read
+	titles     []string     // of the categories
+	sets       [][]uint32   // numbers of categories
+	node       []uint32     // while it is built
 }
 
 func (r *rows) resize(n int) {
@@ -76,9 +77,11 @@ func decodeRows(columns, tables []byte) (*rows, error) {
 		columns = columns[n:]
 	}
 	d := decoder{b: tables}
+	r.category = map[GUID]int{}
 	for range d.count(17) {
 		var id GUID
 		copy(id[:], d.take(16))
+		r.category[id] = len(r.categories)
 		r.categories = append(r.categories, id)
 		r.titles = append(r.titles, d.str())
 	}
