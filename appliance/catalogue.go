@@ -39,13 +39,14 @@ type catalogue struct {
 	tokens   map[string]tokenRecord
 	// classes are the hosts about which the same rules decide, policies what
 	// they decide by; both are found when asked for, see class.go.
-	classes  map[string]*class
-	policies map[string]*policy
-	table    *countTable // the last counts, see matrix.go
-	changed  bool        // something that is counted changed since
-	byName   []*host     // hosts in the order of their names; nil when one changed
-	strays   bool        // some host has no class yet
-	byFile   map[string]wantedFile
+	classes   map[string]*class
+	policies  map[string]*policy
+	table     *countTable // the last counts, see matrix.go
+	changed   bool        // something that is counted changed since
+	byName    []*host     // hosts in the order of their names; nil when one changed
+	strays    bool        // some host has no class yet
+	byFile    map[string]wantedFile
+	everyRule *rules.Ruleset // of all packages together; nil until asked for
 }
 
 // A host is one managed machine in memory.
@@ -410,6 +411,14 @@ var categoryTitles = map[rules.CategoryID]string{
 func (c *catalogue) named(k agentproto.Category) agentproto.Category {
 	k.Title = cmp.Or(c.published.title(k.ID), categoryTitles[k.ID], k.Title)
 	return k
+}
+
+func (c *catalogue) namedAll(list []agentproto.Category) []agentproto.Category {
+	out := make([]agentproto.Category, 0, len(list))
+	for _, k := range list {
+		out = append(out, c.named(k))
+	}
+	return out
 }
 
 // Category gives the title of a product or a classification that the scan cab

@@ -71,6 +71,7 @@ func (c *catalogue) forgetPolicies() {
 		}
 	}
 	clear(c.policies)
+	c.everyRule = nil
 }
 
 // accepts are the maturities the hosts accept: PROD, and what their groups do.

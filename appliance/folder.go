@@ -372,6 +372,21 @@ func (f *folder) state(name string) fileState {
 	return s
 }
 
+// names are the files that lie in the folder or are on their way there.
+func (f *folder) names() (list []string) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for name := range f.held {
+		list = append(list, name)
+	}
+	for name := range f.queue {
+		if f.held[name] == nil {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
 // size is how many files the folder serves, and their bytes.
 func (f *folder) size() (n int, bytes int64) {
 	f.mu.RLock()

@@ -215,6 +215,12 @@ func (p *published) record(key revisionKey) (updateRecord, bool) {
 	return r, r.Title != ""
 }
 
+// superseded says that the scan cab has an update that replaces this one.
+func (p *published) superseded(id rules.UpdateID) bool {
+	c := p.now.Load()
+	return c != nil && c.Superseded(guidOf(id))
+}
+
 // ofKB are the updates that a KB stands for.
 func (p *published) ofKB(kb string) (ids []rules.UpdateID) {
 	c := p.now.Load()

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"wuamesh/agentproto/rules"
 	"wuamesh/appliance/microsoft"
 	msft "wuamesh/appliance/microsoft/catalogue"
 )
@@ -42,12 +43,13 @@ type published struct {
 	size    int64
 	problem *Problem                     // why the scan cab that is served was not read
 	records map[revisionKey]updateRecord // that were asked for; without a title the cab does not have it
+	owners  map[string][]rules.UpdateID  // of files, by name
 }
 
 // openPublished opens the catalogue that was made before. A damaged one is
 // made anew.
 func openPublished(a *Appliance) *published {
-	p := &published{node: a, log: a.log.With("part", "catalogue"), path: filepath.Join(a.cfg.Data, publishedFile), news: make(chan struct{}, 1), records: map[revisionKey]updateRecord{}}
+	p := &published{node: a, log: a.log.With("part", "catalogue"), path: filepath.Join(a.cfg.Data, publishedFile), news: make(chan struct{}, 1), records: map[revisionKey]updateRecord{}, owners: map[string][]rules.UpdateID{}}
 	c, err := msft.Open(p.path)
 	switch {
 	case err == nil:
@@ -120,9 +122,11 @@ func (p *published) use(c *msft.Catalogue) {
 	p.now.Store(c)
 	p.mu.Lock()
 	clear(p.records)
+	clear(p.owners)
 	p.mu.Unlock()
 	p.node.cat.mergeAnew(p.log)
 	p.node.folder.doubtAnew()
+	p.ofFolder() // finds out now what the first look at the whole catalogue would wait for
 	p.node.folder.lookSoon()
 	p.node.watch.tell("updates")
 }

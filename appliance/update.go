@@ -18,10 +18,8 @@ func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 	u := c.revision(id, -1)
 	r := UpdateRow{
 		ID: id, Revision: u.Revision, Title: u.Title, KBs: u.KBs, Severity: cmp.Or(u.Severity, rules.Unspecified), Classification: c.named(u.Classification),
-		CVEs: u.CVEs, Published: u.Published, Restart: u.Restart, Siblings: 1, Products: []agentproto.Category{},
-	}
-	for _, p := range u.Products {
-		r.Products = append(r.Products, c.named(p))
+		CVEs: u.CVEs, Published: u.Published, Restart: u.Restart, Siblings: 1, Products: c.namedAll(u.Products),
+		Superseded: c.published.superseded(id),
 	}
 	if u.From == "" { // no host said which it needs
 		u.Files = c.published.files(id)
@@ -31,6 +29,8 @@ func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 	}
 	if uc := t.updates[id]; uc != nil {
 		r.Hosts, r.Verdict, r.By = uc.StateCounts, uc.verdict, uc.by
+	} else {
+		r.Foreseen, r.By = c.foreseen(u)
 	}
 	_, f := c.arrived(u.Files)
 	r.Download, r.DownloadNote, r.Progress = f.State, f.Note, f.Percent
@@ -41,51 +41,12 @@ func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 		r.Download = NotDownloaded
 	}
 	if r.Download == NotDownloaded && r.DownloadNote == "" {
-		r.DownloadNote = "No host waits for it"
+		r.DownloadNote = noHostWaits
 		if r.Verdict != "" && !(rules.Decision{Verdict: r.Verdict}).May() {
 			r.DownloadNote = "No host may install it"
 		}
 	}
 	return r
-}
-
-// Updates lists the updates that hosts need or have.
-func (a *Appliance) Updates(_ context.Context, q UpdateQuery) (UpdateList, error) {
-	c := a.cat
-	c.mu.Lock()
-	t := c.counts(time.Now())
-	rows := make([]UpdateRow, 0, len(t.updates))
-	kbs := map[string]int{}
-	for id := range t.updates {
-		if q.Host != "" && !c.reports(q.Host, id) {
-			continue
-		}
-		rows = append(rows, c.row(id, t))
-		for _, kb := range rows[len(rows)-1].KBs {
-			kbs[kb]++
-		}
-	}
-	c.mu.Unlock()
-	list := UpdateList{Total: len(rows), Updates: []UpdateRow{}}
-	var matching []UpdateRow
-	counts := newFacetCounts()
-	for i := range rows {
-		if len(rows[i].KBs) > 0 {
-			rows[i].Siblings = kbs[rows[i].KBs[0]]
-		}
-		if !q.text(rows[i]) {
-			continue
-		}
-		miss := q.misses(rows[i])
-		counts.add(rows[i], miss)
-		if len(miss) == 0 {
-			matching = append(matching, rows[i])
-		}
-	}
-	list.Facets, list.Matching = counts.facets(), len(matching)
-	slices.SortFunc(matching, updateOrder(q.Sort))
-	list.Updates, list.Next = page(matching, q.Page, func(r UpdateRow) string { return string(r.ID) })
-	return list, nil
 }
 
 func (c *catalogue) reports(h agentproto.HostID, id rules.UpdateID) bool {
@@ -112,15 +73,15 @@ func page[T any](list []T, p Page, key func(T) string) (rows []T, next string) {
 	return append([]T{}, list...), next
 }
 
-// text says whether every word of the search is in the update's names.
-func (q UpdateQuery) text(r UpdateRow) bool {
+// exact says whether the update has the KB and the CVE that are asked for.
+func (q UpdateQuery) exact(r UpdateRow) bool {
 	if q.KB != "" && !slices.Contains(r.KBs, strings.TrimPrefix(strings.ToUpper(q.KB), "KB")) {
 		return false
 	}
 	if q.CVE != "" && !slices.Contains(r.CVEs, strings.ToUpper(q.CVE)) {
 		return false
 	}
-	return matches(q.Text, r.Title, string(r.ID), r.KBs, r.CVEs)
+	return true
 }
 
 // matches looks for every word in title, id, KBs and CVEs.
@@ -135,6 +96,8 @@ func matches(text, title, id string, kbs, cves []string) bool {
 	return true
 }
 
+const noHostWaits = "No host waits for it"
+
 // The facets, in the order of the left pane.
 const (
 	facetSeverity = iota
@@ -143,6 +106,7 @@ const (
 	facetDownload
 	facetVerdict
 	facetState
+	facetSuperseded
 	facetKinds
 )
 
@@ -159,6 +123,7 @@ func (q UpdateQuery) misses(r UpdateRow) (miss []int) {
 	test(facetDownload, len(q.Download), slices.Contains(q.Download, r.Download))
 	test(facetVerdict, len(q.Verdict), slices.Contains(q.Verdict, r.Verdict))
 	test(facetState, len(q.State), slices.ContainsFunc(q.State, func(s rules.State) bool { return r.Hosts.of(s) > 0 }))
+	test(facetSuperseded, len(q.Superseded), slices.Contains(q.Superseded, r.Superseded))
 	return miss
 }
 
@@ -166,22 +131,27 @@ func (q UpdateQuery) misses(r UpdateRow) (miss []int) {
 // own selection and respect all others.
 type facetCounts struct {
 	n      [facetKinds]map[string]int
-	labels map[string]string
+	labels [facetKinds]map[string]string
 }
 
 func newFacetCounts() *facetCounts {
-	f := &facetCounts{labels: map[string]string{}}
+	f := new(facetCounts)
 	for i := range f.n {
-		f.n[i] = map[string]int{}
+		f.n[i], f.labels[i] = map[string]int{}, map[string]string{}
 	}
 	return f
+}
+
+// addSome counts n updates of one value.
+func (f *facetCounts) addSome(facet int, value, label string, n int) {
+	f.n[facet][value] += n
+	f.labels[facet][value] = label
 }
 
 func (f *facetCounts) add(r UpdateRow, miss []int) {
 	count := func(facet int, value, label string) {
 		if value != "" && (len(miss) == 0 || len(miss) == 1 && miss[0] == facet) {
-			f.n[facet][value]++
-			f.labels[value] = label
+			f.addSome(facet, value, label, 1)
 		}
 	}
 	count(facetSeverity, string(r.Severity), string(r.Severity))
@@ -196,7 +166,17 @@ func (f *facetCounts) add(r UpdateRow, miss []int) {
 			count(facetState, string(s), string(s))
 		}
 	}
+	count(facetSuperseded, yesNo(r.Superseded), supersededLabels[r.Superseded])
 }
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+var supersededLabels = map[bool]string{false: "Newest", true: "Replaced by a newer one"}
 
 var downloadLabels = map[DownloadState]string{Downloaded: "On the node", Downloading: "Downloading", Queued: "Queued", Failed: "Failed", NotDownloaded: "Not downloaded"}
 
@@ -204,7 +184,7 @@ func (f *facetCounts) facets() Facets {
 	list := func(facet int, order ...string) []FacetCount {
 		out := []FacetCount{}
 		for v, n := range f.n[facet] {
-			out = append(out, FacetCount{Value: v, Label: strings.TrimSpace(f.labels[v]), Count: n})
+			out = append(out, FacetCount{Value: v, Label: strings.TrimSpace(f.labels[facet][v]), Count: n})
 		}
 		slices.SortFunc(out, func(x, y FacetCount) int {
 			if len(order) > 0 {
@@ -221,8 +201,15 @@ func (f *facetCounts) facets() Facets {
 		Download:       list(facetDownload, "yes", "running", "queued", "failed", "no"),
 		Verdict:        list(facetVerdict),
 		State:          list(facetState, "MISSING", "PENDING", "DISCARDED", "OK"),
+		Superseded:     list(facetSuperseded, "no", "yes"),
 	}
 }
+
+// waiting is on how many hosts it waits for something.
+func (s StateCounts) waiting() int { return s.Missing + s.Pending }
+
+// seconds is a time as the scan cab has it.
+func seconds(t time.Time) int64 { return max(t.Unix(), 0) }
 
 func severityRank(s rules.Severity) int { return slices.Index(rules.Severities[:], s) }
 
@@ -234,13 +221,13 @@ func updateOrder(sort string) func(x, y UpdateRow) int {
 		case "title":
 			return strings.Compare(x.Title, y.Title)
 		case "published":
-			return x.Published.Compare(y.Published)
+			return cmp.Compare(seconds(x.Published), seconds(y.Published))
 		case "hosts":
-			return (x.Hosts.Missing + x.Hosts.Pending) - (y.Hosts.Missing + y.Hosts.Pending)
+			return x.Hosts.waiting() - y.Hosts.waiting()
 		case "downloaded":
 			return x.DownloadedOn.Compare(y.DownloadedOn)
 		default: // gravest first, of those what waits on most hosts, then newest
-			return cmp.Or(severityRank(x.Severity)-severityRank(y.Severity), (y.Hosts.Missing+y.Hosts.Pending)-(x.Hosts.Missing+x.Hosts.Pending), y.Published.Compare(x.Published))
+			return cmp.Or(severityRank(x.Severity)-severityRank(y.Severity), y.Hosts.waiting()-x.Hosts.waiting(), cmp.Compare(seconds(y.Published), seconds(x.Published)))
 		}
 	}
 	return func(x, y UpdateRow) int {

@@ -19,7 +19,8 @@ type Page struct {
 // An UpdateQuery selects updates; values of one field are alternatives, fields
 // narrow each other. It is the query string of /updates and of the API.
 type UpdateQuery struct {
-	Text           string // words of the title, a KB, the beginning of an UpdateID, a CVE
+	Scope          Scope
+	Text           string // words of the title or the product, the beginning of a KB, an UpdateID, a CVE or a bulletin
 	KB, CVE        string
 	Severity       []rules.Severity
 	Product        []rules.CategoryID
@@ -27,6 +28,7 @@ type UpdateQuery struct {
 	State          []rules.State // at least one host has it in this state
 	Download       []DownloadState
 	Verdict        []rules.Verdict // on at least one host; see UpdateRow.Verdict
+	Superseded     []bool          // a newer update of the scan cab replaces it
 	Host           agentproto.HostID
 	Sort           string // "severity" (default), "title", "published", "hosts", "downloaded"; "-" before it reverses
 	Page
@@ -50,6 +52,7 @@ type Facets struct {
 	Download       []FacetCount `json:"download"`
 	Verdict        []FacetCount `json:"verdict"`
 	State          []FacetCount `json:"state"`
+	Superseded     []FacetCount `json:"superseded"`
 }
 
 // A FacetCount is one choice of a facet.
@@ -91,17 +94,20 @@ type UpdateRow struct {
 	CVEs           []string              `json:"cves,omitempty"`
 	Published      time.Time             `json:"published"`
 	Restart        string                `json:"restart,omitempty"`
-	Size           int64                 `json:"size"`     // bytes of all its files; 0 unknown
-	Siblings       int                   `json:"siblings"` // UpdateIDs of its KB, itself included
+	Size           int64                 `json:"size"`                 // bytes of all its files; 0 unknown
+	Siblings       int                   `json:"siblings"`             // UpdateIDs of its KB, itself included
+	Superseded     bool                  `json:"superseded,omitempty"` // a newer update of the scan cab replaces it
 	Hosts          StateCounts           `json:"hosts"`
 	Download       DownloadState         `json:"download"`
 	DownloadedOn   time.Time             `json:"downloaded_on,omitzero"` // when the last of its files was complete
 	DownloadNote   string                `json:"download_note,omitempty"`
 	Progress       int                   `json:"progress,omitempty"` // per cent, while Downloading
 	// Verdict is what the rules say on the hosts that need it: the most
-	// restrictive one, and By the package or setting behind it.
-	Verdict rules.Verdict `json:"verdict,omitempty"`
-	By      string        `json:"by,omitempty"`
+	// restrictive one, and By the package or setting behind it. Foreseen is,
+	// while no host reports it, what the package By says of it, if one does.
+	Verdict  rules.Verdict `json:"verdict,omitempty"`
+	By       string        `json:"by,omitempty"`
+	Foreseen rules.Verdict `json:"foreseen,omitempty"`
 }
 
 // An UpdateDetail is one update with its files and hosts.

@@ -21,6 +21,10 @@ var ranBy = map[string][2]string{
 	"wuamesh token enroll --uses 50 --for 72h": {"packaging/branch_test.go", "wuamesh token enroll --uses 50 --for 72h"},
 	"wuamesh token join":                       {"packaging/branch_test.go", "wuamesh token join"},
 	"wuamesh join --site brest TOKEN":          {"packaging/mesh_test.go", `"join", "--site"`},
+
+	"wuamesh catalogue verify wsusscn2.cab":                                {"ui/cli/catalogue_test.go", `"verify", good`},
+	"wuamesh catalogue show wsusscn2.cab KB5091157":                        {"ui/cli/catalogue_test.go", `"show", good, "KB"`},
+	"wuamesh catalogue search wsusscn2.cab --severity critical cumulative": {"ui/cli/catalogue_test.go", `"search", good, "--severity"`},
 }
 
 // TestREADME holds README short, and its commands to what a test runs.

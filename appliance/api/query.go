@@ -28,7 +28,8 @@ func pageOf(q url.Values) (appliance.Page, error) {
 }
 
 var updateParams = append([]param{
-	{name: "q", doc: "words of the title, a KB, the beginning of an UpdateID, or a CVE"},
+	{name: "scope", doc: "all: also updates that no host reports, out of the scan cab; only those that hosts need or have when absent"},
+	{name: "q", doc: "words of the title or the product, the beginning of a KB, an UpdateID, a CVE or a bulletin"},
 	{name: "kb", doc: "one article number"},
 	{name: "cve", doc: "one CVE"},
 	{name: "severity", doc: "Critical, Important, Moderate, Low, Unspecified", many: true},
@@ -37,6 +38,7 @@ var updateParams = append([]param{
 	{name: "state", doc: "OK, MISSING, PENDING, DISCARDED: at least one host has it in this state", many: true},
 	{name: "downloaded", doc: "yes, running, queued, failed, no", many: true},
 	{name: "verdict", doc: "allowed, delayed, forbidden, no rule, superseded: on at least one host", many: true},
+	{name: "superseded", doc: "no, yes: whether a newer update of the scan cab replaces it", many: true},
 	{name: "host", doc: "only updates this host reports"},
 	{name: "sort", doc: "severity (when absent), title, published, hosts, downloaded; - before it reverses"},
 }, pageParams...)
@@ -62,6 +64,12 @@ func ParseUpdateQuery(q url.Values) (u appliance.UpdateQuery, err error) {
 	}
 	if u.Download, err = each(q["downloaded"], "downloaded", oneOf(appliance.NotDownloaded, appliance.Queued,
 		appliance.Downloading, appliance.Failed, appliance.Downloaded)); err != nil {
+		return u, err
+	}
+	if u.Scope, err = oneOf(appliance.Needed, appliance.Whole)(q.Get("scope")); err != nil {
+		return u, &appliance.Problem{Kind: appliance.Invalid, Field: "scope", Msg: "scope: " + err.Error() + ".", Err: err}
+	}
+	if u.Superseded, err = each(q["superseded"], "superseded", yesOrNo); err != nil {
 		return u, err
 	}
 	u.Verdict, err = each(q["verdict"], "verdict", oneOf(rules.Allowed, rules.Delayed, rules.Forbidden, rules.NoRule, rules.Hidden))
@@ -97,6 +105,13 @@ func each[T any](values []string, key string, parse func(string) (T, error)) ([]
 		list = append(list, v)
 	}
 	return list, nil
+}
+
+func yesOrNo(s string) (bool, error) {
+	if s != "yes" && s != "no" {
+		return false, fmt.Errorf("%q is neither yes nor no", s)
+	}
+	return s == "yes", nil
 }
 
 func oneOf[T ~string](choices ...T) func(string) (T, error) {

@@ -75,7 +75,7 @@ func facts() []route {
 	return []route{
 		{method: "GET", path: "status", summary: "The overview", role: appliance.Viewer, answer: appliance.Status{},
 			do: func(c call) (any, error) { return c.node.Status(c.Context()) }},
-		{method: "GET", path: "updates", summary: "Updates that hosts need or have", role: appliance.Viewer, query: updateParams, answer: appliance.UpdateList{},
+		{method: "GET", path: "updates", summary: "Updates that hosts need or have, or all that Microsoft published", role: appliance.Viewer, query: updateParams, answer: appliance.UpdateList{},
 			do: func(c call) (any, error) {
 				q, err := ParseUpdateQuery(c.URL.Query())
 				if err != nil {

@@ -79,6 +79,9 @@ type Row struct {
 // A bitmap is a set of rows.
 type bitmap []uint64
 
+// A Set is updates that a text finds, see [Catalogue.Match].
+type Set struct{ rows bitmap }
+
 func newBitmap(n int) bitmap    { return make(bitmap, (n+63)/64) }
 func (b bitmap) set(i int)      { b[i/64] |= 1 << (i % 64) }
 func (b bitmap) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
@@ -91,7 +94,7 @@ func (b bitmap) intersect(with bitmap) {
 
 // Search finds updates.
 func (c *Catalogue) Search(q Query) (*Result, error) {
-	set, err := c.Match(q.Text)
+	set, err := c.match(q.Text)
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +124,29 @@ func (c *Catalogue) Search(q Query) (*Result, error) {
 	return s.result(), nil
 }
 
-// Match is the set of rows that have every word of the text.
-func (c *Catalogue) Match(text string) (bitmap, error) {
+// Match is the updates that have every word of the text.
+func (c *Catalogue) Match(text string) (Set, error) {
+	rows, err := c.match(text)
+	return Set{rows}, err
+}
+
+// Has says whether an update is in the set.
+func (c *Catalogue) Has(set Set, id GUID) bool {
+	row := c.rows.find(id)
+	return row >= 0 && set.rows.has(row)
+}
+
+// Count is how many updates have a KB, CVE or bulletin: "kb5091157".
+func (c *Catalogue) Count(key string) (n int, err error) {
+	found := newBitmap(len(c.rows.id))
+	err = c.key(found, strings.ToLower(key), true)
+	for _, word := range found {
+		n += bits.OnesCount64(word)
+	}
+	return n, err
+}
+
+func (c *Catalogue) match(text string) (bitmap, error) {
 	n := len(c.rows.id)
 	all := newBitmap(n)
 	for i := range n {
@@ -142,12 +166,6 @@ func (c *Catalogue) Match(text string) (bitmap, error) {
 		all.intersect(found)
 	}
 	return all, nil
-}
-
-// Has says whether an update matches a text that Match made a set of.
-func (c *Catalogue) Has(set bitmap, id GUID) bool {
-	row := c.rows.find(id)
-	return row >= 0 && set.has(row)
 }
 
 // shortestKey keeps "1" from being the beginning of every CVE.
@@ -548,6 +566,15 @@ func (c *Catalogue) row(i int) Row {
 		row.Products = append(row.Products, r.categories[no])
 	}
 	return row
+}
+
+// Knows says that hosts can report such an update.
+func (c *Catalogue) Knows(id GUID) bool { return c.rows.find(id) >= 0 }
+
+// Superseded says that a newer update replaces it.
+func (c *Catalogue) Superseded(id GUID) bool {
+	i := c.rows.find(id)
+	return i >= 0 && c.rows.superseded[i] == 1
 }
 
 // Row is the row of an update that hosts can report.
