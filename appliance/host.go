@@ -3,7 +3,6 @@ package appliance
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -206,57 +205,20 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 // effective lists the options of [waptwua] by WAPT's names. A source other
 // than the host's own file comes with profiles.
 func effective(s rules.Settings) []EffectiveSetting {
-	def := rules.DefaultSettings()
+	unset := map[string]string{
+		"enabled": "not set", "allowed_severities": "none", "download_scheduling": rules.FormatPeriod(s.DownloadScheduling),
+		"install_scheduling": "none", "install_delay": "none", "filter": "none",
+	}
 	list := []EffectiveSetting{}
-	add := func(name, value string, isDefault bool) {
-		source := "wapt-get.ini"
-		if isDefault {
-			source = "default"
+	for _, o := range s.Options() {
+		switch {
+		case o.Value != "":
+			list = append(list, EffectiveSetting{o.Key, strings.ReplaceAll(o.Value, ",", ", "), "wapt-get.ini"})
+		case o.Key != "filter": // few know that there is one
+			list = append(list, EffectiveSetting{o.Key, cmp.Or(unset[o.Key], rules.Bool(false)), "default"})
 		}
-		list = append(list, EffectiveSetting{name, value, source})
 	}
-	enabled := "not set"
-	if s.Enabled != nil {
-		enabled = pyBool(*s.Enabled)
-	}
-	severities := make([]string, len(s.AllowedSeverities))
-	for i, v := range s.AllowedSeverities {
-		severities[i] = string(v)
-	}
-	add("enabled", enabled, s.Enabled == nil)
-	add("default_allow", pyBool(s.DefaultAllow), !s.DefaultAllow)
-	add("allowed_severities", cmp.Or(strings.Join(severities, ", "), "none"), len(severities) == 0)
-	add("direct_download", pyBool(s.DirectDownload), !s.DirectDownload)
-	add("download_scheduling", span(s.DownloadScheduling), s.DownloadScheduling == def.DownloadScheduling)
-	add("install_scheduling", span(s.InstallScheduling), s.InstallScheduling == 0)
-	add("install_at_shutdown", pyBool(s.InstallAtShutdown), !s.InstallAtShutdown)
-	add("install_delay", span(s.InstallDelay), s.InstallDelay == 0)
-	add("waptexit_disable_skip_windows_updates", pyBool(s.DisableSkip), !s.DisableSkip)
-	add("include_potentially_superseded_updates", pyBool(s.IncludeSuperseded), !s.IncludeSuperseded)
 	return list
-}
-
-func pyBool(b bool) string {
-	if b {
-		return "True"
-	}
-	return "False"
-}
-
-// span writes a duration as wapt-get.ini does: 7d, 12h, 30m.
-func span(d time.Duration) string {
-	switch {
-	case d == 0:
-		return "none"
-	case d%(24*time.Hour) == 0:
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	case d%time.Hour == 0:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	case d%time.Minute == 0:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	default:
-		return fmt.Sprintf("%ds", d/time.Second)
-	}
 }
 
 // hostUpdate is a decided pair as pages show it. The lock is held.

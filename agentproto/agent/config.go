@@ -2,14 +2,10 @@ package agent
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"math"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"wuamesh/agentproto"
@@ -79,9 +75,9 @@ func (c *Config) waptwua(f sections) {
 		"direct_download":                        into(parseBool, &s.DirectDownload),
 		"default_allow":                          into(parseBool, &s.DefaultAllow),
 		"install_at_shutdown":                    into(parseBool, &s.InstallAtShutdown),
-		"download_scheduling":                    into(parsePeriod, &s.DownloadScheduling),
-		"install_scheduling":                     into(parsePeriod, &s.InstallScheduling),
-		"install_delay":                          into(parsePeriod, &s.InstallDelay),
+		"download_scheduling":                    into(rules.ParsePeriod, &s.DownloadScheduling),
+		"install_scheduling":                     into(rules.ParsePeriod, &s.InstallScheduling),
+		"install_delay":                          into(rules.ParsePeriod, &s.InstallDelay),
 		"allowed_severities":                     func(v string) (err error) { s.AllowedSeverities, err = parseSeverities(v, s.AllowedSeverities); return },
 		"waptexit_disable_skip_windows_updates":  into(parseBool, &s.DisableSkip),
 		"include_potentially_superseded_updates": into(parseBool, &s.IncludeSuperseded),
@@ -233,30 +229,6 @@ func parseBool(v string) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("%q is neither True nor False", clip(v))
-}
-
-var errPeriod = errors.New("want a number and one of s, m, h, d, w, such as 12h; a number alone is days")
-
-// parsePeriod reads a length of time as WAPT's get_time_delta does: a decimal
-// number and a lower-case unit. In [waptwua] a number alone is days.
-func parsePeriod(v string) (time.Duration, error) {
-	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
-	if v == "" {
-		return 0, fmt.Errorf("%q: %w", v, errPeriod)
-	}
-	number, unit := v, 24*time.Hour
-	if u, ok := units[v[len(v)-1]]; ok {
-		number, unit = strings.TrimSpace(v[:len(v)-1]), u
-	}
-	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || strings.ContainsAny(number, "xXpP_nN") {
-		return 0, fmt.Errorf("%q: %w", clip(v), errPeriod)
-	}
-	d := n * float64(unit)
-	if n < 0 || d > float64(10*365*24*time.Hour) || math.IsNaN(d) {
-		return 0, fmt.Errorf("%q is not between 0 and ten years", clip(v))
-	}
-	return time.Duration(d), nil
 }
 
 // parseSeverities reads a comma list. One bad word makes the list what it was.

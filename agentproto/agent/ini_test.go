@@ -177,3 +177,19 @@ func FuzzINI(f *testing.F) {
 		}
 	})
 }
+
+// TestSettingsRoundTrip: what the node writes, the agent reads.
+func TestSettingsRoundTrip(t *testing.T) {
+	on := false
+	s := rules.Settings{
+		Enabled: &on, DefaultAllow: true, AllowedSeverities: []rules.Severity{rules.Critical, rules.Low}, DirectDownload: true,
+		DownloadScheduling: 90 * time.Minute, InstallScheduling: 7 * 24 * time.Hour, InstallAtShutdown: true, InstallDelay: 36 * time.Hour,
+		DisableSkip: true, IncludeSuperseded: true, Filter: "IsInstalled=0 and Type='Software'",
+	}
+	for _, s := range []rules.Settings{s, rules.DefaultSettings()} {
+		c := agent.ParseINI([]byte(s.INI()))
+		if !cmp.Equal(c.Settings, s) || len(c.Warnings) > 0 {
+			t.Errorf("%+v\nbecame\n%+v\n%v", s, c.Settings, c.Warnings)
+		}
+	}
+}
