@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
 )
 
 // An occasion is why a pass of installs begins.
@@ -19,30 +22,54 @@ const (
 )
 
 // install has Windows install what may be installed and is here. It returns
-// a sentence. With nothing to install, Windows is not even asked.
+// a sentence. With nothing to install, Windows is not even asked. What Windows
+// wants more files of, or wants in another way, is tried again in that way at
+// once: nobody should have to order it three times.
 func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
-	if err := a.windows.take(ctx); err != nil {
+	var done tally
+	err := a.installPass(ctx, why, nil, &done)
+	for err == nil && len(done.more) > 0 {
+		if _, derr := a.download(ctx); derr != nil {
+			a.log.WarnContext(ctx, "download of what Windows wants more", "err", derr)
+		}
+		only := done.more
+		done.more = nil
+		err = a.installPass(ctx, why, only, &done)
+	}
+	if err != nil {
 		return "", err
+	}
+	if done.tried == 0 {
+		return "Nothing to install.", nil
+	}
+	return done.sentence()
+}
+
+// installPass is one session with Windows: search, install, search. only, if
+// not nil, are the updates to try.
+func (a *Agent) installPass(ctx context.Context, why occasion, only map[rules.UpdateID]bool, done *tally) error {
+	if err := a.windows.take(ctx); err != nil {
+		return err
 	}
 	defer a.windows.give()
 	share := a.share()
 	began := time.Now()
 	a.note(func(s *state) { s.Install = attemptAt{At: began, Share: share} })
 	if !a.manages() {
-		return "", errDisabled
+		return errDisabled
 	}
 	a.mu.Lock()
 	cab := a.st.Cab
 	a.mu.Unlock()
 	if cab == "" {
-		return "", errNoCab
+		return errNoCab
 	}
-	if len(a.ready(why)) == 0 {
-		return "Nothing to install.", nil
+	if len(a.ready(why, only)) == 0 {
+		return nil
 	}
 	a.say("windows", "preparing to install")
 	defer a.say("windows", "")
-	var done tally
+	before := done.tried
 	err := a.session(ctx, cab, func(s Session) error {
 		_, hash := a.policy()
 		// Windows installs only what this very session found, and much may be
@@ -50,8 +77,8 @@ func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
 		if err := a.search(ctx, s, cab, hash); err != nil {
 			return err
 		}
-		err := a.installAll(ctx, s, a.ready(why), &done)
-		if done.tried == 0 {
+		err := a.installAll(ctx, s, a.ready(why, only), done)
+		if done.tried == before {
 			return err
 		}
 		_, hash = a.policy()
@@ -61,15 +88,17 @@ func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
 	a.fetch.now() // gets the deltas that Windows asked for
 	a.contact.now()
 	if err != nil {
-		return "", fmt.Errorf("install: %w", err)
+		return fmt.Errorf("install: %w", err)
 	}
-	return done.sentence()
+	return nil
 }
 
 // ready is what may be installed now, in order.
-func (a *Agent) ready(why occasion) []choice {
+func (a *Agent) ready(why occasion, only map[rules.UpdateID]bool) []choice {
 	now := time.Now()
-	list := slices.DeleteFunc(a.choices(), func(c choice) bool { return !c.installable(now, why == ordered) })
+	list := slices.DeleteFunc(a.choices(), func(c choice) bool {
+		return only != nil && !only[c.Update.ID] || !c.installable(now, why == ordered || only != nil)
+	})
 	inOrder(list)
 	return list
 }
@@ -78,6 +107,7 @@ func (a *Agent) ready(why occasion) []choice {
 type tally struct {
 	tried, installed, restart int
 	failed                    []string
+	more                      map[rules.UpdateID]bool // to be tried in another way
 }
 
 func (t tally) sentence() (string, error) {
@@ -148,18 +178,13 @@ func (a *Agent) stillMay(c choice) bool {
 
 // installOne gives Windows the files, accepts the licence and installs.
 func (a *Agent) installOne(ctx context.Context, s Session, c choice) (Outcome, error) {
+	if c.Tried.Package {
+		return a.installPackages(ctx, c)
+	}
 	if !c.cached() {
-		var paths []string
-		for _, f := range c.files() {
-			path, err := a.files.verify(want(f))
-			if errors.Is(err, errBad) {
-				// It was good when it came; the disk is not. Fetch it again.
-				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeIncorrectHash}
-			}
-			if err != nil {
-				return Outcome{}, &WindowsError{Call: "read " + f.Name, HResult: codeNotDownloaded}
-			}
-			paths = append(paths, path)
+		paths, err := a.verified(c.files())
+		if err != nil {
+			return Outcome{}, err
 		}
 		if err := s.CopyToCache(ctx, c.Ref(), paths); err != nil {
 			return Outcome{}, err
@@ -171,6 +196,42 @@ func (a *Agent) installOne(ctx context.Context, s Session, c choice) (Outcome, e
 		}
 	}
 	return s.Install(ctx, c.Ref())
+}
+
+// installPackages has Windows' servicing tools install the files of an update,
+// one after the other.
+func (a *Agent) installPackages(ctx context.Context, c choice) (out Outcome, err error) {
+	paths, err := a.verified(c.packages())
+	if err != nil {
+		return out, err
+	}
+	for _, path := range paths {
+		one, err := a.machine.InstallPackage(ctx, path)
+		if err != nil || one.Failed() {
+			return one, err
+		}
+		out.Restart = out.Restart || one.Restart
+	}
+	return out, nil
+}
+
+// verified reads the files of an update again and returns where they are.
+func (a *Agent) verified(list []agentproto.File) (paths []string, err error) {
+	for _, f := range list {
+		path, err := a.files.verify(want(f))
+		if errors.Is(err, errBad) {
+			// It was good when it came; the disk is not. Fetch it again.
+			return nil, &WindowsError{Call: "read " + f.Name, HResult: codeIncorrectHash}
+		}
+		if err != nil {
+			return nil, &WindowsError{Call: "read " + f.Name, HResult: codeNotDownloaded}
+		}
+		if path, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
 }
 
 // distrust throws away the files of an update that Windows found to be wrong
@@ -190,21 +251,33 @@ func (a *Agent) distrust(c choice) {
 // settled keeps what became of one update, on disk, before the next begins.
 func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Duration, done *tally) {
 	at := time.Now().UTC()
-	t := tried{Revision: c.Update.Revision, HResult: out.HResult, At: at, Restart: out.Restart && !out.Failed(), Deltas: c.Tried.Deltas}
+	t := tried{Revision: c.Update.Revision, HResult: out.HResult, At: at, Restart: out.Restart && !out.Failed(), Deltas: c.Tried.Deltas, Package: c.Tried.Package}
+	more := false
 	if out.Failed() {
 		t.Count = c.Tried.Count + 1
 		if agentproto.Explain(out.HResult).Class == agentproto.ClassContent {
 			// Whatever Windows' cache has, it is given everything anew.
 			t.Deltas = true
-			if !wantsMore(out) && t.Count <= distrustTimes {
+			if wantsMore(out) {
+				t.Deltas, t.Package, more = c.another()
+			} else if t.Count <= distrustTimes {
 				a.distrust(c)
 			}
 		}
+	}
+	switch {
+	case more:
+		if done.more == nil {
+			done.more = map[rules.UpdateID]bool{}
+		}
+		done.more[c.Update.ID] = true
+	case out.Failed():
 		done.failed = append(done.failed, fmt.Sprintf("%s with %s", c.Update.Title, agentproto.Explain(out.HResult).Title()))
-	} else {
+	default:
 		done.installed++
 		t.HResult = 0
 	}
+	a.warn("content "+string(c.Update.ID), refusedContent(c, out, more))
 	if t.Restart {
 		done.restart++
 	}
@@ -214,6 +287,19 @@ func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Du
 		s.Outbox.addInstall(agentproto.InstallResult{UpdateRef: c.Ref(), HResult: t.HResult, Restart: t.Restart, At: at})
 	})
 	a.contact.now()
+}
+
+// refusedContent is what an admin has to know when Windows took the files in
+// no way: which they were.
+func refusedContent(c choice, out Outcome, more bool) error {
+	if more || !out.Failed() || !wantsMore(out) && !c.Tried.Package {
+		return nil
+	}
+	var names []string
+	for _, f := range c.Update.Files {
+		names = append(names, f.Name)
+	}
+	return fmt.Errorf("Windows did not take the files of %s in any way (%s); what it was given: %s", c.Update.Title, agentproto.Explain(out.HResult).Title(), strings.Join(names, ", "))
 }
 
 // distrustTimes is how often in a row the files of one update are thrown away

@@ -23,6 +23,19 @@ type Machine interface {
 	// waits until the last one is closed.
 	Open(ctx context.Context, q Query) (Session, error)
 
+	// TakeOver sets the policies by which Windows leaves its own updating to
+	// the agent, or puts back what was before. What somebody else has set
+	// otherwise since is left, and said: each in a sentence.
+	TakeOver(ctx context.Context, on bool) (drift []string, err error)
+
+	// InstallPackage has Windows' own servicing tools install one file, a .msu
+	// or a .cab: the way for content that CopyToCache does not take. A session
+	// may be open.
+	InstallPackage(ctx context.Context, path string) (Outcome, error)
+
+	// RemoveKB removes an installed update by its article's number, in digits.
+	RemoveKB(ctx context.Context, kb string) (Outcome, error)
+
 	// FreeSpace says how many bytes are free on the disk that holds dir.
 	FreeSpace(ctx context.Context, dir string) (int64, error)
 }

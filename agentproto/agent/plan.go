@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,28 @@ func (c choice) cached() bool { return c.Found.OnHost && !c.Tried.Deltas }
 // refused the full files alone (DESIGN.md, "Deltas").
 func (c choice) files() []agentproto.File {
 	return slices.DeleteFunc(slices.Clone(c.Update.Files), func(f agentproto.File) bool { return f.Delta && !c.Tried.Deltas })
+}
+
+// packages are the files that Windows' servicing tools can install.
+func (c choice) packages() []agentproto.File {
+	return slices.DeleteFunc(slices.Clone(c.Update.Files), func(f agentproto.File) bool {
+		ext := strings.ToLower(path.Ext(f.Name))
+		return f.Delta || ext != ".msu" && ext != ".cab"
+	})
+}
+
+// another is the next way to install an update whose files Windows took for
+// good but not enough, if there is one: with the deltas, then by the servicing
+// tools.
+func (c choice) another() (deltas, pkg, ok bool) {
+	hasDeltas := slices.ContainsFunc(c.Update.Files, func(f agentproto.File) bool { return f.Delta })
+	switch {
+	case hasDeltas && !c.Tried.Deltas:
+		return true, false, true
+	case !c.Tried.Package && len(c.packages()) > 0:
+		return true, true, true
+	}
+	return true, c.Tried.Package, false
 }
 
 // again is when an update that failed is tried again by itself, if ever. It

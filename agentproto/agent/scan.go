@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"wuamesh/agentproto"
@@ -68,11 +70,76 @@ func (a *Agent) search(ctx context.Context, s Session, cab, hash string) error {
 	a.scan = now
 	a.mu.Unlock()
 	a.log.InfoContext(ctx, "scanned", "updates", len(list), "took", now.Took)
+	hid := a.showAllowed(ctx, s)
 	return a.change(func(s *state) {
+		s.Hid = hid
 		s.LastScan = attemptAt{At: began, Share: share}
 		s.Rescan, s.Unsent = false, true
 		settle(s.Tried, list, facts.Booted)
 	})
+}
+
+// showAllowed takes out of Windows' own list of updates what may not be
+// installed, and shows what may: where Windows' own pages can still be used,
+// they must not install what the rules forbid. It returns what is hidden by us
+// now. Windows is left alone where the agent did not take it over.
+func (a *Agent) showAllowed(ctx context.Context, s Session) []rules.UpdateID {
+	a.mu.Lock()
+	hid := slices.Clone(a.st.Hid)
+	a.mu.Unlock()
+	if a.atRest() != ServiceOff {
+		return hid
+	}
+	var now []rules.UpdateID
+	var failed error
+	for _, c := range a.choices() {
+		hide, ours := c.needed() && !c.Decision.May(), slices.Contains(hid, c.Update.ID)
+		if hide == c.Hidden {
+			if hide && ours {
+				now = append(now, c.Update.ID)
+			}
+			continue
+		}
+		if err := s.Hide(ctx, c.Ref(), hide); err != nil {
+			failed = fmt.Errorf("%s in Windows' own list: %w", c.Update.Title, err)
+			hide = ours
+		}
+		if hide {
+			now = append(now, c.Update.ID)
+		}
+	}
+	if failed != nil {
+		a.log.WarnContext(ctx, "hide what is forbidden", "err", failed)
+	}
+	a.warn("hide", failed)
+	return now
+}
+
+// showHidden puts back into Windows' own list what the agent took out.
+func (a *Agent) showHidden(ctx context.Context) error {
+	a.mu.Lock()
+	cab, hid := a.st.Cab, slices.Clone(a.st.Hid)
+	a.mu.Unlock()
+	if len(hid) == 0 || cab == "" {
+		return nil
+	}
+	if err := a.windows.take(ctx); err != nil {
+		return err
+	}
+	defer a.windows.give()
+	err := a.session(ctx, cab, func(s Session) error {
+		found, err := s.Search(ctx)
+		for _, f := range found {
+			if f.Hidden && slices.Contains(hid, rules.UpdateID(strings.ToLower(string(f.Update.ID)))) {
+				err = errors.Join(err, s.Hide(ctx, f.Ref(), false))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("show again what was hidden: %w", err)
+	}
+	return a.change(func(s *state) { s.Hid = nil })
 }
 
 // codeRolledBack is how an update is reported that was installed, waited for

@@ -47,6 +47,9 @@ type state struct {
 	Rescan   bool                   `json:"rescan,omitempty"` // something was installed since the last scan
 	Install  attemptAt              `json:"install"`
 
+	TookOver bool             `json:"took_over,omitempty"` // Windows' own updating is ours
+	Hid      []rules.UpdateID `json:"hid,omitempty"`       // taken out of Windows' own list by us
+
 	Tried    map[rules.UpdateID]tried `json:"tried,omitempty"`
 	Commands []ledgerEntry            `json:"commands,omitempty"` // oldest first, at most maxLedger
 	Outbox   outbox                   `json:"outbox"`
@@ -69,6 +72,7 @@ type tried struct {
 	Restart  bool      `json:"restart,omitempty"` // installed, waits for a restart
 	Booted   bool      `json:"booted,omitempty"`  // the host has restarted since a failure
 	Deltas   bool      `json:"deltas,omitempty"`  // Windows refused the full files alone, or what its cache had
+	Package  bool      `json:"package,omitempty"` // it refused the deltas too: its servicing tools are given the file
 }
 
 // awaitsRestart says whether an update is tried again after a restart.

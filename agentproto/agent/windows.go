@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -42,8 +43,14 @@ func (a *Agent) atRest() ServiceMode {
 // service running.
 func (a *Agent) serviceAtRest(ctx context.Context) {
 	mode := a.atRest()
+	a.mu.Lock()
+	took := a.st.TookOver
+	a.mu.Unlock()
 	if mode == serviceUnseen {
-		return
+		if !took {
+			return
+		}
+		mode = ServiceGiven // enabled is not said any more: give back what was taken
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
@@ -53,6 +60,64 @@ func (a *Agent) serviceAtRest(ctx context.Context) {
 		a.log.WarnContext(ctx, "windows update service", "err", err)
 	}
 	a.warn("service", err)
+	drift, err := a.machine.TakeOver(ctx, mode == ServiceOff)
+	if err == nil && len(drift) > 0 {
+		err = errors.New(strings.Join(drift, " "))
+	}
+	if err != nil {
+		a.log.WarnContext(ctx, "policies of windows update", "err", err)
+	}
+	a.warn("policies", err)
+	if now := mode == ServiceOff; now != took {
+		a.note(func(s *state) { s.TookOver = now })
+	}
+}
+
+// GiveBack has Windows update itself again, as before the agent: what the
+// agent hid is shown, the service and the policies are as they were. Run must
+// not be running.
+func (a *Agent) GiveBack(ctx context.Context) error {
+	err := a.showHidden(ctx)
+	_, terr := a.machine.TakeOver(ctx, false)
+	return errors.Join(err, a.machine.Service(ctx, ServiceGiven), terr, a.change(func(s *state) { s.TookOver = false }))
+}
+
+// RemoveKB removes an installed update by the number of its article, with or
+// without "KB" before it. It is never done but by hand or by a package of an
+// admin's. It returns what came of it as a sentence.
+func (a *Agent) RemoveKB(ctx context.Context, kb string) (string, error) {
+	if len(kb) > 2 && strings.EqualFold(kb[:2], "kb") {
+		kb = kb[2:]
+	}
+	if kb == "" || len(kb) > 10 || strings.Trim(kb, "0123456789") != "" {
+		return "", fmt.Errorf("%q is not the number of a KB, such as KB5091000", clip(kb))
+	}
+	if err := a.windows.take(ctx); err != nil {
+		return "", err
+	}
+	defer a.windows.give()
+	a.say("windows", "removing KB"+kb)
+	defer a.say("windows", "")
+	if a.atRest() == ServiceOff {
+		defer a.serviceAtRest(ctx)
+		if err := a.machine.Service(ctx, ServiceOn); err != nil {
+			return "", fmt.Errorf("start the Windows Update service: %w", err)
+		}
+	}
+	out, err := a.machine.RemoveKB(ctx, kb)
+	if err == nil && out.Failed() {
+		err = &WindowsError{Call: "remove", HResult: out.HResult}
+	}
+	if err != nil {
+		return "", fmt.Errorf("KB%s: %w", kb, err)
+	}
+	a.log.InfoContext(ctx, "removed", "kb", kb, "restart", out.Restart)
+	a.note(func(s *state) { s.Rescan = true }) // what is true now?
+	a.windows.now()
+	if out.Restart {
+		return fmt.Sprintf("KB%s is removed once the host has restarted.", kb), nil
+	}
+	return fmt.Sprintf("KB%s is removed.", kb), nil
 }
 
 // session opens Windows for one pass, hands it to fn, and closes it again,
@@ -97,6 +162,13 @@ func (a *Agent) runWindows(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if now := a.atRest(); now != mode || time.Since(rested) >= serviceEvery {
 			rested, mode = time.Now(), now
+			if now == ServiceGiven {
+				err := a.showHidden(ctx)
+				if err != nil {
+					a.log.WarnContext(ctx, "give windows update back", "err", err)
+				}
+				a.warn("hide", err)
+			}
 			a.serviceAtRest(ctx)
 		}
 		a.obeyWindows(ctx)

@@ -88,6 +88,8 @@ func TestMachine(t *testing.T, fresh func(*testing.T) Subject) {
 		{"a file of another update", otherFile},
 		{"install, search again", install},
 		{"hide, search again", hide},
+		{"take over, give back", takeOver},
+		{"a package that is none", noPackage},
 		{"what was not found", notFound},
 		{"a closed session", closed},
 		{"an ended context", ended},
@@ -240,6 +242,27 @@ func hide(t *testing.T, s Subject) {
 		if i < 0 || list[i].Hidden != want {
 			t.Fatalf("hidden %v, and then %+v", want, list)
 		}
+	}
+}
+
+func takeOver(t *testing.T, s Subject) {
+	for _, on := range []bool{true, true, false, false} {
+		if drift, err := s.Machine.TakeOver(t.Context(), on); err != nil || len(drift) > 0 {
+			t.Fatalf("taken over %v: %q, %v", on, drift, err)
+		}
+	}
+}
+
+func noPackage(t *testing.T, s Subject) {
+	path := filepath.Join(t.TempDir(), "nothing.cab")
+	if err := os.WriteFile(path, []byte("MSCF"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Machine.InstallPackage(t.Context(), path); err == nil && !out.Failed() {
+		t.Errorf("a package that is none was installed: %+v", out)
+	}
+	if out, err := s.Machine.RemoveKB(t.Context(), "1"); err == nil && !out.Failed() {
+		t.Errorf("a KB that is not there was removed: %+v", out)
 	}
 }
 

@@ -2,10 +2,13 @@ package wua
 
 import (
 	"context"
+	"errors"
+	"testing"
 	"unsafe"
 
 	"github.com/go-ole/go-ole/oleutil"
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 )
 
 // CodeOf is the HRESULT of a refused call, or 0.
@@ -41,4 +44,43 @@ func PrivateBytes() uint64 {
 		return 0
 	}
 	return uint64(max(m.file, m.private))
+}
+
+// SetPolicy sets a value of HKLM as somebody else would; -1 removes it.
+func SetPolicy(t testing.TB, key, name string, value int) {
+	t.Helper()
+	k, _, err := registry.CreateKey(registry.LOCAL_MACHINE, key, registry.SET_VALUE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if value >= 0 {
+		err = k.SetDWordValue(name, uint32(value))
+	} else if err = k.DeleteValue(name); errors.Is(err, registry.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Policy reads a value of HKLM; -1 when there is none.
+func Policy(t testing.TB, key, name string) int {
+	t.Helper()
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, key, registry.QUERY_VALUE)
+	if err != nil {
+		return -1
+	}
+	defer k.Close()
+	n, set, err := number(k, name)
+	if err != nil || !set {
+		return -1
+	}
+	return int(n)
+}
+
+// InstalledPackage has Windows' servicing know a package as installed.
+func InstalledPackage(t testing.TB, name string) {
+	t.Helper()
+	SetPolicy(t, servicedPackages+`\`+name, "CurrentState", packageInstalled)
 }

@@ -349,3 +349,89 @@ func session(t *testing.T, h *wua.Host, d double) agent.Session {
 	t.Cleanup(func() { s.Close() })
 	return s
 }
+
+// TestHostPolicies follows what becomes of a host's own policies: kept, and
+// put back unless somebody changed them meanwhile.
+func TestHostPolicies(t *testing.T) {
+	h := newDouble(t, "").open()
+	const key, auto = `SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate`, `SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate\AU`
+	wua.SetPolicy(t, auto, "NoAutoUpdate", 0)
+	wua.SetPolicy(t, key, "SetDisableUXWUAccess", -1)
+	over := func(on bool, drift int) {
+		t.Helper()
+		if got, err := h.TakeOver(t.Context(), on); err != nil || len(got) != drift {
+			t.Fatalf("taken over %v: %q, %v", on, got, err)
+		}
+	}
+	is := func(key, name string, want int) {
+		t.Helper()
+		if got := wua.Policy(t, key, name); got != want {
+			t.Errorf("%s is %d, want %d", name, got, want)
+		}
+	}
+	over(true, 0)
+	is(auto, "NoAutoUpdate", 1)
+	is(key, "SetDisableUXWUAccess", 1)
+	wua.SetPolicy(t, key, "SetDisableUXWUAccess", 0) // as a domain's group policy does
+	over(true, 1)
+	is(key, "SetDisableUXWUAccess", 0)
+	wua.SetPolicy(t, key, "DisableWindowsUpdateAccess", 1)
+	over(true, 2)
+	wua.SetPolicy(t, key, "DisableWindowsUpdateAccess", -1)
+	for range 2 {
+		over(false, 0)
+		is(auto, "NoAutoUpdate", 0)
+		is(key, "SetDisableUXWUAccess", 0)
+		is(key, "ExcludeWUDriversInQualityUpdate", -1)
+	}
+}
+
+// TestHostPackages installs and removes by Windows' servicing tools.
+func TestHostPackages(t *testing.T) {
+	u := agenttest.Updates(3)
+	u[1].Files[0].URL = strings.Replace(u[1].Files[0].URL, ".cab", ".msu", 1)
+	u[2].Files[0].URL = strings.Replace(u[2].Files[0].URL, "5091002", "x", 1)
+	d := newDouble(t, catalog(u, func(u agentproto.Update) string {
+		return map[int]string{200: "packageresult 0x800F0922\n", 201: "packageresult 3010\n"}[u.Revision]
+	}))
+	h := d.open()
+	for _, tt := range []struct {
+		url  string
+		want agent.Outcome
+		said string
+	}{
+		{u[0].Files[0].URL, agent.Outcome{HResult: 0x800F0922}, "dism.exe /Online /Add-Package /PackagePath:"},
+		{u[1].Files[0].URL, agent.Outcome{Restart: true}, "wusa.exe "},
+		{u[2].Files[0].URL, agent.Outcome{}, "dism.exe "},
+	} {
+		name := tt.url[strings.LastIndex(tt.url, "/")+1:]
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte("MSCF"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := h.InstallPackage(t.Context(), path); err != nil || out != tt.want {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		if calls, err := os.ReadFile(filepath.Join(d.dir, "calls.log")); err != nil || !strings.Contains(string(calls), tt.said) || !strings.Contains(string(calls), name) {
+			t.Errorf("the tools were called\n%s\n%v", calls, err)
+		}
+	}
+	if _, err := h.InstallPackage(t.Context(), `\\server\share\x.msu`); wua.CodeOf(err) != 0x80070057 {
+		t.Errorf("a path on the network: %v", err)
+	}
+	for range 2 {
+		out, err := h.RemoveKB(t.Context(), u[2].KBs[0])
+		if err != nil || out.Failed() {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		// The second time by its package, which Windows' servicing knows.
+		d.append("state.txt", fmt.Sprintf("installed %s %d\n", strings.ToUpper(string(u[2].ID)), u[2].Revision))
+		wua.InstalledPackage(t, "Package_for_KB"+u[2].KBs[0]+"~31bf3856ad364e35~amd64~~1.0")
+	}
+	calls, _ := os.ReadFile(filepath.Join(d.dir, "calls.log"))
+	for _, want := range []string{"wusa.exe /uninstall /kb:" + u[2].KBs[0], "dism.exe /Online /Remove-Package /PackageName:Package_for_KB" + u[2].KBs[0]} {
+		if !strings.Contains(string(calls), want) {
+			t.Errorf("no %q in\n%s", want, calls)
+		}
+	}
+}

@@ -79,6 +79,11 @@ func (s *simSession) complete(u SimUpdate) bool {
 	})
 }
 
+// deltas says whether the cache has every delta of an update.
+func (s *simSession) deltas(u SimUpdate) bool {
+	return !slices.ContainsFunc(u.Files, func(f agentproto.File) bool { return f.Delta && !s.copied[strings.ToLower(f.Name)] })
+}
+
 // busy takes its time, or ends with ctx, as a power cut would.
 func (s *simSession) busy(ctx context.Context, d time.Duration) error {
 	if d == 0 {
@@ -199,6 +204,8 @@ func (s *simSession) Install(ctx context.Context, ref agentproto.UpdateRef) (age
 		return agent.Outcome{HResult: 0x80240023}, nil
 	case !s.complete(u):
 		return agent.Outcome{HResult: 0x80246007}, nil
+	case u.Needs == NeedsPackage || u.Needs == NeedsDeltas && !s.deltas(u):
+		return agent.Outcome{HResult: 0x8024200D}, nil
 	}
 	s.tries[u.ID]++
 	if x := s.chance("fails", string(u.ID)); x < s.o.Failures {

@@ -26,7 +26,17 @@ type SimUpdate struct {
 	Builds []string // OS builds it applies to, by prefix: "10.0.26200"; none for all
 	Server bool     // it applies to Windows Server, which shares builds with Windows 11
 	EULA   bool     // it has a licence to accept
+	Needs  SimNeeds // besides its full files
 }
+
+// SimNeeds is what Windows wants of an update besides its full files.
+type SimNeeds string
+
+// What an update may need.
+const (
+	NeedsDeltas  SimNeeds = "deltas"  // its deltas in the cache too
+	NeedsPackage SimNeeds = "package" // to be installed by the servicing tools
+)
 
 // SimOptions make one simulated host. The same options make the same host.
 type SimOptions struct {
@@ -52,6 +62,7 @@ type Sim struct {
 
 	mu        sync.Mutex
 	service   agent.ServiceMode
+	taken     bool // its policies are the agent's
 	booted    time.Time
 	installed map[rules.UpdateID]bool
 	pending   map[rules.UpdateID]bool // installed, waits for a restart
@@ -188,6 +199,62 @@ func (s *Sim) Service(ctx context.Context, mode agent.ServiceMode) error {
 		s.service = mode
 	}
 	return ctx.Err()
+}
+
+// TakeOver implements [agent.Machine].
+func (s *Sim) TakeOver(ctx context.Context, on bool) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() == nil {
+		s.taken = on
+	}
+	return nil, ctx.Err()
+}
+
+// Taken says whether Windows leaves its updating to the agent.
+func (s *Sim) Taken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken
+}
+
+// Hidden says whether an update is taken out of Windows' own list.
+func (s *Sim) Hidden(id rules.UpdateID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hidden[id]
+}
+
+// InstallPackage implements [agent.Machine]: the servicing tools take any
+// file of an update that applies, if it is genuine.
+func (s *Sim) InstallPackage(ctx context.Context, path string) (agent.Outcome, error) {
+	for _, u := range s.applicable() {
+		i := slices.IndexFunc(u.Files, func(f agentproto.File) bool { return strings.EqualFold(f.Name, filepath.Base(path)) })
+		if i < 0 {
+			continue
+		}
+		if err := genuine(path, u.Files[i]); err != nil {
+			return agent.Outcome{HResult: 0x800F0805}, nil // CBS_E_INVALID_PACKAGE
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.installed[u.ID] = true
+		return agent.Outcome{}, ctx.Err()
+	}
+	return agent.Outcome{HResult: 0x800F081E}, ctx.Err() // CBS_E_NOT_APPLICABLE
+}
+
+// RemoveKB implements [agent.Machine].
+func (s *Sim) RemoveKB(ctx context.Context, kb string) (agent.Outcome, error) {
+	for _, u := range s.applicable() {
+		if slices.Contains(u.KBs, kb) && s.Installed(u.ID) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.installed, u.ID)
+			return agent.Outcome{}, ctx.Err()
+		}
+	}
+	return agent.Outcome{HResult: 0x80240017}, ctx.Err() // WU_E_NOT_APPLICABLE
 }
 
 // ServiceNow is how the simulated Windows Update service is.
