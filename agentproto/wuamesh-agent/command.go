@@ -52,6 +52,10 @@ var commands = []command{
 		"Gets what is missing, installs one update after the other, scans again and reports. Restarts nothing.", plain(requestInstall),
 	},
 	{
+		"uninstall-kb", "KB", "remove an installed update",
+		"By the number of its article: KB5091000. What is forbidden is never removed by itself; this is how a person or a package does it.", removeFlags,
+	},
+	{
 		"enroll", "", "let the host into the mesh",
 		"Writes server and token into section [wuamesh] of wapt-get.ini and asks for a certificate.", enrollFlags,
 	},
@@ -63,6 +67,8 @@ var commands = []command{
 		"uninstall", "", "remove the service, and give Windows Update back",
 		"Windows' own updating is as it was before the agent. State and downloads stay.", uninstallFlags,
 	},
+	{"configure", "", "", "", configureFlags}, // what the MSI runs
+	{"give-back", "", "", "", giveBackFlags},  // and when it is removed
 	{"run", "", "run the agent: as the service, or with --console here", "What the service manager starts.", runFlags},
 }
 
@@ -99,7 +105,7 @@ func (c *console) run(ctx context.Context, cmd command, args []string) int {
 	fs.StringVar(&o.ini, "ini", o.ini, "`path` of wapt-get.ini")
 	fs.BoolVar(&o.json, "json", false, "print JSON, for scripts")
 	do := cmd.flags(fs)
-	err := fs.Parse(args)
+	rest, err := parse(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(c.out, "wuamesh-agent %s: %s.\n%s\n\n", cmd.name, cmd.summary, cmd.more)
 		fs.SetOutput(c.out)
@@ -110,7 +116,7 @@ func (c *console) run(ctx context.Context, cmd command, args []string) int {
 	if err != nil {
 		err = usage("%v", err)
 	} else {
-		err = do(ctx, c, o, fs.Args())
+		err = do(ctx, c, o, rest)
 	}
 	switch {
 	case err == nil:
@@ -123,10 +129,25 @@ func (c *console) run(ctx context.Context, cmd command, args []string) int {
 	return 1
 }
 
+// parse lets flags stand before and after the arguments, as people type them.
+func parse(fs *flag.FlagSet, args []string) (rest []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
+	}
+}
+
 func (c *console) overview(w io.Writer) {
 	fmt.Fprint(w, "wuamesh-agent keeps this PC up to date as its wuamesh node says.\n\n")
 	for _, cmd := range commands {
-		fmt.Fprintf(w, "  %-16s  %s\n", cmd.name, cmd.summary)
+		if cmd.summary != "" {
+			fmt.Fprintf(w, "  %-16s  %s\n", cmd.name, cmd.summary)
+		}
 	}
 	fmt.Fprint(w, "\nEvery command takes --json, --dir and --ini; --help after a command tells more.\n")
 }
@@ -143,6 +164,15 @@ func plain(name requestName) func(*flag.FlagSet) runner {
 	}
 }
 
+func removeFlags(*flag.FlagSet) runner {
+	return func(ctx context.Context, c *console, o options, args []string) error {
+		if len(args) != 1 {
+			return usage("it takes the number of one KB, such as KB5091000")
+		}
+		return c.ask(ctx, o, request{Name: requestRemove, KB: args[0]})
+	}
+}
+
 func enrollFlags(fs *flag.FlagSet) runner {
 	set := settingsFlags(fs)
 	return func(ctx context.Context, c *console, o options, args []string) error {
@@ -156,30 +186,58 @@ func enrollFlags(fs *flag.FlagSet) runner {
 	}
 }
 
-// settingsFlags declares --server and --token, and returns what writes them
-// into wapt-get.ini.
+// settingsFlags declares the settings that an installation may be given, and
+// returns what writes those that were into wapt-get.ini. An empty one is one
+// that was not given: an MSI passes all it knows.
 func settingsFlags(fs *flag.FlagSet) func(ini string) error {
-	server := fs.String("server", "", "`URL` of the branch's node, or several with commas, the nearest first")
-	token := fs.String("token", "", "enrolment `token` from the node's page Access")
+	mesh, host := map[string]string{}, map[string]string{}
+	into := func(m map[string]string, key string) func(string) error {
+		return func(v string) error {
+			if v = strings.TrimSpace(v); v != "" {
+				m[key] = v
+			}
+			return nil
+		}
+	}
+	fs.Func("server", "`URL` of the branch's node, or several with commas, the nearest first", into(mesh, "nodes"))
+	fs.Func("token", "enrolment `token` from the node's page Access", into(mesh, "token"))
+	fs.Func("pin", "fingerprint of the mesh, 64 hexadecimal `digits`: for hosts without a token, which an admin approves", into(mesh, "pin"))
+	fs.Func("set", "a setting of [waptwua], `KEY=VALUE`; may be repeated", func(s string) error {
+		key, v, ok := strings.Cut(s, "=")
+		if key = strings.ToLower(strings.TrimSpace(key)); !ok || key == "" {
+			return errors.New("want KEY=VALUE")
+		}
+		return into(host, key)(v)
+	})
 	return func(ini string) error {
-		set := map[string]string{}
-		if *server != "" {
-			set["nodes"] = *server
-		}
-		if *token != "" {
-			set["token"] = *token
-		}
-		conf, err := agent.WriteINI(ini, "wuamesh", set)
-		if err != nil {
+		if err := checkSettings(mesh, host); err != nil {
 			return err
 		}
-		for _, w := range conf.Warnings {
-			if strings.Contains(w.Text, "node") || strings.Contains(w.Text, "token") {
-				return usage("%s", w.Text)
-			}
+		if _, err := agent.WriteINI(ini, "wuamesh", mesh); err != nil {
+			return err
 		}
-		return nil
+		_, err := agent.WriteINI(ini, "waptwua", host)
+		return err
 	}
+}
+
+// checkSettings refuses what the agent would not understand, before it is in
+// the file.
+func checkSettings(mesh, host map[string]string) error {
+	var text strings.Builder
+	for section, keys := range map[string]map[string]string{"wuamesh": mesh, "waptwua": host} {
+		fmt.Fprintf(&text, "[%s]\n", section)
+		for key, v := range keys {
+			if strings.ContainsAny(v, "\r\n") {
+				return usage("%s: a value is one line", key)
+			}
+			fmt.Fprintf(&text, "%s = %s\n", key, v)
+		}
+	}
+	if c := agent.ParseINI([]byte(text.String())); len(c.Warnings) > 0 {
+		return usage("%s", c.Warnings[0].Text)
+	}
+	return nil
 }
 
 // ask has the service do what is requested, or does it here when there is no

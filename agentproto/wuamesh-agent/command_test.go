@@ -102,6 +102,7 @@ func TestConsole(t *testing.T) {
 		{[]string{"version"}, 0, "wuamesh-agent dev"},
 		{[]string{"scna"}, 2, `no command "scna"`},
 		{[]string{"scan", "now"}, 2, `takes no "now"`},
+		{[]string{"uninstall-kb"}, 2, "number of one KB"},
 		{[]string{"scan", "--fast"}, 2, "flag provided but not defined"},
 		{[]string{"scan", "--help"}, 0, "-json"},
 		{[]string{"scan", "--dir", t.TempDir()}, 1, "this program is for Windows"},

@@ -21,11 +21,13 @@ const (
 	requestDownload requestName = "download"
 	requestInstall  requestName = "install-updates"
 	requestEnroll   requestName = "enroll"
+	requestRemove   requestName = "uninstall-kb"
 )
 
 // A request is one line of JSON from a command to the service.
 type request struct {
 	Name requestName `json:"request"`
+	KB   string      `json:"kb,omitempty"` // of uninstall-kb
 }
 
 // An answer is one line of JSON from the service: what it is at, any number
@@ -107,6 +109,7 @@ func serveOne(ctx context.Context, a *agent.Agent, c conn, allowed func(requestN
 func perform(ctx context.Context, a *agent.Agent, r request, doing func(string)) answer {
 	do, ok := map[requestName]func(context.Context) (string, error){
 		requestScan: a.Scan, requestDownload: a.Download, requestInstall: a.Install, requestEnroll: a.Enroll,
+		requestRemove: func(ctx context.Context) (string, error) { return a.RemoveKB(ctx, r.KB) },
 	}[r.Name]
 	switch {
 	case r.Name == requestStatus:

@@ -148,19 +148,54 @@ func installFlags(fs *flag.FlagSet) runner {
 		if len(args) > 0 {
 			return usage("it takes no %q", args[0])
 		}
-		if err := os.MkdirAll(filepath.Dir(o.ini), 0o700); err != nil {
-			return err
-		}
-		if err := protect(filepath.Dir(o.dir)); err != nil {
-			return err
-		}
-		if err := set(o.ini); err != nil {
+		if err := prepare(o, set); err != nil {
 			return err
 		}
 		if err := installService(o); err != nil {
 			return err
 		}
 		return c.done("The service wuamesh-agent is installed and runs. wuamesh-agent status says what it does.")
+	}
+}
+
+// prepare makes the directory of state and settings, which nobody else may
+// look into, and writes the settings.
+func prepare(o options, set func(ini string) error) error {
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return err
+	}
+	ours := o.dir
+	if dir, _ := places(); o.dir == dir {
+		ours = filepath.Dir(dir) // the token is in wapt-get.ini, beside the state
+	}
+	if err := protect(ours); err != nil {
+		return fmt.Errorf("keep others out of %s: %w", ours, err)
+	}
+	return set(o.ini)
+}
+
+// configureFlags is what the MSI runs before it starts the service.
+func configureFlags(fs *flag.FlagSet) runner {
+	set := settingsFlags(fs)
+	return func(ctx context.Context, c *console, o options, args []string) error {
+		eventlog.InstallAsEventCreate(serviceName, eventlog.Error|eventlog.Warning|eventlog.Info) // there may be one
+		if err := prepare(o, set); err != nil {
+			event(func(l *eventlog.Log) error {
+				return l.Error(2, fmt.Sprintf("The installer's settings were refused: %v", err))
+			})
+			return err
+		}
+		return c.done("The settings are in " + o.ini + ".")
+	}
+}
+
+// giveBackFlags is what the MSI runs when the agent is removed.
+func giveBackFlags(*flag.FlagSet) runner {
+	return func(ctx context.Context, c *console, o options, args []string) error {
+		if err := giveBack(ctx, o, c.log()); err != nil {
+			return err
+		}
+		return c.done("Windows Update is as it was before.")
 	}
 }
 
@@ -271,7 +306,7 @@ func uninstallFlags(*flag.FlagSet) runner {
 		if err := removeService(); err != nil {
 			return err
 		}
-		if err := giveBack(ctx); err != nil {
+		if err := giveBack(ctx, o, c.log()); err != nil {
 			return err
 		}
 		return c.done("The service is removed, and Windows Update is as it was before. State and downloads are still in " + o.dir + ".")
@@ -311,14 +346,10 @@ func removeService() error {
 }
 
 // giveBack has Windows update itself again.
-func giveBack(ctx context.Context) error {
-	h, err := openHost()
+func giveBack(ctx context.Context, o options, log *slog.Logger) error {
+	l, err := openLocal(o, log)
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	if err := h.Service(ctx, agent.ServiceGiven); err != nil {
-		return fmt.Errorf("give Windows Update back: %w", err)
-	}
-	return nil
+	return errors.Join(l.GiveBack(ctx), l.close())
 }
