@@ -19,7 +19,7 @@ import (
 )
 
 // prefixFormat goes up when what makePrefix does changes.
-const prefixFormat = "1"
+const prefixFormat = "3"
 
 // Debian's own programs, of package wine64: the script /usr/bin/wine asks for a 32-bit
 // one at every start.
@@ -114,7 +114,7 @@ func basePrefix(t *testing.T) string {
 	}
 	sum.Write(version)
 	var sources []string
-	for _, pattern := range []string{"double/*", "shim/*"} {
+	for _, pattern := range []string{"double/*", "shim/*", "servicing/*"} {
 		list, _ := filepath.Glob(pattern)
 		sources = append(sources, list...)
 	}
@@ -178,9 +178,22 @@ func makePrefix(t *testing.T, dir string) error {
 			return output(exec.Command("x86_64-w64-mingw32-gcc", "-O2", "-s", "-Wall", "-Werror", "-shared",
 				"-o", filepath.Join(system32, "bcryptprimitives.dll"), "shim/bcryptprimitives.c", "-ladvapi32"))
 		}),
+		step("double of the servicing tools", func() error {
+			for _, name := range []string{"wusa.exe", "dism.exe"} {
+				err := output(exec.Command("x86_64-w64-mingw32-gcc", "-std=gnu11", "-O2", "-s", "-Wall", "-Werror", "-municode",
+					"-o", filepath.Join(system32, name), "servicing/servicing.c", "double/world.c", "-ladvapi32"))
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
 		step("registration", func() error {
 			return errors.Join(
 				output(p.wine("regsvr32", "/s", `C:\windows\system32\wuadouble.dll`)),
+				// Wine has programs of these names, and prefers its own.
+				output(p.wine("reg", "add", `HKCU\Software\Wine\DllOverrides`, "/v", "wusa.exe", "/d", "native", "/f")),
+				output(p.wine("reg", "add", `HKCU\Software\Wine\DllOverrides`, "/v", "dism.exe", "/d", "native", "/f")),
 				// Wine says Windows 7 until it is told otherwise, and has no update level.
 				output(p.wine("reg", "add", `HKCU\Software\Wine`, "/v", "Version", "/d", "win10", "/f")),
 				output(p.wine("reg", "add", `HKLM\Software\Microsoft\Windows NT\CurrentVersion`, "/v", "UBR", "/t", "REG_DWORD", "/d", "4412", "/f")),
@@ -209,6 +222,26 @@ func output(cmd *exec.Cmd) error {
 // wine is a command in the prefix: a program of Wine's, or a path.
 func (p *prefix) wine(args ...string) *exec.Cmd {
 	return p.env(exec.CommandContext(p.t.Context(), wine64, args...))
+}
+
+// command is a program of this machine.
+func (p *prefix) command(name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(p.t.Context(), name, args...)
+}
+
+// says runs a command and returns what it printed. That goes through a file:
+// services that Wine starts meanwhile would hold a pipe open.
+func (p *prefix) says(cmd *exec.Cmd) (string, error) {
+	p.t.Helper()
+	f, err := os.CreateTemp(p.t.TempDir(), "said")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	err = cmd.Run()
+	b, rerr := os.ReadFile(f.Name())
+	return string(b), errors.Join(err, rerr)
 }
 
 // env makes a command one of this prefix: without a display, without Mono and

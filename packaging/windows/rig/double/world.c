@@ -211,6 +211,7 @@ void load_state(void)
         u = find_in(updates, nupdates, id, rev);
         if (!u) continue;
         if (!wcscmp(op, L"installed")) u->installed = TRUE;
+        else if (!wcscmp(op, L"removed")) u->installed = u->pending = FALSE;
         else if (!wcscmp(op, L"pending")) { u->pending = TRUE; reboot_required = TRUE; }
         else if (!wcscmp(op, L"eula")) u->eula = TRUE;
         else if (!wcscmp(op, L"hidden")) u->hidden = rest[0] != '0';
