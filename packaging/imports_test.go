@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"/packaging/deb": {},
 
 	"/packaging/windows/rig": {},
+	"/packaging/windows/msi": {},
 }
 
 func TestImports(t *testing.T) {
