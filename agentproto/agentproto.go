@@ -24,6 +24,10 @@ const (
 	PathFolder  = "/waptwua/"         // GET and HEAD of files, with Range
 )
 
+// PathInstaller is where every node serves the agent's installer, on both of
+// its listeners.
+const PathInstaller = "/agent/wuamesh-agent.msi"
+
 // The TLS server names (SNI) by which a node tells its callers apart, so that
 // a browser is never asked for a certificate.
 const (

@@ -39,6 +39,7 @@ type Config struct {
 	CleanupKBs    bool     `toml:"cleanup_kbs"`
 	DiskFloor     Size     `toml:"disk_floor"`
 	FolderListing bool     `toml:"folder_listing"`
+	AgentMSI      string   `toml:"agent_msi"`
 	LogLevel      string   `toml:"log_level"`
 
 	// Level, where it is set, follows LogLevel.
@@ -170,6 +171,9 @@ disk_floor = "2 GiB"
 # Show a listing at /waptwua/.
 folder_listing = false
 
+# The agent's installer for Windows, served at /agent/wuamesh-agent.msi.
+agent_msi = "/usr/share/wuamesh/wuamesh-agent.msi"
+
 # debug, info, warn or error.
 log_level = "info"
 `
@@ -193,6 +197,7 @@ func DefaultConfig() Config {
 func DevConfig() Config {
 	c := DefaultConfig()
 	c.Data, c.Folder = "wuamesh-data", filepath.Join("wuamesh-data", "waptwua")
+	c.AgentMSI = filepath.Join("packaging", "out", "wuamesh-agent.msi")
 	c.ListenHTTPS, c.ListenHTTP = "127.0.0.1:8443", "127.0.0.1:8080"
 	return c
 }

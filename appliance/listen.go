@@ -201,6 +201,7 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 	newcomers.HandleFunc("POST "+pathJoin, a.join)
 	people := http.NewServeMux()
 	people.Handle(agentproto.PathFolder, folder)
+	people.HandleFunc("GET "+agentproto.PathInstaller, a.serveInstaller)
 	people.HandleFunc("GET /healthz", a.healthz)
 	people.HandleFunc("GET /metrics", a.metrics)
 	people.Handle("/", pages)
@@ -222,10 +223,12 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 	})
 }
 
-// plain is what the HTTP listener serves: the folder, and the way to HTTPS.
+// plain is what the HTTP listener serves: the folder, the agent's installer,
+// and the way to HTTPS.
 func (a *Appliance) plain() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(agentproto.PathFolder, a.folder.handler())
+	mux.HandleFunc("GET "+agentproto.PathInstaller, a.serveInstaller)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
 		if err != nil {
