@@ -94,14 +94,14 @@ func accessPage(v accessView) templ.Component {
 						return templ_7745c5c3_Err
 					}
 				} else if v.Use == appliance.ForEnroll {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<p>On a PC, in wapt-get.ini: section <span class=\"mono\">[wuamesh]</span>, <span class=\"mono\">nodes = ")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<p>The page <a class=\"link\" href=\"/agents\">Agents</a> makes commands of it; or on a PC, in wapt-get.ini: section <span class=\"mono\">[wuamesh]</span>, <span class=\"mono\">nodes = ")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
 					var templ_7745c5c3_Var4 string
 					templ_7745c5c3_Var4, templ_7745c5c3_Err = templ.JoinStringErrs(v.Address)
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `access.templ`, Line: 21, Col: 118}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `access.templ`, Line: 21, Col: 194}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var4))
 					if templ_7745c5c3_Err != nil {

@@ -46,6 +46,8 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /updates/{id}", u.page(u.update))
 	mux.Handle("POST /index/download", u.page(u.indexDownload))
 	mux.Handle("POST /index/missing", u.page(u.indexMissing))
+	mux.Handle("GET /agents", u.page(u.agents))
+	mux.Handle("POST /agents", u.page(u.agentsMake))
 	mux.Handle("GET /downloads", u.page(u.downloads))
 	mux.Handle("POST /downloads/limits", u.page(u.limitsSave))
 	mux.Handle("GET /clean", u.page(u.cleanForm))

@@ -25,6 +25,7 @@ type admin struct {
 	*http.Client
 	t    *testing.T
 	base string
+	msi  string // where the node looks for the agent's installer
 	node *appliance.Appliance
 }
 
@@ -35,6 +36,7 @@ func openNamed(t *testing.T, name string) *admin {
 	dir := t.TempDir()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = name, filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
+	cfg.AgentMSI = filepath.Join(dir, "wuamesh-agent.msi")
 	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", false
 	log := slog.New(slog.DiscardHandler)
 	node, err := appliance.Open(cfg, log)
@@ -54,7 +56,7 @@ func openNamed(t *testing.T, name string) *admin {
 	})
 	c := srv.Client()
 	c.Jar, _ = cookiejar.New(nil)
-	return &admin{c, t, srv.URL, node}
+	return &admin{c, t, srv.URL, cfg.AgentMSI, node}
 }
 
 // get follows redirects and returns the page.
