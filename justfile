@@ -22,8 +22,12 @@ check:
 quick:
     ./packaging/check quick
 
-# the Debian packages, amd64 and arm64, in packaging/out
-deb *flags:
+# the agent's installer for Windows, in packaging/out: just msi -sign-certs chain.pem -sign-key key.pem
+msi *flags:
+    go run ./packaging/windows/msi {{ flags }}
+
+# the Debian packages, amd64 and arm64, in packaging/out, with the installer in them
+deb *flags: msi
     go run ./packaging/deb {{ flags }}
 
 # fuzz one target: just fuzz FuzzNameFromURL ./appliance/microsoft
