@@ -43,6 +43,10 @@ func messages() map[string]agentproto.Message {
 		"enroll":          &agentproto.EnrollRequest{Protocol: 1, Agent: "1.0.0", Host: guid, Token: "wme1.x", CSR: []byte{0x30}, Facts: facts},
 		"enroll-response": &agentproto.EnrollResponse{Certificate: []byte{0x30}, Authority: []byte{0x31}, Node: "rns-01", Wait: agentproto.Duration(time.Minute)},
 		"checkin":         &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Facts: facts, Policy: digest, Statuses: digest, Cab: digest, Settings: settings, Doing: "scanning", Warnings: []string{"line 3: unknown key"}},
+		"checkin-facts": &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Settings: settings, Facts: agentproto.Facts{
+			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
+			RestartDue: true, RestartWhy: []string{"Windows' servicing has work left for the next start."}, FreeGB: 40, Power: "mains",
+		}},
 		"checkin-response": &agentproto.CheckinResponse{
 			Node: "rns-01", PolicyHash: digest, Cab: &agentproto.CabRef{SHA256: digest, Size: 12, Date: noon}, Resend: true, Nodes: []string{"https://rns-01:8443"}, Next: agentproto.Duration(15 * time.Minute),
 			Policy:   &rules.Policy{Settings: settings, Packages: []rules.Package{{Name: "erp-freeze", Maturity: rules.Prod, Lines: []rules.Line{line}}}},

@@ -28,6 +28,10 @@ type Facts struct {
 	WUAVersion   string    `json:"wua_version,omitempty"` // of wuapi.dll
 	WUAService   string    `json:"wua_service,omitempty"` // "stopped", "running"
 	User         string    `json:"user,omitempty"`        // who is logged on, if anyone
+	RestartWhy   []string  `json:"restart_why,omitempty"` // sentences: what waits for a restart; at most 20
+	FreeGB       int       `json:"free_gb,omitempty"`     // of the system's disk, in steps: it must not be news at every check-in
+	Power        string    `json:"power,omitempty"`       // "mains", "battery"
+	Battery      int       `json:"-"`                     // percent, when on battery; not sent: it is always news
 }
 
 // An EnrollRequest asks for a certificate. The token may be empty: then an

@@ -143,6 +143,15 @@ func (f Facts) check(c *checker) {
 		}
 	}
 	c.time("facts.booted", f.Booted)
+	if c.count("facts.restart_why", len(f.RestartWhy), 20) {
+		for i, s := range f.RestartWhy {
+			c.text(fmt.Sprintf("facts.restart_why[%d]", i), s, 256)
+		}
+	}
+	c.text("facts.power", f.Power, 16)
+	if f.FreeGB < 0 || f.FreeGB > 1<<30 {
+		c.fail("facts.free_gb", "%d", f.FreeGB)
+	}
 }
 
 // Validate says which field is wrong.

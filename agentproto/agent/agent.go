@@ -99,6 +99,7 @@ type Agent struct {
 	hurry     bool // check in at the next turn of contact, due or not
 	reported  time.Time
 	lastErr   string
+	skip      bool // the user skips the install at the next shutdown
 }
 
 // Open reads the state and wapt-get.ini. It starts nothing and asks nobody.

@@ -30,6 +30,11 @@ func cleanFacts(f agentproto.Facts) agentproto.Facts {
 	}
 	f.Addresses = slices.DeleteFunc(slices.Clone(f.Addresses), func(a string) bool { _, err := netip.ParseAddr(a); return err != nil })
 	f.Addresses = f.Addresses[:min(len(f.Addresses), 32)]
+	f.RestartWhy = slices.Clone(f.RestartWhy)[:min(len(f.RestartWhy), 20)]
+	for i, s := range f.RestartWhy {
+		f.RestartWhy[i] = oneLine(s, 256)
+	}
+	f.Power, f.FreeGB = oneLine(f.Power, 16), min(max(f.FreeGB, 0), 1<<20)
 	if y := f.Booted.Year(); y < 2000 || y > 2100 {
 		f.Booted = time.Time{}
 	}

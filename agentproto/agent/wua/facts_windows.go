@@ -24,8 +24,15 @@ func (h *Host) Facts(ctx context.Context) (agentproto.Facts, error) {
 		Domain: domain(), Arch: nativeArch(), Language: language(), Addresses: addresses(),
 		// To the second, or two readings would differ by the clock's ticks.
 		Booted:     time.Now().Add(-windows.DurationSinceBoot()).Round(time.Second).UTC(),
-		RestartDue: h.askRestart(ctx), WUAVersion: fileVersion(`wuapi.dll`), WUAService: serviceState(), User: consoleUser(),
+		WUAVersion: fileVersion(`wuapi.dll`), WUAService: serviceState(), User: consoleUser(),
 	}
+	f.RestartWhy = restartReasons()
+	if h.askRestart(ctx) {
+		f.RestartWhy = append(f.RestartWhy, "Windows Update has installed something that takes effect after a restart.")
+	}
+	f.RestartDue = len(f.RestartWhy) > 0
+	f.Power, f.Battery = power()
+	f.FreeGB = freeSteps(h.systemFree(ctx))
 	f.OS, f.Build = system()
 	f.Manufacturer, f.Model, f.Serial = firmware()
 	if f.Name == "" {

@@ -63,6 +63,7 @@ type Sim struct {
 	mu        sync.Mutex
 	service   agent.ServiceMode
 	taken     bool // its policies are the agent's
+	battery   int  // percent; 0 is on mains
 	booted    time.Time
 	installed map[rules.UpdateID]bool
 	pending   map[rules.UpdateID]bool // installed, waits for a restart
@@ -177,6 +178,13 @@ func (s *Sim) Facts(ctx context.Context) (agentproto.Facts, error) {
 	f := s.host.facts
 	f.Addresses = slices.Clone(f.Addresses)
 	f.Booted, f.RestartDue, f.WUAService = s.booted, len(s.pending) > 0, "stopped"
+	if f.RestartDue {
+		f.RestartWhy = []string{"Windows Update has installed something that takes effect after a restart."}
+	}
+	f.Power, f.Battery, f.FreeGB = "mains", 0, 100
+	if s.battery > 0 {
+		f.Power, f.Battery = "battery", s.battery
+	}
 	if s.service == agent.ServiceOn {
 		f.WUAService = "running"
 	}
@@ -216,6 +224,13 @@ func (s *Sim) Taken() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
+}
+
+// Unplug puts the host on battery, with that many percent left; 0 plugs it in.
+func (s *Sim) Unplug(percent int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.battery = percent
 }
 
 // Hidden says whether an update is taken out of Windows' own list.
