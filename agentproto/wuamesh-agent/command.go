@@ -56,6 +56,10 @@ var commands = []command{
 		"By the number of its article: KB5091000. What is forbidden is never removed by itself; this is how a person or a package does it.", removeFlags,
 	},
 	{
+		"exit-window", "", "ask who works here, install what is ready, shut down",
+		"What \"Update and shut down\" in the Start menu opens. It shows what is ready, counts down, and shows how it goes.", exitWindowFlags,
+	},
+	{
 		"enroll", "", "let the host into the mesh",
 		"Writes server and token into section [wuamesh] of wapt-get.ini and asks for a certificate.", enrollFlags,
 	},

@@ -22,6 +22,9 @@ const (
 	requestInstall  requestName = "install-updates"
 	requestEnroll   requestName = "enroll"
 	requestRemove   requestName = "uninstall-kb"
+	requestExit     requestName = "exit"        // what a shutdown would install
+	requestSkip     requestName = "skip"        // the next shutdown installs nothing
+	requestShutdown requestName = "at-shutdown" // install now what a shutdown would
 )
 
 // A request is one line of JSON from a command to the service.
@@ -38,6 +41,7 @@ type answer struct {
 	Text   string        `json:"text,omitempty"`  // one sentence
 	Error  string        `json:"error,omitempty"` // why it was not done
 	Status *agent.Status `json:"status,omitempty"`
+	Exit   *agent.Exit   `json:"exit,omitempty"`
 }
 
 // maxLine bounds one line: a status of 20,000 updates stays below.
@@ -109,12 +113,19 @@ func serveOne(ctx context.Context, a *agent.Agent, c conn, allowed func(requestN
 func perform(ctx context.Context, a *agent.Agent, r request, doing func(string)) answer {
 	do, ok := map[requestName]func(context.Context) (string, error){
 		requestScan: a.Scan, requestDownload: a.Download, requestInstall: a.Install, requestEnroll: a.Enroll,
-		requestRemove: func(ctx context.Context) (string, error) { return a.RemoveKB(ctx, r.KB) },
+		requestRemove:   func(ctx context.Context) (string, error) { return a.RemoveKB(ctx, r.KB) },
+		requestShutdown: a.AtShutdown,
+		requestSkip: func(context.Context) (string, error) {
+			return "The next shutdown installs nothing.", a.SkipShutdown()
+		},
 	}[r.Name]
 	switch {
 	case r.Name == requestStatus:
 		s := a.Status()
 		return answer{Done: true, Status: &s}
+	case r.Name == requestExit:
+		e := a.Exit(ctx)
+		return answer{Done: true, Exit: &e}
 	case !ok:
 		return answer{Done: true, Error: fmt.Sprintf("the service does not know %q; is it of another version?", string(r.Name))}
 	}

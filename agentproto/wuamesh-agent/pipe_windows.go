@@ -21,6 +21,16 @@ const pipeName = `\\.\pipe\wuamesh-agent`
 
 const pipeAdmins = "D:P(A;;GA;;;SY)(A;;GA;;;BA)"
 
+// exitPipeName is where the exit window of whoever sits at the host asks. It
+// takes nothing but what a shutdown would do anyway.
+const exitPipeName = `\\.\pipe\wuamesh-agent-exit`
+
+const pipeUsers = pipeAdmins + "(A;;GRGW;;;IU)"
+
+func forUsers(name requestName) bool {
+	return name == requestExit || name == requestSkip || name == requestShutdown
+}
+
 // A pipe is a named pipe on which the service listens.
 type pipe struct {
 	name string

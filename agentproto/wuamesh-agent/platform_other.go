@@ -24,10 +24,11 @@ func protect(string) error              { return nil }
 func lockDir(string) (io.Closer, error) { return nil, errNotWindows }
 func dialService() (conn, error)        { return nil, errNoService }
 
-func runFlags(*flag.FlagSet) runner       { return onlyOnWindows }
-func installFlags(*flag.FlagSet) runner   { return onlyOnWindows }
-func uninstallFlags(*flag.FlagSet) runner { return onlyOnWindows }
-func configureFlags(*flag.FlagSet) runner { return onlyOnWindows }
-func giveBackFlags(*flag.FlagSet) runner  { return onlyOnWindows }
+func runFlags(*flag.FlagSet) runner        { return onlyOnWindows }
+func installFlags(*flag.FlagSet) runner    { return onlyOnWindows }
+func uninstallFlags(*flag.FlagSet) runner  { return onlyOnWindows }
+func exitWindowFlags(*flag.FlagSet) runner { return onlyOnWindows }
+func configureFlags(*flag.FlagSet) runner  { return onlyOnWindows }
+func giveBackFlags(*flag.FlagSet) runner   { return onlyOnWindows }
 
 func onlyOnWindows(context.Context, *console, options, []string) error { return errNotWindows }

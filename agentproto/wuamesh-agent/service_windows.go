@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 	"golang.org/x/sys/windows/svc"
 	"golang.org/x/sys/windows/svc/eventlog"
 	"golang.org/x/sys/windows/svc/mgr"
@@ -50,22 +53,33 @@ func serve(ctx context.Context, o options, log *slog.Logger, ready func(*agent.A
 	if err != nil {
 		return err
 	}
+	users, err := listenPipe(exitPipeName, pipeUsers)
+	if err != nil {
+		return err
+	}
 	if ready != nil {
 		ready(l.Agent)
 	}
 	log.Info("the agent runs", "version", Version, "path", o.dir, "ini", o.ini)
 	ctx, stop := context.WithCancel(ctx)
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		servePipe(ctx, l.Agent, p, log, func(requestName) bool { return true })
-	}()
+	var answering sync.WaitGroup
+	answering.Go(func() { servePipe(ctx, l.Agent, p, log, func(requestName) bool { return true }) })
+	answering.Go(func() { servePipe(ctx, l.Agent, users, log, forUsers) })
 	err = l.Run(ctx)
 	stop()
-	<-answered
+	answering.Wait()
 	log.Info("the agent stopped", "err", err)
 	return err
 }
+
+// asAtShutdown is a control of our own, for an administrator's script and for
+// tests: only a real shutdown sends the real one. "sc control wuamesh-agent
+// 200" has the service install as at a shutdown, and stop.
+const asAtShutdown = svc.Cmd(200)
+
+// preshutdownTime is what we ask of the service manager for installs while
+// Windows goes down; it waits no longer than we need.
+const preshutdownTime = time.Hour
 
 // A service is the agent as the service manager sees it.
 type service struct{ o options }
@@ -79,13 +93,13 @@ func (s *service) Execute(_ []string, requests <-chan svc.ChangeRequest, status 
 	applyServiceSettings(log)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	opened := make(chan struct{})
+	opened := make(chan *agent.Agent, 1)
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, s.o, log, func(*agent.Agent) { close(opened) }) }()
+	go func() { ended <- serve(ctx, s.o, log, func(a *agent.Agent) { opened <- a }) }()
+	var a *agent.Agent
 	for {
 		select {
-		case <-opened:
-			opened = nil
+		case a = <-opened:
 			status <- svc.Status{State: svc.Running, Accepts: svc.AcceptStop | svc.AcceptPreShutdown}
 		case err := <-ended:
 			log.Error("the agent ended", "err", err)
@@ -95,7 +109,18 @@ func (s *service) Execute(_ []string, requests <-chan svc.ChangeRequest, status 
 			switch r.Cmd {
 			case svc.Interrogate:
 				status <- r.CurrentStatus
-			case svc.Stop, svc.PreShutdown:
+			case svc.PreShutdown, asAtShutdown:
+				go func() {
+					defer stop()
+					if a == nil {
+						return
+					}
+					text, err := a.AtShutdown(ctx)
+					log.Info("at shutdown", "text", text, "err", err)
+				}()
+				finish(ended, requests, status)
+				return false, 0
+			case svc.Stop:
 				stop()
 				finish(ended, requests, status)
 				return false, 0
@@ -285,6 +310,8 @@ func applyServiceSettings(log *slog.Logger) {
 			{Type: mgr.ServiceRestart, Delay: 5 * time.Second}, {Type: mgr.ServiceRestart, Delay: time.Minute}, {Type: mgr.ServiceRestart, Delay: 15 * time.Minute},
 		}, 86400),
 		"restart after an error": s.SetRecoveryActionsOnNonCrashFailures(true),
+		"time at shutdown":       configDWORD(s, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO, uint32(preshutdownTime/time.Millisecond)),
+		"first at shutdown":      goDownFirst(),
 		"delayed start":          configDWORD(s, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, 1),
 	} {
 		if err != nil {
@@ -296,6 +323,42 @@ func applyServiceSettings(log *slog.Logger) {
 // configDWORD sets one of the settings whose structure is a single DWORD.
 func configDWORD(s *mgr.Service, level, value uint32) error {
 	return windows.ChangeServiceConfig2(s.Handle, level, (*byte)(unsafe.Pointer(&value)))
+}
+
+// goDownFirst has Windows ask this service before those that installs need:
+// services in PreshutdownOrder are told first, in that order.
+func goDownFirst() error {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, `SYSTEM\CurrentControlSet\Control`, registry.QUERY_VALUE|registry.SET_VALUE)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	order, _, err := k.GetStringsValue("PreshutdownOrder")
+	if err != nil && !errors.Is(err, registry.ErrNotExist) {
+		return err
+	}
+	if len(order) > 0 && order[0] == serviceName {
+		return nil
+	}
+	order = slices.DeleteFunc(order, func(name string) bool { return name == serviceName })
+	return k.SetStringsValue("PreshutdownOrder", append([]string{serviceName}, order...))
+}
+
+// noLongerFirst takes back what goDownFirst did.
+func noLongerFirst() error {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, `SYSTEM\CurrentControlSet\Control`, registry.QUERY_VALUE|registry.SET_VALUE)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	order, _, err := k.GetStringsValue("PreshutdownOrder")
+	if err != nil || !slices.Contains(order, serviceName) {
+		return nil // none of ours
+	}
+	if order = slices.DeleteFunc(order, func(name string) bool { return name == serviceName }); len(order) == 0 {
+		return k.DeleteValue("PreshutdownOrder")
+	}
+	return k.SetStringsValue("PreshutdownOrder", order)
 }
 
 func uninstallFlags(*flag.FlagSet) runner {
@@ -351,5 +414,5 @@ func giveBack(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.GiveBack(ctx), l.close())
+	return errors.Join(l.GiveBack(ctx), l.close(), noLongerFirst())
 }
