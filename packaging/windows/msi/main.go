@@ -158,13 +158,16 @@ func (b *build) pack(dir, msi string) error {
 	}
 	// What may be given on the command line; that the token stays out of a log,
 	// as a property and in the action's command line
-	// (msidbCustomActionTypeHideTarget); and that Windows Update is given back
-	// between StopServices and DeleteServices, where wixl cannot put it.
+	// (msidbCustomActionTypeHideTarget); and when the two actions are run, which
+	// wixl puts somewhere: Windows Update is given back between StopServices and
+	// DeleteServices, settings are written before StartServices.
 	for _, query := range []string{
 		fmt.Sprintf("UPDATE `Property` SET `Value` = '%s' WHERE `Property` = 'SecureCustomProperties'", secure),
 		"INSERT INTO `Property` (`Property`, `Value`) VALUES ('MsiHiddenProperties', 'TOKEN')",
 		fmt.Sprintf("UPDATE `CustomAction` SET `Type` = %d WHERE `Action` = 'Configure'", 18+0x400+0x800+0x2000),
 		"UPDATE `InstallExecuteSequence` SET `Sequence` = 1950 WHERE `Action` = 'GiveBack'",
+		"UPDATE `InstallExecuteSequence` SET `Sequence` = 5850 WHERE `Action` = 'Configure'",
+		"UPDATE `Shortcut` SET `ShowCmd` = 7", // minimized: the window that matters is another
 	} {
 		if err := run(exec.Command("msibuild", msi, "-q", query)); err != nil {
 			return err

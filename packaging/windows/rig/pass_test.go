@@ -74,15 +74,12 @@ func (p *prefix) calls() string {
 	return string(b)
 }
 
-// newAgent builds the agent into a prefix. Its log is shown when the test fails.
-func newAgent(t *testing.T) *prefix {
+// newWindows is a prefix with one server for all commands. The agent's log
+// and what Windows was asked are shown when the test fails.
+func newWindows(t *testing.T) *prefix {
 	t.Helper()
 	p := newPrefix(t)
-	goBuild(t, "build", "-trimpath", "-ldflags", "-s -w -X main.Version=0.1.0", "-o", p.c("wuamesh-agent.exe"), "./agentproto/wuamesh-agent")
-	if fi, err := os.Stat(p.c("wuamesh-agent.exe")); err != nil || fi.Size() > 12_000_000 {
-		t.Errorf("the agent has %d bytes, %v; 12 MB at most", fi.Size(), err)
-	}
-	if err := p.env(p.command(wineserver, "-p")).Run(); err != nil { // one server for all commands
+	if err := p.env(p.command(wineserver, "-p")).Run(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -92,6 +89,17 @@ func newAgent(t *testing.T) *prefix {
 			t.Logf("the agent said\n%s\nWindows was asked\n%s", log, calls)
 		}
 	})
+	return p
+}
+
+// newAgent builds the agent into a prefix.
+func newAgent(t *testing.T) *prefix {
+	t.Helper()
+	p := newWindows(t)
+	goBuild(t, "build", "-trimpath", "-ldflags", "-s -w -X main.Version=0.1.0", "-o", p.c("wuamesh-agent.exe"), "./agentproto/wuamesh-agent")
+	if fi, err := os.Stat(p.c("wuamesh-agent.exe")); err != nil || fi.Size() > 12_000_000 {
+		t.Errorf("the agent has %d bytes, %v; 12 MB at most", fi.Size(), err)
+	}
 	return p
 }
 
