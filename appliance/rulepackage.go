@@ -95,6 +95,13 @@ func (c *catalogue) lineRow(l rules.Line, e editRecord) LineRow {
 			r.Label = rec.Classification.Title
 		}
 	}
+	if l.Kind == rules.ByKB {
+		for _, id := range c.published.ofKB(l.Value) {
+			if c.updates[id] == nil {
+				r.Updates = append(r.Updates, c.name(id))
+			}
+		}
+	}
 	slices.SortFunc(r.Updates, func(x, y UpdateName) int { return strings.Compare(x.Title+string(x.ID), y.Title+string(y.ID)) })
 	switch {
 	case l.Kind == rules.ByKB:

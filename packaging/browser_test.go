@@ -95,6 +95,21 @@ func TestBrowser(t *testing.T) {
 	}
 	b.do("rules", chromedp.Navigate(url+"/rules/from-the-browser"), chromedp.WaitVisible(`.rules`), b.shot("rule"), chromedp.Navigate(url+"/rules"), chromedp.WaitVisible(`tbody`), b.shot("rules"))
 
+	// The whole catalogue: an update that no host reports is found, looked at,
+	// and forbidden before any host asks for it.
+	b.until("the catalogue was read", "/updates", `document.querySelector('nav[aria-label="Which updates"] .n')`)
+	b.do("whole catalogue", chromedp.Click(`//nav[@aria-label="Which updates"]/a[contains(., "Whole catalogue")]`), chromedp.WaitVisible(`//td[contains(., "No host reports it")]`), b.shot("catalogue"),
+		chromedp.Click(`input[name=superseded][value=yes]`), chromedp.WaitVisible(`.chip`), // what hosts need is newer
+		chromedp.Evaluate(`[...document.querySelectorAll('tbody tr')].find(r => r.innerText.includes('No host reports it')).querySelector('input[name=id]').value`, &id))
+	b.do("forbid what no host reports", chromedp.Navigate(url+"/updates?scope=all&q="+id), chromedp.WaitVisible(`tbody input[name=id]`), chromedp.Click(`tbody input[name=id]`), chromedp.Click(`button[value=forbid]`), chromedp.WaitVisible(`input[value="from-the-browser"]`),
+		chromedp.Click(`input[value="from-the-browser"]`), chromedp.Submit(`input[name=new]`), chromedp.WaitVisible(`span[title="Forbidden once a host reports it"]`), b.shot("catalogue-forbidden"),
+		chromedp.Navigate(url+"/updates/"+id), chromedp.WaitVisible(`aside`), b.shot("update-unreported"), chromedp.Text(`body`, &page))
+	for _, want := range []string{"No host has reported it", "Forbidden once a host reports it", "SHA-256", "SelfContained"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("an update that no host reports does not say %q:\n%s", want, page)
+		}
+	}
+
 	// Trigger a scan of one host and watch its command end, without reloading.
 	b.do("host", chromedp.Navigate(url+"/hosts"), chromedp.WaitVisible(`tbody tr`), b.shot("hosts"), chromedp.Click(`tbody a.row-a`), chromedp.WaitVisible(`button[value=scan]`),
 		chromedp.Click(`button[value=scan]`), chromedp.WaitVisible(`.toast`))

@@ -21,10 +21,45 @@ type updatesView struct {
 	Sort  string
 }
 
+// Whole says that the list has more than what hosts need or have.
+func (v updatesView) Whole() bool { return v.Query.Get("scope") == string(appliance.Whole) }
+
+// here is the list without any filter.
+func (v updatesView) here() string {
+	if v.Whole() {
+		return "/updates?scope=" + string(appliance.Whole)
+	}
+	return "/updates"
+}
+
 type facetView struct {
 	Title, Key string
 	Open       bool
 	Options    []appliance.FacetCount
+}
+
+// facetShown is how many choices of a facet are shown at once; the scan cab
+// has hundreds of products.
+const facetShown = 12
+
+// first are the choices that are shown: the most frequent, and what is chosen.
+func (v facetView) first(q url.Values) (list []appliance.FacetCount) {
+	for i, o := range v.Options {
+		if i < facetShown || v.on(q, o.Value) {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// rest are the others.
+func (v facetView) rest(q url.Values) (list []appliance.FacetCount) {
+	for i, o := range v.Options {
+		if i >= facetShown && !v.on(q, o.Value) {
+			list = append(list, o)
+		}
+	}
+	return list
 }
 
 type chip struct{ Key, Value, Label string }
@@ -43,6 +78,7 @@ func (u *UI) updates(r *http.Request) (reply, error) {
 		{"Criticality", "severity", true, list.Facets.Severity},
 		{"Product", "product", true, list.Facets.Product},
 		{"Classification", "classification", true, list.Facets.Classification},
+		{"Supersedence", "superseded", v.Whole(), list.Facets.Superseded},
 		{"Downloaded", "downloaded", true, list.Facets.Download},
 		{"Decision", "verdict", false, list.Facets.Verdict},
 		{"State on a host", "state", false, list.Facets.State},
@@ -66,7 +102,7 @@ func (u *UI) updates(r *http.Request) (reply, error) {
 
 // filterKeys are the keys of the list's query string; unknown ones are
 // dropped, so that equal views have equal URLs.
-var filterKeys = []string{"q", "severity", "product", "classification", "downloaded", "verdict", "state", "sort", "after", "host"}
+var filterKeys = []string{"scope", "q", "severity", "product", "classification", "downloaded", "superseded", "verdict", "state", "sort", "after", "host"}
 
 func canonical(q url.Values) url.Values {
 	c := url.Values{}
@@ -82,7 +118,12 @@ func canonical(q url.Values) url.Values {
 
 // updateQuery reads a filter; a value nobody knows matches nothing.
 func updateQuery(q url.Values) appliance.UpdateQuery {
+	var superseded []bool
+	for _, v := range q["superseded"] {
+		superseded = append(superseded, v == "yes")
+	}
 	return appliance.UpdateQuery{
+		Scope: appliance.Scope(q.Get("scope")), Superseded: superseded,
 		Text: q.Get("q"), Sort: q.Get("sort"), Severity: typed[rules.Severity](q["severity"]), Product: typed[rules.CategoryID](q["product"]),
 		Classification: typed[rules.CategoryID](q["classification"]), Download: typed[appliance.DownloadState](q["downloaded"]),
 		Verdict: typed[rules.Verdict](q["verdict"]), State: typed[rules.State](q["state"]), Page: appliance.Page{After: q.Get("after")},
@@ -257,6 +298,26 @@ func (u *UI) indexMissing(r *http.Request) (reply, error) {
 	return goTo("/updates").saying("Microsoft is being asked for wsusscn2.cab; %s queued.", count(n, "missing file")), nil
 }
 
+// foreseen says what a package will decide once a host reports an update.
+func foreseen(u appliance.UpdateRow) string {
+	return verdictTexts[u.Foreseen] + " once a host reports it"
+}
+
+// fileFacts are what is known of a file besides its name and digests.
+func fileFacts(f appliance.FileRow) string {
+	list := []string{size(f.Size)}
+	if f.Kind != "" {
+		list = append(list, f.Kind)
+	}
+	if len(f.Languages) > 0 {
+		list = append(list, "for "+strings.Join(f.Languages, ", "))
+	}
+	return strings.Join(list, ", ")
+}
+
+// namesShown is how many updates a list at the side of a page begins with.
+const namesShown = 8
+
 func cabText(c appliance.CabView) string {
 	switch {
 	case c.Running:
@@ -278,10 +339,8 @@ func catalogueText(c appliance.CatalogueView) string {
 		return fmt.Sprintf("Reading its catalogue, %d %%", c.Progress)
 	case c.Reading:
 		return fmt.Sprintf("Reading its catalogue, %d %%; the one of %s is in use", c.Progress, date(c.Published))
-	case c.Updates == 0:
-		return ""
 	default:
-		return "Catalogue of " + count(c.Updates, "update")
+		return ""
 	}
 }
 

@@ -76,6 +76,7 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"status --json", 0, `"text": "In no mesh yet."`},
 		{"hosts", 0, "LAST SCAN"},
 		{"updates --severity critical", 0, "DOWNLOADED ON"},
+		{"updates --all", 0, "DOWNLOADED ON"},
 		{"updates --severity grave", 1, "want Critical, Important, Moderate"},
 		{"rules", 0, "baseline"},
 		{"rules baseline forbid kb KB5091157", 0, "forbid  kb    5091157"},

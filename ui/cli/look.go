@@ -185,13 +185,14 @@ func (t *target) find(ctx context.Context, s Streams, name string) (h appliance.
 }
 
 var updatesCommand = Command{
-	Name: "updates", Args: "[TEXT]", Summary: "List updates that hosts need or have",
-	Example: "wuamesh updates --severity Critical,Important --state MISSING\nwuamesh updates KB5091157",
+	Name: "updates", Args: "[TEXT]", Summary: "List updates that hosts need or have, or all that Microsoft published",
+	Example: "wuamesh updates --severity Critical,Important --state MISSING\nwuamesh updates KB5091157\nwuamesh updates --all KB5091157",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		severity := fs.String("severity", "", "only these `severities`, with commas")
 		state := fs.String("state", "", "only updates in one of these `states` on some host, with commas")
+		all := fs.Bool("all", false, "also updates that no host reports, out of the node's scan cab")
 		downloaded := fs.String("downloaded", "", "only yes, running, queued, failed or no, with commas")
 		return func(ctx context.Context, s Streams, args []string) error {
 			q := url.Values{"severity": split(*severity), "downloaded": split(*downloaded)}
@@ -200,6 +201,9 @@ var updatesCommand = Command{
 			}
 			if len(args) > 0 {
 				q.Set("q", strings.Join(args, " "))
+			}
+			if *all {
+				q.Set("scope", string(appliance.Whole))
 			}
 			list, err := pages(ctx, &t, s, "updates", q, func(l *appliance.UpdateList) (*[]appliance.UpdateRow, string) { return &l.Updates, l.Next })
 			if err != nil {
