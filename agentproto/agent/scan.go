@@ -230,7 +230,13 @@ func (a *Agent) report(ctx context.Context) error {
 			return a.refused(fmt.Errorf("report: %w", err))
 		}
 		lacks = r.Lacks
-		err = a.change(func(s *state) { s.Sent, s.Lacks, s.Unsent = hash, lacks, false })
+		err = a.change(func(s *state) {
+			s.Sent, s.Lacks = hash, lacks
+			// A scan may have ended while the one before was on its way.
+			if now := a.scan; now.Started.Equal(last.Started) && now.Error == last.Error && now.HResult == last.HResult {
+				s.Unsent = false
+			}
+		})
 		if err != nil {
 			return err
 		}
