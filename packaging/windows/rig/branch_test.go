@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -251,7 +252,8 @@ func (b *branch) order(action agentproto.Action) appliance.CommandRow {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	began := time.Now().Add(-time.Second)
+	var before appliance.HostDetail
+	b.call("GET", "hosts/"+string(h.ID), nil, &before)
 	b.call("POST", "hosts/actions", api.Trigger{Hosts: []agentproto.HostID{h.ID}, Action: action}, nil)
 	var last appliance.CommandRow
 	b.until(fmt.Sprintf("the end of the order to %s", action), func() error {
@@ -260,7 +262,8 @@ func (b *branch) order(action agentproto.Action) appliance.CommandRow {
 			return err
 		}
 		for _, c := range d.Commands {
-			if c.Action == action && c.Issued.After(began) {
+			old := slices.ContainsFunc(before.Commands, func(o appliance.CommandRow) bool { return o.ID == c.ID })
+			if c.Action == action && !old {
 				last = c
 				if c.State == string(agentproto.CommandDone) || c.State == string(agentproto.CommandFailed) {
 					return nil

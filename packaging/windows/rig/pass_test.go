@@ -220,6 +220,9 @@ func (p *prefix) hiddenLast(id string) (last string) {
 // appends adds to a file on drive C.
 func (p *prefix) appends(path, text string) {
 	p.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(p.c(path)), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
 	f, err := os.OpenFile(p.c(path), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
 		_, err = f.WriteString(text)
