@@ -96,7 +96,15 @@ func (a *Appliance) Login(ctx context.Context, name, password, address string) (
 		return "", &Problem{Kind: NoLogin, Msg: "Name or password is wrong.", Hint: "Capitals count in both."}
 	}
 	a.logins.worked(name, address)
-	secret := rand.Text()
+	if session, err = a.beginSession(ctx, name, rec); err == nil {
+		a.log.InfoContext(ctx, "admin logged in", "by", name, "address", address)
+	}
+	return session, err
+}
+
+// beginSession returns the secret of a new session.
+func (a *Appliance) beginSession(ctx context.Context, name string, rec adminRecord) (secret string, err error) {
+	secret = rand.Text()
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
 		now := tx.Now()
 		return sessions.put(tx, hashSecret(secret), sessionRecord{Admin: name, Of: hashSecret(rec.Password), Created: now, Seen: now})
@@ -104,7 +112,6 @@ func (a *Appliance) Login(ctx context.Context, name, password, address string) (
 	if err != nil {
 		return "", fmt.Errorf("begin a session of %s: %w", name, err)
 	}
-	a.log.InfoContext(ctx, "admin logged in", "by", name, "address", address)
 	return secret, nil
 }
 

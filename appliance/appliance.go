@@ -67,7 +67,9 @@ type Appliance struct {
 	member   atomic.Pointer[membershipRecord]
 	mesh     atomic.Pointer[replicate.Mesh]
 	joins    throttle
-	records  atomic.Int64 // taken in since the start
+	// handovers are admins on their way here from other nodes.
+	handovers handovers
+	records   atomic.Int64 // taken in since the start
 
 	installed atomic.Int64 // updates that agents said they installed, since the start
 }
@@ -152,6 +154,9 @@ func reachable(addr net.Addr) string {
 	}
 	return tcp.String()
 }
+
+// ID is the node's identity, 32 hexadecimal digits.
+func (a *Appliance) ID() string { return a.db.NodeID() }
 
 // NodeName is what the node is called.
 func (a *Appliance) NodeName() string { return a.config().Name }

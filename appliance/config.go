@@ -134,7 +134,8 @@ listen_http = ":80"
 # can call is reached by the connections it opens itself.
 advertise = []
 
-# More names and addresses that browsers and agents use for this node.
+# More names and addresses that browsers and agents use for this node. Other
+# nodes lead browsers to the first.
 names = []
 
 # Certificate and key for browsers, PEM. Empty: one signed by the node itself.

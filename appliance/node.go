@@ -23,6 +23,7 @@ type NodeRow struct {
 	Site      string    `json:"site"`
 	Self      bool      `json:"self,omitempty"` // the one that answers
 	Addrs     []string  `json:"addrs"`
+	URL       string    `json:"url"` // of its pages
 	Internet  bool      `json:"internet"`
 	Version   string    `json:"version"`
 	Anchor    bool      `json:"anchor"`
@@ -77,6 +78,7 @@ func (a *Appliance) nodeRows() []NodeRow {
 		row := NodeRow{
 			ID: id, Name: n.Name, Site: n.Site, Addrs: n.Addrs, Internet: n.Internet, Version: n.Version,
 			Joined: n.Joined, By: n.By, Anchor: r.isAnchor(id), Reach: string(replicate.Away),
+			URL: urlOf(n, peers[id].Addr),
 		}
 		if p, ok := peers[id]; ok {
 			row.describe(p)

@@ -11,7 +11,6 @@ import (
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance/microsoft"
-	"wuamesh/replicate"
 )
 
 // scanAge is how fresh a scan must be for a host to count as compliant.
@@ -59,10 +58,7 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 }
 
 // Counts are the numbers beside the entries of the menu.
-type Counts struct {
-	Updates, Packages, Hosts, Waiting, Running int
-	Nodes, Away                                int // of the mesh, this one among them; those that are not reached
-}
+type Counts struct{ Updates, Packages, Hosts, Waiting, Running int }
 
 // Counts counts what the menu names.
 func (a *Appliance) Counts(context.Context) Counts {
@@ -72,14 +68,6 @@ func (a *Appliance) Counts(context.Context) Counts {
 	n := Counts{Updates: len(t.updates), Packages: c.packageCount(), Hosts: t.enrolled, Waiting: t.waiting}
 	c.mu.Unlock()
 	n.Running = a.folder.busy()
-	for _, row := range a.nodeRows() {
-		if row.Removed.IsZero() {
-			n.Nodes++
-			if row.Reach == string(replicate.Away) {
-				n.Away++
-			}
-		}
-	}
 	return n
 }
 

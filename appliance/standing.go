@@ -82,6 +82,36 @@ func (a *Appliance) Mesh(context.Context) (MeshState, error) {
 	return m, nil
 }
 
+// Standing is how this node stands, and the nodes it is judged by: less than
+// [Appliance.Mesh], for every page.
+func (a *Appliance) Standing(context.Context) (Standing, []NodeRow) {
+	rows := a.nodeRows()
+	return a.standing(rows), rows
+}
+
+// Short is the text in a few words.
+func (s Standing) Short() string {
+	switch {
+	case s.Others == 0:
+		return "alone"
+	case len(s.Away) == s.Others:
+		return "cut off"
+	case s.Copying:
+		return "first copy is coming"
+	case s.Behind.Seconds >= lateAfter.Seconds():
+		return Span(time.Duration(s.Behind.Seconds*float64(time.Second))) + " behind"
+	case len(s.Away) == 1:
+		return s.Away[0].Name + " is away"
+	case len(s.Away) > 1:
+		return fmt.Sprintf("%d nodes are away", len(s.Away))
+	case s.Behind.Records > 0:
+		return Span(time.Duration(s.Behind.Seconds*float64(time.Second))) + " behind"
+	case !s.Behind.Known:
+		return "connected"
+	}
+	return "in step"
+}
+
 // standing sums up the nodes of the mesh.
 func (a *Appliance) standing(rows []NodeRow) Standing {
 	s := Standing{Node: a.NodeName(), Site: a.config().Site, Grade: Good}

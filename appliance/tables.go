@@ -136,7 +136,8 @@ type (
 	nodeRecord struct {
 		Name     string    `json:"name"`
 		Site     string    `json:"site"`
-		Addrs    []string  `json:"addrs"` // host:port where others may call it
+		Addrs    []string  `json:"addrs"`         // host:port where others may call it
+		URL      string    `json:"url,omitempty"` // of its pages, where it was given a name for them
 		Internet bool      `json:"internet,omitempty"`
 		Version  string    `json:"version"`
 		Joined   time.Time `json:"joined"`

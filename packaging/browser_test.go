@@ -128,6 +128,14 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 
+	// Go on at another node, with the same page and without a password; and back.
+	b.do("switch nodes", chromedp.Navigate(url+"/hosts?sort=scan"), chromedp.Click(`.nodes summary`), chromedp.WaitVisible(`.nodes a[href^="/switch"]`), b.shot("switch"),
+		chromedp.Click(`.nodes a[href^="/switch"]`), chromedp.WaitVisible(`.toast`), chromedp.Location(&where), chromedp.Text(`.toast`, &page), b.shot("switched"))
+	if strings.HasPrefix(where, url) || !strings.HasSuffix(where, "/hosts?sort=scan") || !regexp.MustCompile(`You are on (brs|lor)-01 now`).MatchString(page) {
+		t.Errorf("switching led to %s, which says %q", where, page)
+	}
+	b.do("still logged in on the first", chromedp.Navigate(url+"/mesh"), chromedp.WaitVisible(`//h1[text()="Mesh"]`))
+
 	// Dark, and a phone.
 	b.do("dark", chromedp.Navigate(url+"/overview"), chromedp.WaitVisible(`h1`), chromedp.Evaluate(`document.documentElement.dataset.theme = 'dark'`, nil), b.shot("overview-dark"))
 	for _, p := range []string{"overview", "updates", "hosts", "mesh"} {

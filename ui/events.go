@@ -11,7 +11,7 @@ import (
 // page then fetches itself anew and replaces its live regions. The stream
 // ends with the session.
 func (u *UI) events(w http.ResponseWriter, r *http.Request) {
-	if _, _, err := u.node.Session(r.Context(), value(r, sessionCookie), address(r)); err != nil {
+	if _, _, err := u.node.Session(r.Context(), u.session(r), address(r)); err != nil {
 		http.Error(w, "Log in first.", http.StatusUnauthorized)
 		return
 	}
@@ -33,7 +33,7 @@ func (u *UI) events(w http.ResponseWriter, r *http.Request) {
 		case topics := <-changes:
 			text = "data: " + strings.Join(topics, " ") + "\n\n"
 		case <-beat.C:
-			if _, _, err := u.node.Session(r.Context(), value(r, sessionCookie), address(r)); err != nil {
+			if _, _, err := u.node.Session(r.Context(), u.session(r), address(r)); err != nil {
 				return
 			}
 			text = ": here\n\n"

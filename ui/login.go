@@ -34,16 +34,16 @@ func (u *UI) login(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	rep := goTo(v.Next)
-	rep.cookie = cookie(sessionCookie, secret, 7*24*time.Hour)
+	rep.cookie = cookie(u.sessionName(), secret, 7*24*time.Hour)
 	return rep, nil
 }
 
 func (u *UI) logout(r *http.Request) (reply, error) {
-	if err := u.node.Logout(r.Context(), value(r, sessionCookie)); err != nil {
+	if err := u.node.Logout(r.Context(), u.session(r)); err != nil {
 		return reply{}, err
 	}
 	rep := goTo("/login")
-	rep.cookie = cookie(sessionCookie, "", -time.Second)
+	rep.cookie = cookie(u.sessionName(), "", -time.Second)
 	return rep, nil
 }
 

@@ -2,11 +2,16 @@ package ui_test
 
 import (
 	"fmt"
+	"html"
+	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"wuamesh/appliance"
 )
 
 // until asks for a page until it says what is wanted.
@@ -76,5 +81,57 @@ func TestMeshPage(t *testing.T) {
 	second.until("/login", "Log in to brs-01") // the removed node still shows who it is
 	if _, page = first.get("/audit"); !strings.Contains(page, "closed") {
 		t.Error("the audit log does not say why it was removed")
+	}
+}
+
+// TestSwitchingNodes goes from a page on one node to the same page on
+// another, without logging in again and with what was just saved.
+func TestSwitchingNodes(t *testing.T) {
+	first, second := openNamed(t, "rns-01"), openNamed(t, "brs-01")
+	first.setUp()
+	token := joinToken.FindString(func() string {
+		_, page := first.post("/mesh", "/mesh/token", url.Values{"name": {"brest"}})
+		return page
+	}())
+	if err := second.node.Join(t.Context(), appliance.Actor{Name: "test", Role: appliance.Owner}, appliance.JoinOptions{Token: token}); err != nil {
+		t.Fatal(err)
+	}
+	page := first.until("/rules?x=1", `title="In step with the other node."`, "/switch?node=")
+	link := html.UnescapeString(regexp.MustCompile(`href="(/switch\?[^"]*)"`).FindStringSubmatch(page)[1])
+	if !strings.Contains(link, "to="+url.QueryEscape("/rules?x=1")) {
+		t.Errorf("the switch leads from /rules?x=1 to %s", link)
+	}
+	form := url.Values{"isnew": {"1"}, "name": {"just-saved"}, "maturity": {"PROD"}, "group": {"all"}}
+	if status, page := first.post("/rules/new", "/rules", form); status != 200 || !strings.Contains(page, "just-saved") {
+		t.Fatalf("saving: %d\n%s", status, page)
+	}
+	// The pages of tests stand at other addresses than the nodes believe.
+	first.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := first.Get(first.base + link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	to, err := url.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.StatusCode != http.StatusSeeOther || "https://"+to.Host != second.node.URL() || to.Path != "/handover" {
+		t.Fatalf("it leads to %s %s", resp.Status, to)
+	}
+	if _, page := second.get(to.RequestURI()); !strings.Contains(page, "<h1>WUA Rules</h1>") || !strings.Contains(page, "just-saved") || !strings.Contains(page, "You are on brs-01 now.") {
+		t.Errorf("on the other node:\n%s", page)
+	}
+	second.Jar, _ = cookiejar.New(nil)
+	if _, page := second.get(to.RequestURI()); !strings.Contains(page, "Log in to brs-01") {
+		t.Errorf("the way is good twice:\n%s", page)
+	}
+	if _, page := second.get("/handover?secret=guessed&to=//evil.example/"); !strings.Contains(page, "Log in to brs-01") || strings.Contains(page, "evil") {
+		t.Errorf("a guessed secret:\n%s", page)
+	}
+	req, _ := http.NewRequest("GET", first.base+link, nil)
+	req.Header.Set("Sec-Fetch-Site", "cross-site")
+	if resp, err := first.Do(req); err != nil || resp.StatusCode != 403 {
+		t.Errorf("another site sends an admin over: %v %v", resp.Status, err)
+	}
+	if status, page := first.get("/standing?to=" + url.QueryEscape("/hosts")); status != 200 || !strings.Contains(html.UnescapeString(page), "to="+url.QueryEscape("/hosts")) {
+		t.Errorf("what renews the frame: %d\n%s", status, page)
 	}
 }

@@ -47,7 +47,10 @@ type frame struct {
 	toast  string
 	node   string
 	path   string
+	to     string // where to go on at another node: this page there
 	counts appliance.Counts
+	stand  appliance.Standing
+	nodes  []appliance.NodeRow // of the mesh
 }
 
 type frameKey struct{}
@@ -61,7 +64,7 @@ func frameOf(ctx context.Context) frame {
 func actor(r *http.Request) appliance.Actor { return frameOf(r.Context()).who }
 
 const (
-	sessionCookie = "__Host-wuamesh"
+	sessionCookie = "__Host-wuamesh_" // and the node: cookies do not tell ports apart
 	toastCookie   = "__Host-wm_toast"
 	themeCookie   = "__Host-wm_theme"
 )
@@ -69,6 +72,12 @@ const (
 func cookie(name, value string, life time.Duration) *http.Cookie {
 	return &http.Cookie{Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(life.Seconds())}
 }
+
+// sessionName is what this node's session cookie is called.
+func (u *UI) sessionName() string { return sessionCookie + u.node.ID()[:8] }
+
+// session is the secret of the session that the browser shows.
+func (u *UI) session(r *http.Request) string { return value(r, u.sessionName()) }
 
 func value(r *http.Request, name string) string {
 	c, err := r.Cookie(name)
@@ -97,7 +106,7 @@ func (u *UI) page(h func(*http.Request) (reply, error)) http.Handler {
 			u.write(w, r, reply{status: http.StatusServiceUnavailable, page: notSetUpPage()}, began)
 			return
 		}
-		who, csrf, err := u.node.Session(r.Context(), value(r, sessionCookie), address(r))
+		who, csrf, err := u.node.Session(r.Context(), u.session(r), address(r))
 		if err != nil {
 			u.write(w, r, goTo("/login?next="+url.QueryEscape(r.URL.RequestURI())), began)
 			return
@@ -140,6 +149,16 @@ func (u *UI) open(h func(*http.Request) (reply, error)) http.Handler {
 
 func (u *UI) frame(r *http.Request, who appliance.Actor, csrf string) frame {
 	f := frame{who: who, csrf: csrf, theme: value(r, themeCookie), node: u.node.NodeName(), path: r.URL.Path}
+	switch {
+	case r.URL.Path == standingPath:
+		f.to = local(r.FormValue("to"))
+	case r.Method == http.MethodGet:
+		f.to = r.URL.RequestURI()
+	default: // what answers a form is nowhere else
+		section, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		f.to = "/" + section
+	}
+	f.stand, f.nodes = u.node.Standing(r.Context())
 	if b, err := base64.RawURLEncoding.DecodeString(value(r, toastCookie)); err == nil {
 		f.toast = string(b)
 	}

@@ -35,6 +35,9 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /setup/test", u.open(u.setupTest))
 	mux.Handle("GET /setup/joining", u.open(u.joining))
 	mux.Handle("POST /logout", u.page(u.logout))
+	mux.Handle("GET /switch", u.page(u.switchNode))
+	mux.Handle("GET /handover", u.open(u.handOver))
+	mux.Handle("GET "+standingPath, u.page(func(*http.Request) (reply, error) { return show(standingPage()), nil }))
 	mux.Handle("POST /prefs/theme", u.page(u.theme))
 	mux.HandleFunc("GET /events", u.events)
 

@@ -67,25 +67,27 @@ for (const form of $$('form[data-preview]')) {
   form.addEventListener('change', later);
 }
 
-// live regions: the node says by topic what changed, the page fetches itself and replaces what follows that topic,
+// live regions: the node says by topic what changed, the page fetches itself (or what data-from names) and replaces what follows that topic,
 // unless someone is at work in there
 const live = () => $$('[data-live]');
 if (live().length) {
   const due = new Set();
   let timer;
-  const atWork = r => r.contains(document.activeElement) && document.activeElement !== r || r.querySelector('.ck:checked:not([data-all]), details[open] form, dialog[open]');
+  const atWork = r => r.matches('details[open]') || r.contains(document.activeElement) && document.activeElement !== r || r.querySelector('.ck:checked:not([data-all]), details[open] form, dialog[open]');
   const refresh = async () => {
     timer = 0;
     const topics = new Set(due);
     due.clear();
     const wanted = live().filter(r => r.dataset.live.split(' ').some(t => topics.has(t)));
     if (!wanted.length || document.hidden) return;
-    const answer = await fetch(location.href, { credentials: 'same-origin' });
-    if (!answer.ok || answer.redirected) return;
-    const page = await parse(answer);
-    for (const r of wanted) {
-      const now = page.getElementById(r.id);
-      if (now && r.isConnected && !atWork(r)) r.replaceWith(document.adoptNode(now));
+    for (const [from, regions] of Map.groupBy(wanted, r => r.dataset.from ?? location.href)) {
+      const answer = await fetch(from, { credentials: 'same-origin' });
+      if (!answer.ok || answer.redirected) continue;
+      const page = await parse(answer);
+      for (const r of regions) {
+        const now = page.getElementById(r.id);
+        if (now && r.isConnected && !atWork(r)) r.replaceWith(document.adoptNode(now));
+      }
     }
   };
   const stream = new EventSource('/events');
