@@ -57,6 +57,39 @@ func TestHubAndSpoke(t *testing.T) {
 	})
 }
 
+// TestLastWordThroughOthers has a branch that takes part for a few seconds
+// between two looks at who is there. Another branch, which only ever reached
+// it through headquarters, knows until when.
+func TestLastWordThroughOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &simMesh{t: t, net: newSimNet()}
+		hub, late := "", ""
+		s.tune = func(i int, o *MeshOptions) {
+			switch i {
+			case 0:
+				hub = o.DB.NodeID()
+			case 2:
+				late = o.DB.NodeID()
+			}
+		}
+		s.net.cut = func(from, to string) bool { return from != hub && to != hub || from == late || to == late }
+		s.start(3)
+		defer s.settle()
+		time.Sleep(touchEvery + 2*time.Second)
+		s.net.setCut(func(from, to string) bool { return from != hub && to != hub })
+		began := time.Now()
+		time.Sleep(20 * time.Second)
+		s.nodes[2].stop()
+		s.nodes[2].mesh.Close()
+		time.Sleep(2 * time.Second)
+		for _, p := range s.nodes[1].mesh.Peers() {
+			if p.NodeID == late && (p.Reach != Away || p.Contact.Before(began)) {
+				t.Errorf("it is %s, last heard of %v after it came", p.Reach, p.Contact.Sub(began))
+			}
+		}
+	})
+}
+
 // TestMeshHealsAfterACut cuts the mesh in two for half an hour.
 func TestMeshHealsAfterACut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
