@@ -67,6 +67,7 @@ func (m *Mesh) keepContact(ctx context.Context) error {
 // others, and those that are known since just now. By a clock that nobody
 // bears out nothing is noted: it would make nodes look absent that are not.
 func (m *Mesh) touchReached() {
+	m.hearRoutes()
 	if !m.timely.Load() {
 		return
 	}
@@ -83,10 +84,24 @@ func (m *Mesh) touchReached() {
 	}
 }
 
+// hearRoutes notes for people every node that is reached now, also before
+// what comes changes that: who is not reached any more was heard of until
+// then. Unlike contact, it is by any clock, and counts no days.
+func (m *Mesh) hearRoutes() {
+	now, routes := m.db.now(), m.links.table()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range routes {
+		m.heard[id] = now
+	}
+}
+
 // touch notes that the peer was heard of, unless the two do not agree on the
 // time. The mesh's lock is held.
 func (s *session) touch() {
-	if now := s.m.db.now(); now.Sub(time.UnixMilli(s.peer.Time).Add(time.Since(s.born))).Abs() <= maxAhead {
+	now := s.m.db.now()
+	s.m.heard[s.peer.Node] = now
+	if now.Sub(time.UnixMilli(s.peer.Time).Add(time.Since(s.born))).Abs() <= maxAhead {
 		s.m.contact[s.peer.Node] = now
 	}
 }

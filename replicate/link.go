@@ -202,6 +202,7 @@ func (l *links) forget(before time.Time) {
 
 // takeLinks takes link states from a peer and passes on what is news.
 func (m *Mesh) takeLinks(list []linkState, from *session) error {
+	m.hearRoutes()
 	var news []linkState
 	for _, s := range list {
 		if !s.check() {
@@ -273,6 +274,7 @@ func (m *Mesh) announceNow() {
 	for _, s := range sessions {
 		peers = append(peers, s.peer.Node)
 	}
+	m.hearRoutes()
 	own, news := m.links.set(m.o.Self(), peers)
 	if !news {
 		return

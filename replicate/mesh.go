@@ -79,7 +79,8 @@ type Mesh struct {
 	sessions map[string]*session   // control lane, by node
 	bulk     map[string][]*session // bulk lane, by node
 	dropped  map[string]bool
-	contact  map[string]time.Time
+	contact  map[string]time.Time // what absence is counted by
+	heard    map[string]time.Time // what people are told, since the start
 	closed   bool
 
 	done    chan struct{}
@@ -97,7 +98,7 @@ func OpenMesh(o MeshOptions) (*Mesh, error) {
 		o: o, db: o.DB, log: o.Log.With("part", "mesh"), id: o.DB.NodeID(), instance: hex.EncodeToString(instance[:]),
 		conns: newConnQueue(), pulls: make(chan struct{}, 1), serves: make(chan struct{}, maxServes),
 		copying: make(chan struct{}, 1), relayed: make(chan struct{}, maxRelayed), tell: make(chan struct{}, 1), changed: make(chan struct{}, 1), pong: make(chan struct{}, 1), done: make(chan struct{}),
-		sessions: map[string]*session{}, bulk: map[string][]*session{}, dropped: map[string]bool{},
+		sessions: map[string]*session{}, bulk: map[string][]*session{}, dropped: map[string]bool{}, heard: map[string]time.Time{},
 	}
 	var err error
 	if m.contact, err = m.db.contacts(); err != nil {

@@ -69,7 +69,9 @@ func (m *Mesh) peer(k KnownPeer, way route) Peer {
 	alive, since := m.gossip.seen(k.NodeID)
 	m.mu.Lock()
 	s := m.sessions[k.NodeID]
-	p.Contact = m.contact[k.NodeID]
+	if p.Contact = m.heard[k.NodeID]; p.Contact.IsZero() {
+		p.Contact = m.contact[k.NodeID]
+	}
 	m.mu.Unlock()
 	switch {
 	case s != nil:
