@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -294,7 +295,7 @@ func (a *Appliance) keepHouse(ctx context.Context) error {
 					}
 				}
 			}
-			return a.expireCommands(tx)
+			return errors.Join(a.expireCommands(tx), forgetMeetings(tx))
 		})
 	})
 }

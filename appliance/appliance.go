@@ -70,6 +70,7 @@ type Appliance struct {
 	// handovers are admins on their way here from other nodes.
 	handovers handovers
 	records   atomic.Int64 // taken in since the start
+	toReview  atomic.Int64 // changes kept for an admin's review
 
 	installed atomic.Int64 // updates that agents said they installed, since the start
 }
@@ -87,7 +88,7 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	if a.db, err = openStore(cfg.Data, log); err != nil {
+	if a.db, err = openStore(cfg, log); err != nil {
 		return a, err
 	}
 	if err = a.fillIn(context.Background(), &cfg); err != nil {
@@ -119,8 +120,9 @@ func Open(cfg Config, log *slog.Logger) (_ *Appliance, err error) {
 	return a, nil
 }
 
-func openStore(dir string, log *slog.Logger) (*replicate.DB, error) {
-	db, err := replicate.Open(replicate.Options{Dir: filepath.Join(dir, "store"), Log: log})
+func openStore(cfg Config, log *slog.Logger) (*replicate.DB, error) {
+	dir := cfg.Data
+	db, err := replicate.Open(replicate.Options{Dir: filepath.Join(dir, "store"), Log: log, Meets: meets, Now: cfg.Now})
 	if err == nil {
 		// The store's own directory may be ours in one that is not.
 		if err = usable(dir); err != nil {
@@ -200,6 +202,8 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("web", func(ctx context.Context) error { return a.serve(ctx, pages) })
 	part("supervision", a.superviseBySystemd)
 	part("mesh", a.takePart)
+	part("meetings", a.keepMeetings)
+	part("reviews", func(ctx context.Context) error { return every(ctx, a.log, time.Minute, a.sortReviews) })
 	if link := a.SetupLink(); link != "" {
 		a.log.InfoContext(ctx, "no admin yet: open this link once to make the first", "url", link)
 		if err := writeMotd(link); err != nil {

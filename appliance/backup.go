@@ -68,7 +68,7 @@ func Restore(cfg Config, path string, replace bool, log *slog.Logger) (info Back
 	}
 	store := filepath.Join(cfg.Data, "store")
 	if _, err := os.Lstat(store); err == nil {
-		db, err := openStore(cfg.Data, log)
+		db, err := openStore(cfg, log)
 		// A store that cannot be read is a reason to restore, not an obstacle;
 		// one that is in use is.
 		if p, ok := errors.AsType[*Problem](err); ok && errors.Is(p.Err, replicate.ErrInUse) {

@@ -37,6 +37,9 @@ type catalogue struct {
 	outcomes map[agentproto.HostID]map[string]outcomeRecord
 	admins   map[string]adminRecord
 	tokens   map[string]tokenRecord
+	meetings map[string]meetingRecord
+	// contrary is sent to when a line came that may stand beside its contrary.
+	contrary chan struct{}
 	// classes are the hosts about which the same rules decide, policies what
 	// they decide by; both are found when asked for, see class.go.
 	classes   map[string]*class
@@ -108,7 +111,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
-		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{},
+		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
 		variants: variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 	err := a.db.Follow(func(list []replicate.Record) {
@@ -159,6 +162,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return set(c.admins, id, r)
 	case "token":
 		return set(c.tokens, id, r)
+	case "meeting":
+		return set(c.meetings, id, r)
 	case "node", "removed", "anchor", "gossip", "recovery":
 		return c.roster.take(kind, id, r)
 	}
@@ -278,6 +283,7 @@ func (c *catalogue) takePackage(kind, id string, r replicate.Record) error {
 	}()
 	switch {
 	case kind == "package":
+		wake(c.contrary)
 		p.exists, p.packageRecord = !r.Deleted, packageRecord{}
 		if r.Deleted {
 			return nil
@@ -288,6 +294,7 @@ func (c *catalogue) takePackage(kind, id string, r replicate.Record) error {
 		if len(parts) != 3 {
 			return fmt.Errorf("%s is no line", r.Key)
 		}
+		wake(c.contrary)
 		return set(p.lines, rules.Line{Verb: rules.Verb(parts[2]), Kind: rules.Kind(parts[0]), Value: parts[1]}, r)
 	}
 	to, target, _ := strings.Cut(rest, "/")
@@ -316,8 +323,10 @@ func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
 		if h := c.hosts[agentproto.HostID(hostID)]; h != nil {
 			c.declass(h)
 		}
+		wake(c.contrary)
 		return set(g.members, agentproto.HostID(hostID), r)
 	}
+	wake(c.contrary)
 	if g.exists, g.groupRecord = !r.Deleted, (groupRecord{}); r.Deleted {
 		if len(g.members) == 0 {
 			delete(c.groups, name)

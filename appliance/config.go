@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -47,6 +48,10 @@ type Config struct {
 	// Dial, where it is set, opens the connections to other nodes: the
 	// demonstration cuts lines with it.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) `toml:"-"`
+
+	// Now, where it is set, is the clock that records are stamped with: tests
+	// spend months with it.
+	Now func() time.Time `toml:"-"`
 
 	source ConfigSource
 	loaded bool            // from source

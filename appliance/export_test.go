@@ -242,3 +242,6 @@ func StandingOf(rows []NodeRow) Standing {
 
 // Diagnose adds to rows what is wrong with them.
 func Diagnose(rows []NodeRow) { diagnose(rows) }
+
+// SortReviews does now what the node does each minute.
+func (a *Appliance) SortReviews(ctx context.Context) error { return a.sortReviews(ctx) }

@@ -152,6 +152,10 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 			add(true, "Node "+row.Name+" needs a look.", row.Problems[0], "See the mesh", "/mesh?node="+row.ID)
 		}
 	}
+	if met, err := a.Meetings(context.Background(), ""); err == nil && len(met) > 0 {
+		add(true, fmt.Sprintf("Two edits of %s met%s.", met[0].Object, or(len(met) > 1, fmt.Sprintf(", and %d more did", len(met)-1), "")), fmt.Sprintf("%s and %s changed it without knowing of each other. One of the two holds.", met[0].Won.By, met[0].Lost.By), "Decide", "/mesh#met")
+	}
+	add(a.toReview.Load() > 0, fmt.Sprintf("%s made on %s for review.", things(int(a.toReview.Load()), "change waits", "changes wait"), s.Node), "They were made while it was cut off for long, so they are not in force.", "Decide", "/mesh#reviews")
 	for _, code := range slices.Sorted(maps.Keys(n.failures)) {
 		m := agentproto.Explain(code)
 		add(true, fmt.Sprintf("Installs fail on %s with %s.", things(n.failures[code], "host", "hosts"), m.Title()), m.Sentence(), "See hosts", "/hosts?state=PENDING")

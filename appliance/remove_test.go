@@ -101,10 +101,15 @@ func behind(t testing.TB, name string) (*site, *line) {
 	s := startIn(t, t.TempDir(), nil, "http://127.0.0.1:1", func(c *appliance.Config) {
 		c.Name, c.Internet, c.Advertise = name, false, []string{w.addr()}
 	})
+	w.leadTo(s)
+	return s, w
+}
+
+// leadTo makes s the node behind the line.
+func (w *line) leadTo(s *site) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.to = strings.TrimPrefix(s.URL(), "https://")
-	return s, w
 }
 
 func (s *site) reach(t testing.TB, name string) string {

@@ -42,6 +42,7 @@ var (
 	anchors    = table[editRecord]{"anchor/"}     // <node>
 	gossips    = table[gossipRecord]{"gossip/"}   // <when, hexadecimal>-<random>
 	seals      = table[sealRecord]{"recovery/"}   // root: its key under the recovery passphrase
+	meetings   = table[meetingRecord]{"meeting/"} // <digest of the two edits>
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>

@@ -17,6 +17,7 @@ type accessView struct {
 	Use     appliance.TokenUse // of Made
 	Address string
 	Problem *appliance.Problem
+	Met     []appliance.MeetingRow // about accounts
 }
 
 func (u *UI) access(r *http.Request) (reply, error) { return u.accessWith(r, accessView{}) }
@@ -27,6 +28,9 @@ func (u *UI) accessWith(r *http.Request, v accessView) (reply, error) {
 		return reply{}, err
 	}
 	if v.Tokens, err = u.node.Tokens(r.Context()); err != nil {
+		return reply{}, err
+	}
+	if v.Met, err = u.metAbout(r, "admin "); err != nil {
 		return reply{}, err
 	}
 	v.Address = "https://" + r.Host

@@ -24,6 +24,7 @@ type downloadsView struct {
 	Custom   bool // the limits were set through the API and do not fit the form
 	Problem  *appliance.Problem
 	Admin    bool
+	Met      []appliance.MeetingRow // about the limits
 }
 
 func (u *UI) downloads(r *http.Request) (reply, error) {
@@ -47,6 +48,9 @@ func (u *UI) downloads(r *http.Request) (reply, error) {
 func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
 	var err error
 	if v.Traffic, err = u.node.Traffic(r.Context(), 7); err != nil {
+		return reply{}, err
+	}
+	if v.Met, err = u.node.Meetings(r.Context(), "site "+frameOf(r.Context()).stand.Site); err != nil {
 		return reply{}, err
 	}
 	v.Coverage, v.Allowed = u.node.Coverage(), u.node.NextAllowed()

@@ -24,6 +24,8 @@ type meshView struct {
 	Name    string // of the form for it
 	Address string
 	Problem *appliance.Problem
+	Met     []appliance.MeetingRow
+	Reviews []appliance.ReviewRow // of the node that answers
 }
 
 func (u *UI) mesh(r *http.Request) (reply, error) { return u.meshWith(r, meshView{Name: "new node"}) }
@@ -31,6 +33,12 @@ func (u *UI) mesh(r *http.Request) (reply, error) { return u.meshWith(r, meshVie
 func (u *UI) meshWith(r *http.Request, v meshView) (reply, error) {
 	var err error
 	if v.State, err = u.node.Mesh(r.Context()); err != nil {
+		return reply{}, err
+	}
+	if v.Met, err = u.node.Meetings(r.Context(), ""); err != nil {
+		return reply{}, err
+	}
+	if v.Reviews, err = u.node.Reviews(r.Context()); err != nil {
 		return reply{}, err
 	}
 	v.Owner = actor(r).May(appliance.Owner)

@@ -1,13 +1,17 @@
 package ui_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"html"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +36,104 @@ func (a *admin) until(path string, want ...string) string {
 	}
 	a.t.Fatalf("%s never says %q:\n%s", path, want, page)
 	return ""
+}
+
+// lines are between the nodes of a test; they can be cut.
+type lines struct {
+	mu    sync.Mutex
+	down  bool
+	conns []net.Conn
+}
+
+func (l *lines) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		return nil, errors.Join(errors.New("the line is cut"), conn.Close())
+	}
+	l.conns = append(l.conns, conn)
+	return conn, nil
+}
+
+func (l *lines) cut(down bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = down
+	for _, c := range l.conns {
+		c.Close()
+	}
+	l.conns = nil
+}
+
+// pair runs two nodes of one mesh, with an admin at each.
+func pair(t *testing.T, l *lines) (first, second *admin) {
+	t.Helper()
+	first, second = openOn(t, "rns-01", l), openOn(t, "brs-01", l)
+	first.setUp()
+	_, page := first.post("/mesh", "/mesh/token", url.Values{"name": {"brest"}})
+	if err := second.node.Join(t.Context(), appliance.Actor{Name: "test", Role: appliance.Owner}, appliance.JoinOptions{Token: joinToken.FindString(page)}); err != nil {
+		t.Fatal(err)
+	}
+	first.until("/mesh", "In step with the other node.")
+	second.until("/login", "Log in to brs-01")
+	if _, page := second.post("/login", "/login", url.Values{"name": {"maelle"}, "password": {"correct horse battery"}}); !strings.Contains(page, "<h1>Overview</h1>") {
+		t.Fatalf("logging in at the second node:\n%s", page)
+	}
+	return first, second
+}
+
+// TestMetOnThePages edits one package on two sides of a cut. The package's
+// page, the list, the overview and the audit log tell of both edits, on either
+// node, and a button decides.
+func TestMetOnThePages(t *testing.T) {
+	l := &lines{}
+	first, second := pair(t, l)
+	form := url.Values{"isnew": {"1"}, "name": {"baseline"}, "maturity": {"DEV"}, "group": {"all"}}
+	first.post("/rules/new", "/rules", form)
+	second.until("/rules/baseline", "<h1>baseline</h1>")
+	l.cut(true)
+	first.until("/rules", "Cut off", `class="note flush err"`)
+	form.Del("isnew")
+	form.Set("maturity", "PREPROD")
+	form["line"] = []string{"allow kb 5091157"}
+	first.post("/rules/baseline", "/rules", form)
+	form.Set("maturity", "PROD")
+	form["line"] = []string{"forbid kb 5091157"}
+	second.post("/rules/baseline", "/rules", form)
+	l.cut(false)
+	for _, a := range []*admin{first, second} {
+		page := a.until("/rules/baseline", "Two edits met", "maturity PREPROD, by maelle on rns-01", "maturity PROD, by maelle on brs-01", "forbid KB5091157, by maelle on brs-01", "allow KB5091157, by maelle on rns-01", "Stands beside it", "Lost")
+		if n := strings.Count(page, "Two edits met:"); n != 2 {
+			t.Errorf("it tells of %d meetings:\n%s", n, page)
+		}
+		a.until("/rules", "Two edits met")
+		a.until("/mesh", "Two edits met")
+		a.until("/overview", "Two edits of package baseline met")
+		a.until("/audit", "two edits met", "which holds")
+	}
+	for range 2 {
+		_, page := first.get("/rules/baseline")
+		id := regexp.MustCompile(`name="id" value="([0-9a-f]{24})"`).FindStringSubmatch(page)
+		if id == nil {
+			t.Fatalf("nothing to decide:\n%s", page)
+		}
+		if _, page = first.post("/rules/baseline", "/mesh/met", url.Values{"id": {id[1]}, "do": {"keep"}, "back": {"/rules/baseline"}}); !strings.Contains(page, "Decided, on every node.") {
+			t.Errorf("deciding:\n%s", page)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(50 * time.Millisecond) {
+		_, page := second.get("/rules/baseline")
+		if !strings.Contains(page, "Two edits met") && strings.Contains(page, "forbid kb 5091157") && !strings.Contains(page, "allow kb 5091157") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("decided on one node, the other shows\n%s", page)
+		}
+	}
 }
 
 var joinToken = regexp.MustCompile(`wmj1\.[\w.-]+`)
@@ -87,15 +189,8 @@ func TestMeshPage(t *testing.T) {
 // TestSwitchingNodes goes from a page on one node to the same page on
 // another, without logging in again and with what was just saved.
 func TestSwitchingNodes(t *testing.T) {
-	first, second := openNamed(t, "rns-01"), openNamed(t, "brs-01")
-	first.setUp()
-	token := joinToken.FindString(func() string {
-		_, page := first.post("/mesh", "/mesh/token", url.Values{"name": {"brest"}})
-		return page
-	}())
-	if err := second.node.Join(t.Context(), appliance.Actor{Name: "test", Role: appliance.Owner}, appliance.JoinOptions{Token: token}); err != nil {
-		t.Fatal(err)
-	}
+	first, second := pair(t, nil)
+	second.Jar, _ = cookiejar.New(nil) // nobody is logged in there
 	page := first.until("/rules?x=1", `title="In step with the other node."`, "/switch?node=")
 	link := html.UnescapeString(regexp.MustCompile(`href="(/switch\?[^"]*)"`).FindStringSubmatch(page)[1])
 	if !strings.Contains(link, "to="+url.QueryEscape("/rules?x=1")) {

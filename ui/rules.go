@@ -16,7 +16,11 @@ func (u *UI) rules(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return show(rulesPage(list)), nil
+	met, err := u.metAbout(r, "package ")
+	if err != nil {
+		return reply{}, err
+	}
+	return show(rulesPage(list, met)), nil
 }
 
 // ruleView is the editor of one package: what is stored, or what a form said
@@ -35,6 +39,7 @@ type ruleView struct {
 	Edited   string
 	Problem  *appliance.Problem
 	Impact   *appliance.Impact // of what the form says; nil before anything was changed
+	Met      []appliance.MeetingRow
 }
 
 // saveText repeats on the button what saving does.
@@ -85,6 +90,9 @@ func (u *UI) editor(r *http.Request, v ruleView) (reply, error) {
 	v.Hosts = hosts.Hosts
 	list, err := u.node.Updates(r.Context(), appliance.UpdateQuery{Page: appliance.Page{Limit: 1}})
 	if err != nil {
+		return reply{}, err
+	}
+	if v.Met, err = u.node.Meetings(r.Context(), "package "+v.Name); err != nil {
 		return reply{}, err
 	}
 	v.Products, v.Classes = list.Facets.Product, list.Facets.Classification

@@ -74,6 +74,8 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /mesh/anchor", u.page(u.anchorBecome))
 	mux.Handle("POST /mesh/resign", u.page(u.anchorResign))
 	mux.Handle("POST /mesh/gossip-key", u.page(u.gossipRotate))
+	mux.Handle("POST /mesh/met", u.page(u.metSettle))
+	mux.Handle("POST /mesh/reviews", u.page(u.reviewDecide))
 	mux.Handle("POST /mesh/{node}/remove", u.page(u.nodeRemove))
 	mux.Handle("GET /mesh/passphrase", u.page(u.passphraseForm))
 	mux.Handle("POST /mesh/passphrase", u.page(u.passphrase))

@@ -31,13 +31,19 @@ type admin struct {
 
 func open(t *testing.T) *admin { return openNamed(t, "rns-01") }
 
-func openNamed(t *testing.T, name string) *admin {
+func openNamed(t *testing.T, name string) *admin { return openOn(t, name, nil) }
+
+// openOn opens a node that reaches others over lines; nil for no such bounds.
+func openOn(t *testing.T, name string, l *lines) *admin {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = name, filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
 	cfg.AgentMSI = filepath.Join(dir, "wuamesh-agent.msi")
 	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", false
+	if l != nil {
+		cfg.Dial = l.dial
+	}
 	log := slog.New(slog.DiscardHandler)
 	node, err := appliance.Open(cfg, log)
 	if err != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"wuamesh/appliance"
@@ -19,6 +20,11 @@ type (
 	// Passphrase answers what makes a recovery passphrase; it is shown this once.
 	Passphrase struct {
 		Passphrase string `json:"passphrase"`
+	}
+	// Decision is the body of POST mesh/meetings/{id} and mesh/reviews/{id}.
+	Decision struct {
+		// Take makes the edit that does not hold, once more.
+		Take bool `json:"take"`
 	}
 	// Joining is the body of POST mesh/join.
 	Joining struct {
@@ -65,6 +71,15 @@ func mesh() []route {
 				}
 				return c.node.JoinState(c.Context())
 			}},
+		{method: "GET", path: "mesh/meetings", summary: "Edits of two admins that met, and that nobody has looked at", role: appliance.Viewer, answer: []appliance.MeetingRow{},
+			query: []param{{name: "object", doc: "only of this object, as the audit log names it"}},
+			do:    func(c call) (any, error) { return c.node.Meetings(c.Context(), c.FormValue("object")) }},
+		{method: "POST", path: "mesh/meetings/{id}", summary: "Keep what holds of two edits that met, or take the other", role: appliance.Owner, body: Decision{},
+			do: func(c call) (any, error) { return c.decideBy(c.node.SettleMeeting) }},
+		{method: "GET", path: "mesh/reviews", summary: "Changes that were made on this node while it was cut off for long, and wait for a decision", role: appliance.Viewer, answer: []appliance.ReviewRow{},
+			do: func(c call) (any, error) { return c.node.Reviews(c.Context()) }},
+		{method: "POST", path: "mesh/reviews/{id}", summary: "Make such a change after all, or discard it", role: appliance.Owner, body: Decision{},
+			do: func(c call) (any, error) { return c.decideBy(c.node.Review) }},
 		{method: "POST", path: "mesh/passphrase", summary: "Make a new recovery passphrase; the one before is worth nothing", role: appliance.Owner, answer: Passphrase{}, status: http.StatusCreated,
 			do: func(c call) (any, error) {
 				p, err := c.node.NewRecovery(c.Context(), c.actor)
@@ -83,4 +98,13 @@ func mesh() []route {
 		{method: "POST", path: "mesh/gossip-key", summary: "Rotate the gossip key; the old one is understood for a day", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.RotateGossipKey(c.Context(), c.actor) }},
 	}
+}
+
+// decideBy hands a decision about what {id} names to the node.
+func (c call) decideBy(do func(context.Context, appliance.Actor, string, bool) error) (any, error) {
+	var d Decision
+	if err := c.decode(&d); err != nil {
+		return nil, err
+	}
+	return nil, do(c.Context(), c.actor, c.PathValue("id"), d.Take)
 }
