@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"context"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
 	"wuamesh/appliance/microsoft"
 	"wuamesh/appliance/microsoft/microsofttest"
@@ -188,6 +191,48 @@ func TestAStopResumes(t *testing.T) {
 	defer g.mu.Unlock()
 	if len(g.ranges) != 2 || g.ranges[0] != "" || g.ranges[1] != "bytes=100000-" {
 		t.Errorf("Microsoft was asked for %q", g.ranges)
+	}
+}
+
+// TestTheNewestOfATaskIsStored queues more files than one change set takes.
+// The first to be downloaded is stored as begun before it is stored as queued.
+func TestTheNewestOfATaskIsStored(t *testing.T) {
+	t.Parallel()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1000})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) != microsoft.ScanCabName {
+			<-r.Context().Done() // no download ends
+		}
+		world.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	s := startIn(t, t.TempDir(), world, srv.URL, nil)
+	s.has(t, microsoft.ScanCabName, status("done"))
+	var ids []rules.UpdateID
+	var first string // by its name; it is queued last
+	list, byID := []agentproto.Update{}, map[rules.UpdateID]agentproto.Update{}
+	like, _ := described(world)
+	for i := range appliance.Batch + 50 {
+		u, sum := like[0], sha1.Sum([]byte{byte(i), byte(i >> 8)})
+		u.ID = rules.UpdateID(fmt.Sprintf("20000000-0000-4000-8000-%012d", i))
+		first = fmt.Sprintf("kb%04d_%x.cab", 9999-i, sum)
+		u.Files = []agentproto.File{{Name: first, URL: "http://download.windowsupdate.com/c/" + first, Size: 1000, SHA1: fmt.Sprintf("%x", sum)}}
+		ids, list, byID[u.ID] = append(ids, u.ID), append(list, u), u
+	}
+	s.enrol(t, 1, s.enrolToken(t, 1)).report(t, needs(list...), byID)
+	release := s.HoldStore(t.Context())
+	queued := make(chan error)
+	go func() {
+		_, err := s.DownloadUpdates(t.Context(), owner, ids)
+		queued <- err
+	}()
+	running := s.has(t, first, status("running"))
+	release()
+	if err := <-queued; err != nil {
+		t.Fatal(err)
+	}
+	if k, err := s.StoredTask(t.Context(), running.ID); err != nil || k.Status != "running" || k.Attempts != 1 {
+		t.Errorf("the task that runs is stored as %+v, %v", k, err)
 	}
 }
 

@@ -25,6 +25,9 @@ import (
 // NextCleaning is nextCleaning.
 var NextCleaning = nextCleaning
 
+// Batch is batch.
+const Batch = batch
+
 // Backoff is backoff.
 var Backoff = backoff
 
@@ -245,3 +248,30 @@ func Diagnose(rows []NodeRow) { diagnose(rows) }
 
 // SortReviews does now what the node does each minute.
 func (a *Appliance) SortReviews(ctx context.Context) error { return a.sortReviews(ctx) }
+
+// HoldStore lets every change of the store wait until release is called.
+func (a *Appliance) HoldStore(ctx context.Context) (release func()) {
+	held, open, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.db.Update(ctx, func(*replicate.Tx) error {
+			close(held)
+			<-open
+			return nil
+		})
+	}()
+	<-held
+	return func() {
+		close(open)
+		<-ended
+	}
+}
+
+// StoredTask is a task as a start after a crash would find it.
+func (a *Appliance) StoredTask(ctx context.Context, id string) (t Task, err error) {
+	err = a.db.View(ctx, func(tx *replicate.Tx) error {
+		t, _, err = tasks.find(tx, id)
+		return err
+	})
+	return t, err
+}
