@@ -46,7 +46,7 @@ type order struct {
 // deleted by hand. What else belongs to the change, an audit line, comes with
 // it.
 func (f *folder) order(ctx context.Context, list []order, also func(*replicate.Tx) error) (n int, err error) {
-	var rows []Task
+	var touched []*task
 	now := time.Now().UTC()
 	f.mu.Lock()
 	for _, o := range list {
@@ -67,20 +67,20 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 		t.hosts, t.forced = max(o.hosts, t.hosts), t.forced || o.forced
 		t.forcedHere = t.forcedHere || o.now && o.forced
 		if t.Task != before { // a new one is: who asks was added
-			rows = append(rows, t.Task)
+			touched = append(touched, t)
 		}
 	}
 	f.mu.Unlock()
 	f.wakeWorkers()
-	if len(rows) == 0 && also == nil {
+	if len(touched) == 0 && also == nil {
 		return n, nil
 	}
 	f.changed()
-	err = f.inBatches(ctx, len(rows), func(tx *replicate.Tx, i int) error {
-		return errors.Join(tasks.put(tx, rows[i].ID, rows[i]), deleted.del(tx, rows[i].File))
+	err = f.inBatches(ctx, len(touched), func(tx *replicate.Tx, i int) error {
+		return errors.Join(f.put(tx, touched[i]), deleted.del(tx, touched[i].File))
 	}, also)
 	if err != nil {
-		return n, fmt.Errorf("record %d downloads: %w", len(rows), err)
+		return n, fmt.Errorf("record %d downloads: %w", len(touched), err)
 	}
 	return n, nil
 }

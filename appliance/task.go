@@ -149,14 +149,20 @@ func (f *folder) loadTasks(tx *replicate.Tx) error {
 // save stores a task as it is now. A store that cannot be written costs the
 // row its durability, not the download.
 func (f *folder) save(ctx context.Context, t *task) {
+	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error { return f.put(tx, t) })
+	if err != nil && ctx.Err() == nil {
+		f.log.WarnContext(ctx, "download task not recorded", "file", t.File, "err", err)
+	}
+	f.changed()
+}
+
+// put stores a task as it is when its turn to be stored has come. As it was
+// before, it could replace what another change set has stored meanwhile.
+func (f *folder) put(tx *replicate.Tx, t *task) error {
 	f.mu.RLock()
 	row := t.Task
 	f.mu.RUnlock()
-	err := f.node.db.Update(ctx, func(tx *replicate.Tx) error { return tasks.put(tx, row.ID, row) })
-	if err != nil && ctx.Err() == nil {
-		f.log.WarnContext(ctx, "download task not recorded", "file", row.File, "err", err)
-	}
-	f.changed()
+	return tasks.put(tx, row.ID, row)
 }
 
 // end moves a task to the history. The lock is held.
