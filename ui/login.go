@@ -16,7 +16,7 @@ type loginView struct {
 
 func (u *UI) loginForm(r *http.Request) (reply, error) {
 	if u.node.NeedsSetup() {
-		return reply{status: http.StatusServiceUnavailable, page: notSetUpPage()}, nil
+		return notSetUp(), nil
 	}
 	return show(loginPage(loginView{Next: local(r.FormValue("next")), Pin: u.node.Pin()})), nil
 }

@@ -103,7 +103,7 @@ func (u *UI) page(h func(*http.Request) (reply, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		if u.node.NeedsSetup() {
-			u.write(w, r, reply{status: http.StatusServiceUnavailable, page: notSetUpPage()}, began)
+			u.write(w, u.stranger(r), notSetUp(), began)
 			return
 		}
 		who, csrf, err := u.node.Session(r.Context(), u.session(r), address(r))
@@ -134,11 +134,16 @@ func (u *UI) page(h func(*http.Request) (reply, error)) http.Handler {
 	})
 }
 
+// stranger is the request of somebody who is not logged in.
+func (u *UI) stranger(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), frameKey{}, frame{theme: value(r, themeCookie), node: u.node.NodeName()}))
+}
+
 // open turns h into a handler for everybody.
 func (u *UI) open(h func(*http.Request) (reply, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		r = r.WithContext(context.WithValue(r.Context(), frameKey{}, frame{theme: value(r, themeCookie), node: u.node.NodeName()}))
+		r = u.stranger(r)
 		rep, err := h(r)
 		if err != nil {
 			rep = u.sorry(r, err)

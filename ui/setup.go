@@ -49,8 +49,18 @@ func (u *UI) setupForm(r *http.Request) (reply, error) {
 	if !u.node.NeedsSetup() {
 		return goTo("/login"), nil
 	}
-	return show(setupPage(setupView{Secret: r.FormValue("secret"), Node: u.nodeNow()})), nil
+	v := setupView{Secret: r.FormValue("secret"), Node: u.nodeNow()}
+	if v.Secret == "" {
+		return notSetUp(), nil
+	}
+	if err := u.node.MaySetUp(v.Secret); err != nil {
+		return reply{}, err // before somebody fills the form in for nothing
+	}
+	return show(setupPage(v)), nil
 }
+
+// notSetUp says where the setup link is.
+func notSetUp() reply { return reply{status: http.StatusServiceUnavailable, page: notSetUpPage()} }
 
 func (u *UI) setup(r *http.Request) (reply, error) {
 	v := setupView{Secret: r.FormValue("secret"), Name: r.FormValue("name"), Node: u.nodeFrom(r)}

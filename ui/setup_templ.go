@@ -311,7 +311,7 @@ func decidedOr(decided bool, hint string) templ.Component {
 		}
 		ctx = templ.ClearChildren(ctx)
 		if decided {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 28, "Set in /etc/wuamesh/wuamesh.toml")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 28, "Set in the configuration file of this node")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

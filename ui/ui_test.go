@@ -106,7 +106,7 @@ func (a *admin) setUp() {
 
 func TestNobodySeesAnythingBeforeLoggingIn(t *testing.T) {
 	a := open(t)
-	if status, page := a.get("/hosts"); status != 503 || !strings.Contains(page, "not set up yet") {
+	if status, page := a.get("/hosts"); status != 503 || !strings.Contains(page, "rns-01 is not set up yet") {
 		t.Errorf("before the first admin: %d\n%s", status, page)
 	}
 	a.setUp()
@@ -183,42 +183,76 @@ func TestARulePackage(t *testing.T) {
 	}
 }
 
-// TestEveryPage looks for what no page may have: inline script or style, an
-// icon that is not in the sprite, more or less than one heading.
+// TestASetupLinkThatIsNotGood says so before anybody fills the form in.
+func TestASetupLinkThatIsNotGood(t *testing.T) {
+	a := open(t)
+	if status, page := a.get("/setup"); status != 503 || !strings.Contains(page, "rns-01 is not set up yet") || !strings.Contains(page, "wuamesh setup-link") || strings.Contains(page, "<form") {
+		t.Errorf("without a secret: %d\n%s", status, page)
+	}
+	if status, page := a.get("/setup?secret=guessed"); status != 403 || !strings.Contains(page, "not good any more") || !strings.Contains(page, "sudo wuamesh setup-link") || strings.Contains(page, "<form") {
+		t.Errorf("with a wrong one: %d\n%s", status, page)
+	}
+	link := a.node.SetupLink()
+	a.setUp()
+	if status, page := a.get(link[strings.Index(link, "/setup"):]); status != 200 || !strings.Contains(page, "<h1>Overview</h1>") && !strings.Contains(page, "Log in to rns-01") {
+		t.Errorf("once it was used: %d\n%s", status, page)
+	}
+}
+
+// tidy looks for what no page may have: inline script or style, an icon that
+// is not in the sprite,
+// more or less than one heading.
+func (a *admin) tidy(path string, want int) {
+	a.t.Helper()
+	sprite, err := os.ReadFile("static/icons.svg")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	status, page := a.get(path)
+	if status != want || strings.Count(page, "<h1") != 1 {
+		a.t.Errorf("%s: %d with %d headings, want %d with one", path, status, strings.Count(page, "<h1"), want)
+	}
+	if bad := regexp.MustCompile(`<script>|<style| style=| on[a-z]+="`).FindString(page); bad != "" {
+		a.t.Errorf("%s has %q", path, bad)
+	}
+	for _, m := range regexp.MustCompile(`<use href="([^"#]+)#([^"]+)"`).FindAllStringSubmatch(page, -1) {
+		if !strings.Contains(string(sprite), `id="`+m[2]+`"`) {
+			a.t.Errorf("%s uses the icon %s, which is not there", path, m[2])
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?:src|href)="(/a/[^"#]+)`).FindAllStringSubmatch(page, -1) {
+		if status, _ := a.get(m[1]); status != 200 {
+			a.t.Errorf("%s loads %s: %d", path, m[1], status)
+		}
+	}
+}
+
+// TestEveryPage looks at every page that needs no host, from before the first
+// admin on.
 func TestEveryPage(t *testing.T) {
 	a := open(t)
+	link, err := url.Parse(a.node.SetupLink())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.tidy("/overview", 503)
+	a.tidy("/setup?secret=guessed", 403)
+	a.tidy("/setup/join?"+link.RawQuery, 200)
+	a.tidy("/setup?"+link.RawQuery, 200)
 	a.setUp()
 	if _, err := a.node.PutPackage(t.Context(), appliance.Actor{Name: "x", Role: appliance.Owner}, "baseline", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}}}); err != nil {
 		t.Fatal(err)
 	}
-	sprite, err := os.ReadFile("static/icons.svg")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit", "/mesh", "/mesh?node=x", "/mesh/passphrase"} {
-		status, page := a.get(path)
-		if status != 200 || strings.Count(page, "<h1") != 1 {
-			t.Errorf("%s: %d with %d headings", path, status, strings.Count(page, "<h1"))
-		}
-		if bad := regexp.MustCompile(`<script>|<style| style=| on[a-z]+="`).FindString(page); bad != "" {
-			t.Errorf("%s has %q", path, bad)
-		}
-		for _, m := range regexp.MustCompile(`<use href="([^"#]+)#([^"]+)"`).FindAllStringSubmatch(page, -1) {
-			if !strings.Contains(string(sprite), `id="`+m[2]+`"`) {
-				t.Errorf("%s uses the icon %s, which is not there", path, m[2])
-			}
-		}
-		for _, m := range regexp.MustCompile(`(?:src|href)="(/a/[^"#]+)`).FindAllStringSubmatch(page, -1) {
-			if status, _ := a.get(m[1]); status != 200 {
-				t.Errorf("%s loads %s: %d", path, m[1], status)
-			}
-		}
+		a.tidy(path, 200)
 	}
 	for path, status := range map[string]int{"/hosts/nobody": 404, "/updates/KB5": 404, "/rules/none": 404, "/nowhere": 404} {
 		if got, page := a.get(path); got != status || !strings.Contains(page, "Back to the overview") {
 			t.Errorf("%s: %d\n%.200s", path, got, page)
 		}
 	}
+	a.post("/overview", "/logout", url.Values{})
+	a.tidy("/login?next=/hosts", 200)
 }
 
 // TestNobodyIsSentElsewhere logs in with a "next" that a browser would follow
