@@ -49,18 +49,7 @@ func TestBrowser(t *testing.T) {
 		t.Skip("with -short; packaging/check runs it")
 	}
 	url, password := demo(t)
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("ignore-certificate-errors", true), chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1440, 900), chromedp.ExecPath("/usr/bin/chromium"))
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), opts...)
-	defer cancel()
-	ctx, cancel = chromedp.NewContext(ctx)
-	defer cancel()
-	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	b := &browser{t, ctx, url, faults(ctx)}
-	if err := chromedp.Run(ctx); err != nil { // starts it, in the context that outlives all steps
-		t.Fatalf("start Chromium (./packaging/check installs it): %v", err)
-	}
+	b := chromium(t, url)
 	b.do("log in", chromedp.Navigate(url+"/updates"), chromedp.WaitVisible(`input[name=password]`), b.shot("login"),
 		chromedp.SendKeys(`input[name=name]`, "demo"), chromedp.SendKeys(`input[name=password]`, password), chromedp.Submit(`input[name=password]`),
 		chromedp.WaitVisible(`//h1[text()="Windows Updates"]`))
@@ -146,8 +135,34 @@ func TestBrowser(t *testing.T) {
 			t.Errorf("/%s scrolls sideways on a phone", p)
 		}
 	}
-	for _, f := range b.faults() {
-		t.Errorf("the browser complained: %s", f)
+	b.quiet()
+}
+
+// TestSetupPage opens the link that a new node prints, as whoever installed it
+// does.
+func TestSetupPage(t *testing.T) {
+	p := launch(t, t.TempDir(), "internet = false")
+	var link string
+	p.until("it prints a link", func() bool {
+		m := regexp.MustCompile(`open this link once.* url="?(https://\S+secret=\w+)`).FindStringSubmatch(p.log())
+		if m != nil {
+			link = m[1]
+		}
+		return m != nil
+	})
+	b := chromium(t, p.url)
+	b.do("without the link", chromedp.Navigate(p.url), chromedp.WaitVisible(`//h1[contains(., "rns-01 is not set up yet")]`), b.shot("not-set-up"))
+	b.do("the link", chromedp.Navigate(link), chromedp.WaitVisible(`input[name=again]`), b.shot("setup"),
+		chromedp.SendKeys(`input[name=name]`, "maelle"), chromedp.SetValue(`input[name=site]`, "rennes"), chromedp.Click(`button[formaction]`),
+		chromedp.WaitVisible(`//h2[text()="What the test found"]`), b.shot("setup-tested"))
+	b.do("two passwords", chromedp.SendKeys(`input[name=password]`, "correct horse battery"), chromedp.SendKeys(`input[name=again]`, "correct horse"+"-battery"),
+		chromedp.Submit(`input[name=again]`), chromedp.WaitVisible(`//*[contains(text(), "The two passwords differ.")]`), b.shot("setup-differ"))
+	b.do("in", chromedp.SendKeys(`input[name=password]`, "correct horse battery"), chromedp.SendKeys(`input[name=again]`, "correct horse battery"),
+		chromedp.Submit(`input[name=again]`), chromedp.WaitVisible(`//h1[text()="Overview"]`))
+	var page string
+	b.do("the link again", chromedp.Navigate(p.url+"/logout"), chromedp.Navigate(link), chromedp.WaitVisible(`h1`), chromedp.Text(`body`, &page))
+	if strings.Contains(page, "Password again") {
+		t.Errorf("a used link opens\n%s", page)
 	}
 }
 
@@ -157,6 +172,29 @@ type browser struct {
 	ctx    context.Context
 	url    string
 	faults func() []string
+}
+
+// chromium starts Debian's.
+func chromium(t *testing.T, url string) *browser {
+	t.Helper()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("ignore-certificate-errors", true), chromedp.NoSandbox,
+		chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1440, 900), chromedp.ExecPath("/usr/bin/chromium"))
+	ctx, end := chromedp.NewExecAllocator(t.Context(), opts...)
+	t.Cleanup(end)
+	ctx, end = chromedp.NewContext(ctx)
+	t.Cleanup(end)
+	if err := chromedp.Run(ctx); err != nil { // starts it, in the context that outlives all steps
+		t.Fatalf("start Chromium (./packaging/check installs it): %v", err)
+	}
+	return &browser{t, ctx, url, faults(ctx)}
+}
+
+// quiet fails the test for everything the browser complained of.
+func (b *browser) quiet() {
+	b.t.Helper()
+	for _, f := range b.faults() {
+		b.t.Errorf("the browser complained: %s", f)
+	}
 }
 
 func (b *browser) do(what string, actions ...chromedp.Action) {

@@ -89,7 +89,7 @@ func joinPage(v joinView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "<div class=\"flex\"><button class=\"btn solid\" type=\"submit\">Join the mesh</button> <button class=\"btn\" type=\"submit\" formaction=\"/setup/test\" formnovalidate name=\"for\" value=\"join\">Test</button></div></form><p class=\"faint xs\"><a class=\"link\" href=\"")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "<div class=\"flex\"><button class=\"btn solid\" type=\"submit\">Join the mesh</button> <button class=\"btn\" type=\"submit\" formaction=\"/setup/test#found\" formnovalidate name=\"for\" value=\"join\">Test</button></div></form><p class=\"faint xs\"><a class=\"link\" href=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

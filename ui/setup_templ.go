@@ -88,7 +88,7 @@ func setupPage(v setupView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "<div class=\"flex\"><button class=\"btn solid\" type=\"submit\">Make the admin and log in</button> <button class=\"btn\" type=\"submit\" formaction=\"/setup/test\" formnovalidate name=\"for\" value=\"found\">Test</button></div></form><p>Are there other nodes already? <a class=\"link\" href=\"")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "<div class=\"flex\"><button class=\"btn solid\" type=\"submit\">Make the admin and log in</button> <button class=\"btn\" type=\"submit\" formaction=\"/setup/test#found\" formnovalidate name=\"for\" value=\"found\">Test</button></div></form><p>Are there other nodes already? <a class=\"link\" href=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -270,7 +270,7 @@ func nodeFields(f nodeForm) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if len(f.Checks) > 0 {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 26, "<section aria-label=\"What the test found\" role=\"status\" class=\"stack\"><h2>What the test found</h2>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 26, "<section id=\"found\" aria-label=\"What the test found\" role=\"status\" class=\"stack\"><h2>What the test found</h2>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
