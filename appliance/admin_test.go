@@ -170,6 +170,21 @@ func TestTokensOfTheAPI(t *testing.T) {
 	if p, ok := errors.AsType[*agentproto.Problem](err); !ok || p.Status != http.StatusForbidden || !strings.Contains(p.Title, "operator") {
 		t.Errorf("a viewer cleans: %v", err)
 	}
+	_, old, err := s.MakeToken(t.Context(), owner, appliance.TokenOptions{Name: "script", Use: appliance.ForAPI, Role: appliance.Owner, Expires: time.Hour})
+	if err == nil {
+		err = s.ExpireTokens(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := api.NewClient(api.ClientOptions{URL: s.URL(), Token: old, Pin: s.Pin()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = late.Do(t.Context(), "POST", "folder/clean", nil, nil)
+	if p, ok := errors.AsType[*agentproto.Problem](err); !ok || p.Status != http.StatusUnauthorized || !strings.Contains(p.Title, "The token script expired on ") || !strings.Contains(p.Hint, "Admins and tokens") {
+		t.Errorf("an expired token: %v", err)
+	}
 	if err := s.RevokeToken(t.Context(), owner, row.ID); err != nil {
 		t.Fatal(err)
 	}

@@ -107,14 +107,14 @@ func JournalTo(e *JournalEntry) slog.Handler {
 	}}
 }
 
-// ExpireTokens makes every join token that was not used expire.
+// ExpireTokens makes every token expire, but join tokens that were used.
 func (a *Appliance) ExpireTokens(ctx context.Context) error {
 	return a.db.Update(ctx, func(tx *replicate.Tx) error {
 		for r, err := range tokens.all(tx, "") {
 			if err != nil {
 				return err
 			}
-			if r.value.Use == ForJoin && r.value.UsedBy == "" {
+			if r.value.UsedBy == "" {
 				r.value.Expires = tx.Now().Add(-time.Minute)
 				if err := tokens.put(tx, r.id, r.value); err != nil {
 					return err

@@ -168,6 +168,17 @@ func TestWhoComesIn(t *testing.T) {
 			t.Errorf("%s token: %v", name, err)
 		}
 	}
+	expired := s.enrolToken(t, 1)
+	if err := s.ExpireTokens(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.ask(t, 2, expired, key)
+	if p, ok := errors.AsType[*agentproto.Problem](err); !ok || p.Status != http.StatusForbidden || !strings.Contains(p.Title, "The enrolment token test expired on ") || !strings.Contains(p.Hint, "wuamesh token enroll") {
+		t.Errorf("an expired token: %v", err)
+	}
+	if list, err := s.Hosts(t.Context(), appliance.HostQuery{}); err != nil || list.Total != 1 {
+		t.Errorf("who was refused is among %d hosts, %v", list.Total, err)
+	}
 	if _, resp, err := s.ask(t, 3, "", key); err != nil || !resp.Pending {
 		t.Fatalf("without a token: %+v, %v", resp, err)
 	}
@@ -185,7 +196,7 @@ func TestWhoComesIn(t *testing.T) {
 	if err := s.RemoveHost(t.Context(), owner, m.id); err != nil {
 		t.Fatal(err)
 	}
-	_, err := m.Checkin(t.Context(), agentproto.Checkin{Protocol: 1, Facts: m.facts()})
+	_, err = m.Checkin(t.Context(), agentproto.Checkin{Protocol: 1, Facts: m.facts()})
 	if p, ok := errors.AsType[*agentproto.Problem](err); !ok || p.Status != http.StatusUnauthorized {
 		t.Errorf("a removed host: %v", err)
 	}
