@@ -64,6 +64,15 @@ func TestOrdersCrossTheMesh(t *testing.T) {
 	m.checkin(t)
 	knows(t, a, m.id)
 	events := m.listen(t, b)
+	if _, err := m.Report(t.Context(), scanOf(many(3, 0))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other node says when it was heard of", func() error {
+		if h, err := a.Host(t.Context(), m.id); err != nil || time.Since(h.Seen) > time.Hour {
+			return fmt.Errorf("%+v, %v", h.HostRow, err)
+		}
+		return nil
+	})
 
 	if n, err := a.Trigger(t.Context(), owner, agentproto.ActionScan, []agentproto.HostID{m.id}, ""); n != 1 || err != nil {
 		t.Fatalf("Trigger = %d, %v", n, err)

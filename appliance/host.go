@@ -19,6 +19,15 @@ const away = 2 * time.Minute
 // heard says that the host checked in when it was due.
 func (h *host) heard(now time.Time) bool { return !h.due.IsZero() && now.Before(h.due.Add(away)) }
 
+// lastHeard is when the host was last heard of: here since the start, else
+// by its last good scan, which may have been reported to any node.
+func (h *host) lastHeard() time.Time {
+	if h.seen.Before(h.status.Good) {
+		return h.status.Good
+	}
+	return h.seen
+}
+
 // hostRow is a host as lists show it. The catalogue's lock is held for
 // writing.
 func (a *Appliance) hostRow(h *host, t *countTable, online bool) HostRow {
@@ -26,7 +35,7 @@ func (a *Appliance) hostRow(h *host, t *countTable, online bool) HostRow {
 	k := c.classOf(h)
 	r := HostRow{
 		ID: h.id, Name: h.Facts.Name, FQDN: h.Facts.FQDN, OS: h.Facts.OS, Build: h.Facts.Build, Groups: c.groupsOf(h), Waiting: h.Waiting,
-		Seen: h.seen, Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
+		Seen: h.lastHeard(), Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
 		Online: online, Counts: t.of(h).StateCounts,
 	}
 	if h.Claim != "" {
@@ -130,7 +139,7 @@ func (q HostQuery) matches(h *host, online func(*host) bool) bool {
 			return false
 		}
 	case "away":
-		if online(h) || time.Since(h.seen) < 24*time.Hour {
+		if online(h) || time.Since(h.lastHeard()) < 24*time.Hour {
 			return false
 		}
 	case "never scanned":

@@ -181,7 +181,7 @@ type HostRow struct {
 	Groups   []string          `json:"groups"`
 	Waiting  bool              `json:"waiting,omitempty"` // for an admin's approval
 	Online   bool              `json:"online"`            // its event stream is open, or it checked in when due
-	Seen     time.Time         `json:"seen,omitzero"`     // last contact
+	Seen     time.Time         `json:"seen,omitzero"`     // last contact with this node, or good scan
 	Scanned  time.Time         `json:"scanned,omitzero"`  // last good scan
 	Restart  bool              `json:"restart,omitempty"`
 	Doing    string            `json:"doing,omitempty"`

@@ -131,7 +131,7 @@ func (t *target) hosts(ctx context.Context, s Streams, q url.Values) error {
 	}
 	g := newGrid(s.Out, "HOST", "SYSTEM", "OK", "MISSING", "PENDING", "DISCARDED", "LAST SCAN", "SEEN")
 	for _, h := range list {
-		seen := when(h.Seen, "never")
+		seen := when(h.Seen, "not since the start")
 		if h.Online {
 			seen = "online"
 		}
