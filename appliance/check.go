@@ -57,9 +57,14 @@ func (a *Appliance) Check(ctx context.Context, n *Answers) ([]Check, error) {
 	if err != nil {
 		return nil, err
 	}
+	v := a.folder.cabView()
 	for i, c := range list {
-		if v := a.folder.cabView(); c.Name == "scan cab" && v.Refused != "" && c.Result != CheckFailed {
+		switch {
+		case c.Name != "scan cab" || c.Result == CheckFailed:
+		case v.Refused != "":
 			list[i] = Check{c.Name, CheckWarning, v.Refused, v.RefusedHint}
+		case v.Catalogue.Error != "":
+			list[i] = Check{c.Name, CheckWarning, v.Catalogue.Error, v.Catalogue.Hint}
 		}
 	}
 	list = append(list, a.checkListeners(ctx)...)

@@ -103,6 +103,9 @@ func TestAScanCabThatCannotBeRead(t *testing.T) {
 	if err := s.serves(cab)(); err != nil {
 		t.Error(err)
 	}
+	if c := s.scanCheck(t); c.Result != appliance.CheckWarning || !strings.Contains(c.Text, "cannot be read") {
+		t.Errorf("doctor says %+v", c)
+	}
 	s.world.Publish(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC))
 	if err := s.DownloadCab(t.Context(), owner); err != nil {
 		t.Fatal(err)

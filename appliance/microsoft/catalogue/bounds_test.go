@@ -215,6 +215,56 @@ var whole = cmp.Options{
 	cmp.FilterValues(func(x, y []byte) bool { return len(x)+len(y) == 0 }, cmp.Ignore()),
 }
 
+// FuzzImport imports whole cabs: what comes of one is a catalogue that answers
+// everything, and the same when it is imported over itself.
+func FuzzImport(f *testing.F) {
+	w := cabgen.New(cabgen.Options{Seed: 1, Updates: 250, CoreBytes: 300})
+	graph := root
+	for i, u := range []string{`IsBundle="true"><SupersededBy><Revision Id="3"/><Revision Id="9"/></SupersededBy><Categories><Category Type="Product" Id="` + guid + `"/></Categories></Update>`,
+		`DeploymentAction="Bundle"><PayloadFiles><File Id="bl63nhPgDOgxEUi4i9v+eHBtXXA="/></PayloadFiles><BundledBy><Revision Id="1"/></BundledBy></Update>`, `IsBundle="true"/>`} {
+		graph += fmt.Sprintf(`<Update CreationDate="2026-06-09T17:00:00Z" UpdateId="%08d%s" RevisionId="%d" RevisionNumber="1" %s`, i, guid[8:], i+1, u)
+	}
+	graph += `</Updates><FileLocations><FileLocation Id="bl63nhPgDOgxEUi4i9v+eHBtXXA=" Url="http://download.windowsupdate.com/a_b.cab"/></FileLocations></OfflineSyncPackage>`
+	f.Add(`<INDEX><CABLIST><CAB NAME="package.cab"/><CAB NAME="package2.cab" RANGESTART="0"/></CABLIST></INDEX>`, []byte(graph), w.Fragments("c")[200], w.Fragments("x")[200], w.Fragments("l/en")[200])
+	f.Add("", []byte(graph), []byte(""), []byte(`<ExtendedProperties MsrcSeverity="Low"><KBArticleID>1</KBArticleID></ExtendedProperties>`), []byte("<LocalizedProperties><Title>a b a</Title></LocalizedProperties>"))
+	f.Fuzz(func(t *testing.T, index string, graph, c, x, l []byte) {
+		b := packed(t, cabtest.None, "index.xml", index, "package.cab", string(packed(t, cabtest.None, "package.xml", string(graph))),
+			"package2.cab", string(packed(t, cabtest.None, "c/1", string(c), "l/en/1", string(l), "x/1", string(x), "x/2", string(x), "l/de/3", string(l))))
+		one, err := importCab(t, b, catalogue.ImportOptions{Workers: 1})
+		if err != nil {
+			return
+		}
+		two := mustImport(t, b, catalogue.ImportOptions{Previous: one, Workers: 1})
+		n := one.Header().Counts
+		found, err := one.Search(catalogue.Query{Limit: n.Updates + 1})
+		if err != nil || found.Matching != n.Updates || len(found.Rows) != n.Updates {
+			t.Fatalf("%d of %d updates are found: %v", found.Matching, n.Updates, err)
+		}
+		for _, r := range found.Rows {
+			u, err := one.Update(r.ID)
+			if err != nil || u.Revision != r.Revision {
+				t.Fatalf("update %s: %v", r.ID, err)
+			}
+			same, err := two.Revision(r.Revision)
+			if err != nil || !cmp.Equal(u, same, whole) {
+				t.Fatalf("imported again %s differs: %v\n%s", r.ID, err, cmp.Diff(u, same, whole))
+			}
+			files, err := one.Files(u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				if file.URL == "" { // package.xml does not name it
+					continue
+				}
+				if _, owners, err := one.File(file.SHA1); err != nil || len(owners) == 0 {
+					t.Fatalf("file %x of %s: owners %v, %v", file.SHA1, r.ID, owners, err)
+				}
+			}
+		}
+	})
+}
+
 // FuzzDecode reads details out of any bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add(catalogue.Encode(&catalogue.Details{Title: "x", KBs: []string{"1"}, Files: []catalogue.File{{Name: "a", SHA256: make([]byte, 32)}}}))
