@@ -69,22 +69,9 @@ func (c *Config) warn(line int, format string, args ...any) {
 
 // waptwua fills the settings from section [waptwua].
 func (c *Config) waptwua(f sections) {
-	s := &c.Settings
-	keys := map[string]func(string) error{
-		"enabled":                                func(v string) error { return parse(parseBool, v, func(b bool) { s.Enabled = &b }) },
-		"direct_download":                        into(parseBool, &s.DirectDownload),
-		"default_allow":                          into(parseBool, &s.DefaultAllow),
-		"install_at_shutdown":                    into(parseBool, &s.InstallAtShutdown),
-		"download_scheduling":                    into(rules.ParsePeriod, &s.DownloadScheduling),
-		"install_scheduling":                     into(rules.ParsePeriod, &s.InstallScheduling),
-		"install_delay":                          into(rules.ParsePeriod, &s.InstallDelay),
-		"allowed_severities":                     func(v string) (err error) { s.AllowedSeverities, err = parseSeverities(v, s.AllowedSeverities); return },
-		"waptexit_disable_skip_windows_updates":  into(parseBool, &s.DisableSkip),
-		"include_potentially_superseded_updates": into(parseBool, &s.IncludeSuperseded),
-		"filter":                                 into(parseFilter, &s.Filter),
-		// The agent never scans online, whatever it says; it is read so that
-		// files for older versions of WAPT cause no warning.
-		"offline": func(v string) error { _, err := parseBool(v); return err },
+	known := map[string]bool{"offline": true}
+	for _, o := range c.Settings.Options() {
+		known[o.Key] = true
 	}
 	alias := map[string]string{"allow_direct_download": "direct_download"}
 	for _, section := range []string{"DEFAULT", "waptwua"} {
@@ -94,14 +81,21 @@ func (c *Config) waptwua(f sections) {
 				name = a
 			}
 			v := f[section][key]
-			set, ok := keys[name]
-			if !ok {
+			if !known[name] {
 				if section == "waptwua" {
-					c.warn(v.line, "unknown key %q in [waptwua]%s", clip(key), meant(key, keys))
+					c.warn(v.line, "unknown key %q in [waptwua]%s", clip(key), meant(key, known))
 				}
 				continue
 			}
-			if err := set(v.text); err != nil {
+			if name == "offline" {
+				// The agent never scans online, whatever it says; it is read so
+				// that files for older versions of WAPT cause no warning.
+				if _, err := rules.ParseBool(v.text); err != nil {
+					c.warn(v.line, "%s: %v", key, err)
+				}
+				continue
+			}
+			if err := c.Settings.Set(name, v.text); err != nil {
 				c.warn(v.line, "%s: %v", key, err)
 				continue
 			}
@@ -206,55 +200,6 @@ func parseNode(s string) (string, error) {
 		return "", fmt.Errorf("node %q: want https://host or https://host:port", clip(s))
 	}
 	return "https://" + u.Host, nil
-}
-
-// into is a setter of one field.
-func into[T any](read func(string) (T, error), field *T) func(string) error {
-	return func(v string) error { return parse(read, v, func(t T) { *field = t }) }
-}
-
-func parse[T any](read func(string) (T, error), v string, set func(T)) error {
-	t, err := read(v)
-	if err == nil {
-		set(t)
-	}
-	return err
-}
-
-func parseBool(v string) (bool, error) {
-	switch strings.ToLower(v) {
-	case "1", "yes", "true", "on":
-		return true, nil
-	case "0", "no", "false", "off":
-		return false, nil
-	}
-	return false, fmt.Errorf("%q is neither True nor False", clip(v))
-}
-
-// parseSeverities reads a comma list. One bad word makes the list what it was.
-func parseSeverities(v string, was []rules.Severity) ([]rules.Severity, error) {
-	var list []rules.Severity
-	for word := range strings.SplitSeq(v, ",") {
-		word = strings.TrimSpace(word)
-		if word == "" {
-			continue
-		}
-		s, err := rules.ParseSeverity(word)
-		if err != nil {
-			return was, err
-		}
-		if !slices.Contains(list, s) {
-			list = append(list, s)
-		}
-	}
-	return list, nil
-}
-
-func parseFilter(v string) (string, error) {
-	if v = strings.Join(strings.Fields(v), " "); len(v) > 1000 {
-		return "", fmt.Errorf("%d characters, at most 1000", len(v))
-	}
-	return v, nil
 }
 
 // meant guesses which key a typing error stands for.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,72 @@ func (s Settings) Options() []Option {
 		{"include_potentially_superseded_updates", ifTrue(s.IncludeSuperseded)},
 		{"filter", s.Filter},
 	}
+}
+
+// Set changes one option to what a value in wapt-get.ini says. A value that is
+// not understood changes nothing.
+func (s *Settings) Set(key, value string) error {
+	set, ok := map[string]func() error{
+		"enabled":                                func() error { return into(ParseBool, value, func(b bool) { s.Enabled = &b }) },
+		"default_allow":                          func() error { return into(ParseBool, value, func(b bool) { s.DefaultAllow = b }) },
+		"allowed_severities":                     func() error { return into(parseSeverities, value, func(l []Severity) { s.AllowedSeverities = l }) },
+		"direct_download":                        func() error { return into(ParseBool, value, func(b bool) { s.DirectDownload = b }) },
+		"download_scheduling":                    func() error { return into(ParsePeriod, value, func(d time.Duration) { s.DownloadScheduling = d }) },
+		"install_scheduling":                     func() error { return into(ParsePeriod, value, func(d time.Duration) { s.InstallScheduling = d }) },
+		"install_at_shutdown":                    func() error { return into(ParseBool, value, func(b bool) { s.InstallAtShutdown = b }) },
+		"install_delay":                          func() error { return into(ParsePeriod, value, func(d time.Duration) { s.InstallDelay = d }) },
+		"waptexit_disable_skip_windows_updates":  func() error { return into(ParseBool, value, func(b bool) { s.DisableSkip = b }) },
+		"include_potentially_superseded_updates": func() error { return into(ParseBool, value, func(b bool) { s.IncludeSuperseded = b }) },
+		"filter":                                 func() error { return into(parseFilter, value, func(f string) { s.Filter = f }) },
+	}[key]
+	if !ok {
+		return fmt.Errorf("there is no option %q in [waptwua]", clip(key))
+	}
+	return set()
+}
+
+func into[T any](read func(string) (T, error), value string, set func(T)) error {
+	v, err := read(value)
+	if err == nil {
+		set(v)
+	}
+	return err
+}
+
+// ParseBool reads a truth value as Python's ConfigParser does.
+func ParseBool(v string) (bool, error) {
+	switch strings.ToLower(v) {
+	case "1", "yes", "true", "on":
+		return true, nil
+	case "0", "no", "false", "off":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither True nor False", clip(v))
+}
+
+// parseSeverities reads a comma list; one bad word spoils it.
+func parseSeverities(v string) (list []Severity, err error) {
+	for word := range strings.SplitSeq(v, ",") {
+		word = strings.TrimSpace(word)
+		if word == "" {
+			continue
+		}
+		s, err := ParseSeverity(word)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+func parseFilter(v string) (string, error) {
+	if v = strings.Join(strings.Fields(v), " "); len(v) > 1000 {
+		return "", fmt.Errorf("%d characters, at most 1000", len(v))
+	}
+	return v, nil
 }
 
 // INI is section [waptwua] with what is not the default.
