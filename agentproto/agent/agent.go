@@ -280,7 +280,7 @@ func (a *Agent) policyLocked() (rules.Policy, string) {
 	if a.st.Policy != nil {
 		return *a.st.Policy, a.st.Policy.Hash()
 	}
-	p := rules.Policy{Settings: a.conf.Settings}
+	p := rules.Policy{Settings: a.ownLocked()}
 	return p, p.Hash()
 }
 

@@ -236,6 +236,7 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 	if err := node.SetNodes(a.nodes()); err != nil {
 		a.log.WarnContext(ctx, "nodes of the check-in", "err", err)
 	}
+	a.pushSettings(ctx)
 	if changed {
 		a.log.InfoContext(ctx, "new policy", "node", r.Node)
 		a.forgive() // another rule may want another file: do not wait for old reasons
@@ -256,7 +257,7 @@ func (a *Agent) hello(f agentproto.Facts) agentproto.Checkin {
 	defer a.mu.Unlock()
 	k := agentproto.Checkin{
 		Protocol: agentproto.Version, Agent: a.version, Facts: f,
-		Policy: a.st.PolicyHash, Statuses: a.st.Sent, Cab: a.st.Cab, Settings: a.conf.Settings, Doing: a.doingLocked(),
+		Policy: a.st.PolicyHash, Statuses: a.st.Sent, Cab: a.st.Cab, Settings: a.ownLocked(), Doing: a.doingLocked(),
 	}
 	for _, part := range sortedKeys(a.trouble) {
 		k.Warnings = append(k.Warnings, a.trouble[part])

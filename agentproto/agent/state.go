@@ -47,8 +47,9 @@ type state struct {
 	Rescan   bool                   `json:"rescan,omitempty"` // something was installed since the last scan
 	Install  attemptAt              `json:"install"`
 
-	TookOver bool             `json:"took_over,omitempty"` // Windows' own updating is ours
-	Hid      []rules.UpdateID `json:"hid,omitempty"`       // taken out of Windows' own list by us
+	Pushed   map[string]pushed `json:"pushed,omitempty"`    // options of [waptwua] that the mesh set in wapt-get.ini
+	TookOver bool              `json:"took_over,omitempty"` // Windows' own updating is ours
+	Hid      []rules.UpdateID  `json:"hid,omitempty"`       // taken out of Windows' own list by us
 
 	Tried    map[rules.UpdateID]tried `json:"tried,omitempty"`
 	Commands []ledgerEntry            `json:"commands,omitempty"` // oldest first, at most maxLedger
