@@ -74,6 +74,34 @@ func (c *catalogue) forgetPolicies() {
 	c.everyRule = nil
 }
 
+// settings are those that hold for the hosts: what their own files say, and
+// over that what their groups do, the built-in one first and then by name, so
+// that the last one wins on every node. by names the group that set an option.
+func (c *catalogue) settings(k *class) (s rules.Settings, by map[string]string) {
+	s, by = k.settings, map[string]string{}
+	order := slices.Clone(k.groups)
+	slices.SortStableFunc(order, func(x, y string) int {
+		switch {
+		case x == everyone && y != everyone:
+			return -1
+		case y == everyone && x != everyone:
+			return 1
+		}
+		return strings.Compare(x, y)
+	})
+	for _, name := range order {
+		if !c.isGroup(name) {
+			continue
+		}
+		for key, v := range c.groups[name].Settings {
+			if s.Set(key, v) == nil { // a newer node may know more options
+				by[key] = name
+			}
+		}
+	}
+	return s, by
+}
+
 // accepts are the maturities the hosts accept: PROD, and what their groups do.
 func (c *catalogue) accepts(k *class) []rules.Maturity {
 	list := []rules.Maturity{rules.Prod}
@@ -158,7 +186,8 @@ func (c *catalogue) policyOf(h *host) *policy {
 	if k.policy != nil {
 		return k.policy
 	}
-	p := rules.Policy{Settings: k.settings}
+	settings, _ := c.settings(k)
+	p := rules.Policy{Settings: settings}
 	accepts := c.accepts(k)
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		if g := c.packages[name]; g.exists && c.reaches(name, k) && slices.Contains(accepts, g.Maturity) {

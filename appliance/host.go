@@ -196,7 +196,7 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	now := time.Now()
 	d := HostDetail{
 		HostRow: a.hostRow(h, c.counts(now), a.streams.open(id) || h.heard(now)), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
-		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: effective(h.Settings), Packages: []PackageRow{}, Commands: []CommandRow{},
+		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: effective(a.cat.settings(a.cat.classOf(h))), Packages: []PackageRow{}, Commands: []CommandRow{},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		if k := c.packages[name]; k.exists && c.reaches(name, c.classOf(h)) {
@@ -211,18 +211,24 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	return d, nil
 }
 
-// effective lists the options of [waptwua] by WAPT's names. A source other
-// than the host's own file comes with profiles.
-func effective(s rules.Settings) []EffectiveSetting {
+// effective lists the options of [waptwua] by WAPT's names, with the group
+// that set them, if one did.
+func effective(s rules.Settings, by map[string]string) []EffectiveSetting {
 	unset := map[string]string{
 		"enabled": "not set", "allowed_severities": "none", "download_scheduling": rules.FormatPeriod(s.DownloadScheduling),
 		"install_scheduling": "none", "install_delay": "none", "filter": "none",
 	}
 	list := []EffectiveSetting{}
 	for _, o := range s.Options() {
+		source := "wapt-get.ini"
+		if by[o.Key] != "" {
+			source = "group " + by[o.Key]
+		}
 		switch {
 		case o.Value != "":
-			list = append(list, EffectiveSetting{o.Key, strings.ReplaceAll(o.Value, ",", ", "), "wapt-get.ini"})
+			list = append(list, EffectiveSetting{o.Key, strings.ReplaceAll(o.Value, ",", ", "), source})
+		case by[o.Key] != "":
+			list = append(list, EffectiveSetting{o.Key, cmp.Or(unset[o.Key], rules.Bool(false)), source})
 		case o.Key != "filter": // few know that there is one
 			list = append(list, EffectiveSetting{o.Key, cmp.Or(unset[o.Key], rules.Bool(false)), "default"})
 		}

@@ -65,7 +65,7 @@ func (c *catalogue) packageRemoval(name string) change {
 
 // groupChange is what storing the edit of a group would do.
 func (c *catalogue) groupChange(name string, e GroupEdit) change {
-	next := &group{exists: true, groupRecord: groupRecord{Description: e.Description, Accepts: e.Accepts}, members: map[agentproto.HostID]editRecord{}}
+	next := &group{exists: true, groupRecord: groupRecord{Description: e.Description, Accepts: e.Accepts, Settings: e.Settings}, members: map[agentproto.HostID]editRecord{}}
 	for _, h := range e.Members {
 		next.members[h] = editRecord{}
 	}

@@ -258,6 +258,9 @@ func (a *fleet) random() (what string, i appliance.Impact) {
 	case 0:
 		what = "members of " + group
 		e := appliance.GroupEdit{Members: some(a.Rand, a.hosts, 12), Accepts: some(a.Rand, rules.Maturities[:], 2)}
+		if a.IntN(2) == 0 {
+			e.Settings = map[string]string{"default_allow": rules.Bool(a.IntN(2) == 0), "allowed_severities": "Critical"}
+		}
 		i, err = a.PreviewGroup(ctx, group, e)
 		_, made = a.PutGroup(ctx, owner, group, e)
 	case 1:

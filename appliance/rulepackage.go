@@ -373,7 +373,7 @@ func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
 
 func (c *catalogue) groupRow(name string) GroupRow {
 	g := c.groups[name]
-	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Packages: []string{}}
+	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Packages: []string{}, Settings: g.Settings}
 	for id := range c.membersOf(name) {
 		if c.hosts[id] != nil {
 			r.Members = append(r.Members, id)
@@ -414,6 +414,12 @@ func (e GroupEdit) check(c *catalogue, name string) error {
 			return &Problem{Kind: Invalid, Field: "accepts", Msg: upper(err.Error()) + "."}
 		}
 	}
+	for _, key := range slices.Sorted(maps.Keys(e.Settings)) {
+		var s rules.Settings
+		if err := s.Set(key, e.Settings[key]); err != nil {
+			return invalid("settings."+key, "%s.", upper(err.Error()))
+		}
+	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, h := range e.Members {
@@ -433,13 +439,13 @@ func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e Group
 		return false, err
 	}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
-		_, exists, err := groups.find(tx, name)
+		was, exists, err := groups.find(tx, name)
 		if err != nil {
 			return err
 		}
 		created = !exists && name != everyone
 		edit := editRecord{By: by.Name, At: tx.Now()}
-		if err := groups.put(tx, name, groupRecord{e.Description, e.Accepts, edit}); err != nil {
+		if err := groups.put(tx, name, groupRecord{Description: e.Description, Accepts: e.Accepts, Settings: e.Settings, editRecord: edit}); err != nil {
 			return err
 		}
 		var want []string
@@ -450,12 +456,24 @@ func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e Group
 		if err != nil {
 			return err
 		}
-		return a.audit(tx, by, "edit group", "group "+name, strings.Join(minus, ", "), strings.Join(plus, ", "))
+		return a.audit(tx, by, "edit group", "group "+name, changes(minus, was.Settings, e.Settings), changes(plus, e.Settings, was.Settings))
 	})
 	if err != nil {
 		return false, fmt.Errorf("edit group %s: %w", name, err)
 	}
 	return created, nil
+}
+
+// changes are hosts and options that are on one side of an edit and not on the
+// other, for the audit log.
+func changes(hosts []string, these, others map[string]string) string {
+	list := slices.Clone(hosts)
+	for _, key := range slices.Sorted(maps.Keys(these)) {
+		if others[key] != these[key] {
+			list = append(list, key+" = "+these[key])
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // DeleteGroup deletes a group, its memberships, and what is assigned to it.

@@ -87,6 +87,9 @@ type (
 		Description string           `json:"description,omitempty"`
 		Accepts     []rules.Maturity `json:"accepts,omitempty"`
 		editRecord
+		// Settings are options of [waptwua] by WAPT's names, as wapt-get.ini
+		// spells them: what is here holds for the members.
+		Settings map[string]string `json:"settings,omitempty"`
 	}
 	commandRecord struct {
 		agentproto.Command

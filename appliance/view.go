@@ -296,6 +296,9 @@ type GroupRow struct {
 	Accepts     []rules.Maturity    `json:"accepts,omitempty"` // maturities its members accept; none: PROD only
 	Members     []agentproto.HostID `json:"members"`           // of the built-in group "all" every host
 	Packages    []string            `json:"packages"`
+	// Settings are options of [waptwua] as wapt-get.ini spells them; they hold
+	// for the members, whatever their own files say.
+	Settings map[string]string `json:"settings,omitempty"`
 }
 
 // A GroupEdit is the whole of a group as a form or PUT sends it.
@@ -303,6 +306,7 @@ type GroupEdit struct {
 	Description string              `json:"description"`
 	Accepts     []rules.Maturity    `json:"accepts"`
 	Members     []agentproto.HostID `json:"members"`
+	Settings    map[string]string   `json:"settings,omitempty"`
 }
 
 // A Task is one download, running, waiting or done: the rows of "Show
