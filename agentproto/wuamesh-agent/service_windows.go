@@ -250,7 +250,7 @@ func installService(o options) error {
 			StartType: mgr.StartAutomatic, Dependencies: []string{"RpcSs"},
 		}, args...)
 	} else {
-		err = setImagePath(s, exe, args)
+		err = setImagePath(s, mgr.StartAutomatic, exe, args)
 	}
 	if err != nil {
 		return fmt.Errorf("install the service: %w", err)
@@ -263,14 +263,16 @@ func installService(o options) error {
 	return awaitState(s, svc.Running)
 }
 
-func setImagePath(s *mgr.Service, exe string, args []string) error {
+// setImagePath says what the service manager starts. A path with spaces must
+// be in quotes: without them Windows would try C:\Program.exe first.
+func setImagePath(s *mgr.Service, start uint32, exe string, args []string) error {
 	line := windows.ComposeCommandLine(append([]string{exe}, args...))
 	p, err := windows.UTF16PtrFromString(line)
 	if err != nil {
 		return err
 	}
 	const keep = windows.SERVICE_NO_CHANGE
-	return windows.ChangeServiceConfig(s.Handle, keep, mgr.StartAutomatic, keep, p, nil, nil, nil, nil, nil, nil)
+	return windows.ChangeServiceConfig(s.Handle, keep, start, keep, p, nil, nil, nil, nil, nil, nil)
 }
 
 // awaitState waits until a service is in a state, a minute at most.
@@ -305,7 +307,12 @@ func applyServiceSettings(log *slog.Logger) {
 		return
 	}
 	defer s.Close()
+	exe, err := os.Executable()
+	if err == nil {
+		err = setImagePath(s, windows.SERVICE_NO_CHANGE, exe, os.Args[1:])
+	}
 	for what, err := range map[string]error{
+		"quoted path": err,
 		"restart after a crash": s.SetRecoveryActions([]mgr.RecoveryAction{
 			{Type: mgr.ServiceRestart, Delay: 5 * time.Second}, {Type: mgr.ServiceRestart, Delay: time.Minute}, {Type: mgr.ServiceRestart, Delay: 15 * time.Minute},
 		}, 86400),
