@@ -65,6 +65,9 @@ func TestInstaller(t *testing.T) {
 			t.Errorf("the properties became\n%s", got)
 		}
 		// Windows has it in the menu of all users, Wine in that of one.
+		if out, err := p.says(p.wine("reg", "query", `HKLM\System\CurrentControlSet\Services\wuamesh-agent`, "/v", "ImagePath")); err != nil || !strings.Contains(out, `"C:\Program Files\wuamesh\wuamesh-agent.exe" run`) {
+			t.Errorf("the service is started as %s, %v", out, err)
+		}
 		if links, _ := filepath.Glob(p.c("users/*/AppData/Roaming/Microsoft/Windows/Start Menu/Programs/Update and shut down.lnk")); len(links) != 1 {
 			t.Error("there is no entry in the Start menu")
 		}

@@ -185,6 +185,22 @@ func TestPass(t *testing.T) {
 		p.agentSays("", "scan")
 		b.awaits(rules.OK, "", ids[1])
 	})
+	step(t, "an option of a group reaches wapt-get.ini, and goes again", func() {
+		says := func(want bool) {
+			t.Helper()
+			b.until("install_delay in wapt-get.ini", func() error {
+				text, err := os.ReadFile(p.c("ProgramData/wuamesh/wapt-get.ini"))
+				if err == nil && (strings.Contains(string(text), "install_delay = 1h") != want || !strings.Contains(string(text), "nodes = "+b.url)) {
+					err = fmt.Errorf("it says\n%s", text)
+				}
+				return err
+			})
+		}
+		b.call("PUT", "groups/all", map[string]any{"members": []string{}, "accepts": []string{}, "settings": map[string]string{"install_delay": "1h"}}, nil)
+		says(true)
+		b.call("PUT", "groups/all", map[string]any{"members": []string{}, "accepts": []string{}}, nil)
+		says(false)
+	})
 	step(t, "a KB removed by hand", func() {
 		p.agentSays("KB"+u[0].KB+" is removed.", "uninstall-kb", "KB"+u[0].KB)
 		b.awaits(rules.Pending, "", ids[0])
