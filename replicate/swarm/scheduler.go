@@ -39,6 +39,7 @@ type scheduler struct {
 	flights    map[uint64]*flight
 	lastFlight uint64
 	sorted     time.Time // when order was last made
+	stale      bool      // who wants what changed since the last census
 	progress   time.Time // when a request was last started or answered by the usual rules
 	pace       time.Duration
 }
@@ -176,7 +177,7 @@ func (s *scheduler) gone(id string) (cancel []uint64) {
 			cancel = append(cancel, fid)
 		}
 	}
-	s.census()
+	s.stale = true
 	slices.Sort(cancel)
 	return cancel
 }
@@ -192,31 +193,33 @@ func (s *scheduler) has(id string, d Digest, pieces []int32, all, fresh bool, no
 	n := len(f.m.Pieces)
 	pf := p.files[d]
 	if pf == nil || fresh {
-		wanting := pf != nil && pf.wanting
 		s.count(p, f, pf, -1)
-		pf = &peerFile{have: newBitset(n), wanting: wanting || !all}
+		pf = &peerFile{have: newBitset(n), wanting: pf != nil && pf.wanting || !all}
 		p.files[d] = pf
-		s.census()
+		s.stale = true
 	}
-	s.count(p, f, pf, -1)
-	if !pf.wanting && !all {
-		pf.wanting = true
-		s.census()
-	}
-	if all {
-		pf.have.fill(n)
-		pf.count = n
+	if becomes := !pf.wanting && !all; becomes || all {
+		s.count(p, f, pf, -1)
+		if pf.wanting = pf.wanting || becomes; becomes {
+			s.stale = true
+		}
+		if all {
+			pf.have.fill(n)
+			pf.count = n
+		}
+		s.count(p, f, pf, 1)
 	}
 	for _, i := range pieces {
-		if int(i) < n && i >= 0 && !pf.have.has(int(i)) {
-			pf.have.add(int(i))
-			pf.count++
-			if pf.wanting && !f.have.has(int(i)) {
-				s.progress = now
-			}
+		if int(i) >= n || i < 0 || pf.have.has(int(i)) {
+			continue
+		}
+		pf.have.add(int(i))
+		pf.count++
+		s.hold(p, f, pf, int(i), 1)
+		if pf.wanting && !f.have.has(int(i)) {
+			s.progress = now
 		}
 	}
-	s.count(p, f, pf, 1)
 }
 
 // count keeps the number of holders of each piece.
@@ -226,14 +229,18 @@ func (s *scheduler) count(p *peerState, f *fileState, pf *peerFile, by int) {
 	}
 	for w, word := range pf.have {
 		for ; word != 0; word &= word - 1 {
-			i := w<<6 + bits.TrailingZeros64(word)
-			if pf.wanting {
-				f.holders[i] += uint16(by)
-			}
-			if p.lan {
-				f.near[i] += uint16(by)
-			}
+			s.hold(p, f, pf, w<<6+bits.TrailingZeros64(word), by)
 		}
+	}
+}
+
+// hold counts one piece of a peer, or no longer.
+func (s *scheduler) hold(p *peerState, f *fileState, pf *peerFile, i, by int) {
+	if pf.wanting {
+		f.holders[i] += uint16(by)
+	}
+	if p.lan {
+		f.near[i] += uint16(by)
 	}
 }
 
@@ -242,7 +249,7 @@ func (s *scheduler) lost(id string, d Digest) {
 	if p := s.peers[id]; p != nil && p.files[d] != nil {
 		s.count(p, s.files[d], p.files[d], -1)
 		delete(p.files, d)
-		s.census()
+		s.stale = true
 	}
 }
 
@@ -272,7 +279,7 @@ func (s *scheduler) want(m *Manifest, have bitset, priority int, now time.Time) 
 	}
 	s.files[m.SHA256] = f
 	s.order = append(s.order, f)
-	s.census()
+	s.stale = true
 	if len(s.flights) == 0 {
 		s.progress = now
 	}
@@ -346,6 +353,10 @@ func (s *scheduler) await(d Digest, piece, by int) {
 // A peer that had it whole from the beginning is no owner; one that became
 // whole stays one, because what it owned is there to be had.
 func (s *scheduler) census() {
+	if !s.stale {
+		return
+	}
+	s.stale = false
 	for _, p := range s.peers {
 		p.class = p.classify()
 	}
@@ -454,10 +465,11 @@ func (s *scheduler) failed(id uint64, why failure, after time.Time, now time.Tim
 	switch why {
 	case failedGone:
 		if pf := p.files[f.File]; pf != nil && pf.have.has(f.Piece) {
-			s.count(p, s.files[f.File], pf, -1)
 			pf.have.drop(f.Piece)
 			pf.count--
-			s.count(p, s.files[f.File], pf, 1)
+			if file := s.files[f.File]; file != nil {
+				s.hold(p, file, pf, f.Piece, -1)
+			}
 		}
 	case failedBusy:
 		p.resume = later(p.resume, later(after, now.Add(200*time.Millisecond)))
@@ -501,6 +513,7 @@ func (s *scheduler) land(f *flight) {
 func (s *scheduler) next(now time.Time) (start []Request, wake time.Time) {
 	wake = now.Add(time.Second)
 	s.sort(now)
+	s.census()
 	peers := s.inTurn(now, &wake)
 	for _, p := range peers {
 		for s.room(p) {

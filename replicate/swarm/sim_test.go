@@ -320,16 +320,20 @@ func (s *sim) kill(id string) {
 const mbit = 1e6 / 8
 
 func TestHundredNodesFetchEachPieceOncePerLine(t *testing.T) {
-	seeds := uint64(3)
+	seeds, sites := uint64(3), 33
 	if testing.Short() {
 		seeds = 1
 	}
+	if raceEnabled { // one goroutine: the detector has nothing to find, and takes minutes
+		seeds, sites = 1, 8
+	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			s := newSim(t, seed)
 			s.addSite("hq", 100*mbit, 100*mbit, 5*time.Millisecond)
 			origin := s.addNode("origin", "hq")
-			for i := range 33 {
+			for i := range sites {
 				site := fmt.Sprint("site ", i)
 				rate := float64(20+s.rng.IntN(60)) * mbit
 				s.addSite(site, rate, rate, time.Duration(5+s.rng.IntN(40))*time.Millisecond)
@@ -373,7 +377,11 @@ func (s *sim) stuck() string {
 }
 
 func TestNothingStopsTheSwarm(t *testing.T) {
-	for seed := range uint64(150) {
+	seeds := uint64(150)
+	if raceEnabled {
+		seeds = 20
+	}
+	for seed := range seeds {
 		s := newSim(t, seed)
 		sites := 2 + s.rng.IntN(8)
 		for i := range sites {
