@@ -126,11 +126,11 @@ type Limits struct {
 	mu      sync.Mutex
 	plans   [classes][directions]Plan
 	buckets [classes][directions]bucket
-	moved   [classes][directions]int64 // since the start
-	spent   [classes][directions]int64 // in the month
-	month   time.Month
-	share   int64 // nodes of the site that share its line
+	moved   [classes][directions]int64          // since the start
+	months  map[int]*[classes][directions]int64 // bytes moved, by month
+	share   int64                               // nodes of the site that share its line
 	changed chan struct{}
+	now     func() time.Time
 }
 
 // A bucket is a token bucket: it holds a quarter of a second's bytes.
@@ -140,7 +140,9 @@ type bucket struct {
 }
 
 // NewLimits is without any limit.
-func NewLimits() *Limits { return &Limits{share: 1, changed: make(chan struct{})} }
+func NewLimits() *Limits {
+	return &Limits{share: 1, changed: make(chan struct{}), now: time.Now, months: map[int]*[classes][directions]int64{}}
+}
 
 // Set changes the plan of a class and direction at once.
 func (l *Limits) Set(c Class, d Direction, p Plan) {
@@ -165,8 +167,7 @@ func (l *Limits) Share(nodes int) {
 func (l *Limits) Spent(c Class, d Direction, bytes int64, t time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.turn(t)
-	l.spent[c][d] += bytes
+	l.spent(t)[c][d] += bytes
 }
 
 // Moved is how many bytes were moved since the start.
@@ -180,9 +181,8 @@ func (l *Limits) Moved(c Class, d Direction) int64 {
 func (l *Limits) Count(c Class, d Direction, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.turn(time.Now())
 	l.moved[c][d] += n
-	l.spent[c][d] += n
+	l.spent(l.now())[c][d] += n
 }
 
 func (l *Limits) tell() {
@@ -190,10 +190,17 @@ func (l *Limits) tell() {
 	l.changed = make(chan struct{})
 }
 
-func (l *Limits) turn(t time.Time) {
-	if m := t.Month(); m != l.month {
-		l.month, l.spent = m, [classes][directions]int64{}
+// spent is what was moved in the month of t. The months before and after stay:
+// a clock that is put right must not give a budget twice.
+func (l *Limits) spent(t time.Time) *[classes][directions]int64 {
+	month := t.Year()*12 + int(t.Month())
+	if l.months[month] == nil {
+		if len(l.months) > 12 {
+			clear(l.months)
+		}
+		l.months[month] = &[classes][directions]int64{}
 	}
+	return l.months[month]
 }
 
 // Blocked says since when, and until when, nothing may move: zero when it
@@ -205,9 +212,8 @@ func (l *Limits) Blocked(c Class, d Direction, now time.Time) time.Time {
 }
 
 func (l *Limits) blocked(c Class, d Direction, now time.Time) time.Time {
-	l.turn(now)
 	p := l.plans[c][d]
-	if p.Month > 0 && l.spent[c][d] >= p.Month/l.share {
+	if p.Month > 0 && l.spent(now)[c][d] >= p.Month/l.share {
 		return p.NextAllowed(time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()))
 	}
 	switch next := p.NextAllowed(now); {
@@ -244,18 +250,19 @@ func (l *Limits) reserve(c Class, d Direction, n int64, now time.Time) (wait tim
 		b.level -= float64(n)
 	}
 	l.moved[c][d] += n
-	l.spent[c][d] += n
+	l.spent(now)[c][d] += n
 	return 0, nil
 }
 
 // Take waits until n bytes may move. Changed limits count at once.
 func (l *Limits) Take(ctx context.Context, c Class, d Direction, n int64) error {
 	for {
-		wait, changed := l.reserve(c, d, n, time.Now())
+		wait, changed := l.reserve(c, d, n, l.now())
 		if wait == 0 {
 			return nil
 		}
-		timer := time.NewTimer(max(wait, time.Millisecond))
+		// A minute at most: the clock that the plan goes by may be set.
+		timer := time.NewTimer(min(max(wait, time.Millisecond), time.Minute))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

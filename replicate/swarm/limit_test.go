@@ -98,3 +98,52 @@ func TestMonthlyBudget(t *testing.T) {
 		}
 	})
 }
+
+// TestAClockThatIsSet sets the clock forward and back while something waits
+// for a limit: it goes on within a minute of when the plan allows it, and no
+// budget is given twice.
+func TestAClockThatIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimits()
+		set := make(chan time.Duration, 1)
+		var off time.Duration
+		l.now = func() time.Time {
+			select {
+			case off = <-set:
+			default:
+			}
+			return time.Now().Add(off)
+		}
+		l.Set(WAN, Down, Plan{Windows: []Window{{From: 0, To: 18 * 60, Rate: Never}}}) // it is midnight
+		began := time.Now()
+		go func() {
+			time.Sleep(time.Hour)
+			set <- 20 * time.Hour
+		}()
+		if err := l.Take(t.Context(), WAN, Down, 1); err != nil || time.Since(began) > 62*time.Minute {
+			t.Errorf("went on after %v, %v", time.Since(began), err)
+		}
+		l.Set(WAN, Down, Plan{Rate: 1000})
+		for _, jump := range []time.Duration{-50 * 365 * 24 * time.Hour, 75 * 365 * 24 * time.Hour, 0} {
+			set <- jump
+			began = time.Now()
+			for range 4 {
+				if err := l.Take(t.Context(), WAN, Down, 1000); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if took := time.Since(began); took < 2*time.Second || took > 5*time.Second {
+				t.Errorf("4 kB at 1 kB/s took %v with the clock set by %v", took, jump)
+			}
+		}
+		l.Set(WAN, Down, Plan{Month: 1})
+		set <- 40 * 24 * time.Hour
+		if until := l.Blocked(WAN, Down, l.now()); !until.IsZero() {
+			t.Errorf("another month is blocked until %v", until)
+		}
+		set <- 0
+		if until := l.Blocked(WAN, Down, l.now()); until.IsZero() {
+			t.Error("the month's budget is there again after the clock was put right")
+		}
+	})
+}

@@ -62,8 +62,9 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// openPartial takes up the file where it was left, or begins it.
-func openPartial(root *os.Root, m *Manifest) (_ *partial, err error) {
+// openPartial takes up the file where it was left, or begins it; room says
+// whether the disk may take so many bytes more, nil for as many as there are.
+func openPartial(root *os.Root, m *Manifest, room func(int64) bool) (_ *partial, err error) {
 	if err := m.Check(); err != nil {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func openPartial(root *os.Root, m *Manifest) (_ *partial, err error) {
 	if err := p.recover(); err != nil {
 		return nil, err
 	}
-	return p, p.allocate()
+	return p, p.allocate(room)
 }
 
 func (p *partial) path() string { return path.Join(PartialDir, p.m.SHA256.String()) }
@@ -146,15 +147,24 @@ func (p *partial) note(i int) {
 	p.bytes += p.m.Len(i)
 }
 
-// allocate reserves the disk's space, so that it is full now or not at all.
-func (p *partial) allocate() error {
-	if p.m.Size == 0 {
+// allocate reserves the disk's space, so that it is full now or not at all. A
+// size that does not fit takes nothing, whoever said it.
+func (p *partial) allocate(room func(int64) bool) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(p.file.Fd()), &st); err != nil {
+		return fmt.Errorf("look at the partial file: %w", err)
+	}
+	need := p.m.Size - min(512*st.Blocks, st.Size)
+	if need <= 0 {
 		return nil
+	}
+	if room != nil && !room(need) {
+		return &FullError{need}
 	}
 	err := syscall.Fallocate(int(p.file.Fd()), 0, 0, p.m.Size)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return &FullError{p.m.Size - p.bytes}
+	case isFull(err): // what it took before it found out is given back
+		return errors.Join(&FullError{need}, p.file.Truncate(st.Size))
 	case err != nil: // a file system without it: a sparse file does as well
 		if err := p.file.Truncate(p.m.Size); err != nil {
 			return fmt.Errorf("make the partial file as long as it will be: %w", err)
@@ -162,6 +172,8 @@ func (p *partial) allocate() error {
 	}
 	return nil
 }
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // write takes piece i in, when its digest is right; [ErrWrong] when not. It
 // returns when the piece can be read; settle makes it durable. A piece that
@@ -177,7 +189,7 @@ func (p *partial) write(i int, b []byte) error {
 		return nil
 	}
 	if _, err := p.file.WriteAt(b, int64(i)*p.m.PieceSize); err != nil {
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		if isFull(err) {
 			return &FullError{p.m.Size - p.bytes}
 		}
 		return fmt.Errorf("write piece %d: %w", i, err)

@@ -32,7 +32,7 @@ func testRoot(t testing.TB) *os.Root {
 
 func open(t testing.TB, root *os.Root, m *Manifest) *partial {
 	t.Helper()
-	p, err := openPartial(root, m)
+	p, err := openPartial(root, m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func FuzzJournal(f *testing.F) {
 		root.Mkdir(PartialDir, 0o755)
 		path := filepath.Join(root.Name(), PartialDir, m.SHA256.String())
 		os.WriteFile(path+journalExt, journal, 0o644)
-		p, err := openPartial(root, m)
+		p, err := openPartial(root, m, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package swarm_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -185,6 +186,9 @@ type nodeSpec struct {
 	Dir   string
 	Files int
 	Size  int
+
+	// Origin is the address of the one peer of a node that listens nowhere.
+	Origin string
 }
 
 func TestMain(m *testing.M) {
@@ -242,7 +246,7 @@ func runNode(text string) error {
 			}
 			return l
 		},
-		Transport: func(id string) http.RoundTripper { return plain{transport, id} },
+		Transport: func(id string) http.RoundTripper { return plain{transport, cmp.Or(spec.Origin, id+":8000")} },
 		Caller: func(r *http.Request) (swarm.Peer, bool) {
 			host, _, _ := net.SplitHostPort(r.RemoteAddr)
 			return swarm.Peer{ID: host}, true
@@ -259,12 +263,14 @@ func runNode(text string) error {
 			return f, byDigest[d], err
 		},
 	})
-	lc := net.ListenConfig{Control: swarm.Congestion}
-	l, err := lc.Listen(context.Background(), "tcp", me+":8000")
-	if err != nil {
-		return err
+	if spec.Origin == "" {
+		lc := net.ListenConfig{Control: swarm.Congestion}
+		l, err := lc.Listen(context.Background(), "tcp", me+":8000")
+		if err != nil {
+			return err
+		}
+		go http.Serve(l, s.Handler())
 	}
-	go http.Serve(l, s.Handler())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.Run(ctx)
@@ -296,12 +302,12 @@ func runNode(text string) error {
 // plain reaches a peer over plain HTTP.
 type plain struct {
 	*http.Transport
-	id string
+	addr string
 }
 
 func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.URL.Scheme, r.URL.Host = "http", p.id+":8000"
+	r.URL.Scheme, r.URL.Host = "http", p.addr
 	return p.Transport.RoundTrip(r)
 }
 

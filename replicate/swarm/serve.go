@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"net/http"
 	"strconv"
@@ -117,14 +118,14 @@ func (s *Swarm) haveOf(d Digest, known seen) (answered, bool) {
 // busy says whether a piece was sent a moment ago.
 func (s *Swarm) busy() bool {
 	since := s.idleSince.Load()
-	return since == 0 || time.Since(time.UnixMilli(since)) < restTime
+	return since == 0 || time.Since(s.began)-time.Duration(since) < restTime
 }
 
 // upload counts an upload that begins, or ends.
 func (s *Swarm) upload(by int64) {
 	n := s.uploads.Add(by)
 	if n == 0 {
-		s.idleSince.Store(time.Now().UnixMilli())
+		s.idleSince.Store(max(int64(time.Since(s.began)), 1))
 	} else {
 		s.idleSince.Store(0)
 	}
@@ -153,12 +154,6 @@ func (s *Swarm) servePiece(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "The site's limits let nothing out now.", http.StatusServiceUnavailable)
 		return
 	}
-	body, size, done := s.pieceOf(d, i)
-	if body == nil {
-		http.NotFound(w, r)
-		return
-	}
-	defer done()
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
@@ -167,53 +162,71 @@ func (s *Swarm) servePiece(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Too many pieces are being sent.", http.StatusServiceUnavailable)
 		return
 	}
+	buf := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(buf)
+	piece := s.pieceOf(d, i, *buf)
+	if piece == nil {
+		http.NotFound(w, r)
+		return
+	}
 	if r.Header.Get(headerHelp) == "" {
 		s.upload(1)
 		defer s.upload(-1)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	buf := s.buffers.Get().(*[]byte)
-	defer s.buffers.Put(buf)
-	for size > 0 {
-		n := min(size, chunk)
-		if err := s.Limits.Take(r.Context(), class, Up, n); err != nil {
+	w.Header().Set("Content-Length", strconv.Itoa(len(piece)))
+	for len(piece) > 0 {
+		n := min(len(piece), chunk)
+		if err := s.Limits.Take(r.Context(), class, Up, int64(n)); err != nil {
 			return
 		}
-		if _, err := io.ReadFull(body, (*buf)[:n]); err != nil {
-			s.Log.Warn("piece not read", "digest", d, "piece", i, "err", err)
-			panic(http.ErrAbortHandler) // the length is said already: break off, so that nobody takes it for whole
-		}
-		if _, err := w.Write((*buf)[:n]); err != nil {
+		if _, err := w.Write(piece[:n]); err != nil {
 			return
 		}
-		size -= n
+		piece = piece[n:]
 	}
 }
 
-// pieceOf opens a piece of a whole or arriving file.
-func (s *Swarm) pieceOf(d Digest, i int) (body io.Reader, size int64, done func()) {
+// pieceOf reads a piece of a whole or arriving file into buf; nil when it is
+// not here, or not what its digest says. A disk that rots is found out here,
+// not at the peers, who would take this node for a liar.
+func (s *Swarm) pieceOf(d Digest, i int, buf []byte) []byte {
 	s.mu.Lock()
 	t := s.transfers[d]
 	s.mu.Unlock()
 	if t != nil && t.part != nil {
 		if i < 0 || i >= len(t.m.Pieces) || !t.part.has(i) {
-			return nil, 0, nil
+			return nil
 		}
 		// A file of its own: it stays open when the transfer ends.
 		if file, err := s.Root.Open(t.part.path()); err == nil {
-			return io.NewSectionReader(file, int64(i)*t.m.PieceSize, t.m.Len(i)), t.m.Len(i), func() { file.Close() }
+			defer file.Close()
+			return s.readPiece(file, t.m, i, buf)
 		}
 	}
 	file, m, err := s.Held(d)
 	if err != nil {
-		return nil, 0, nil
+		return nil
 	}
+	defer file.Close()
 	if i < 0 || i >= len(m.Pieces) {
-		file.Close()
-		return nil, 0, nil
+		return nil
 	}
-	return io.NewSectionReader(file, int64(i)*m.PieceSize, m.Len(i)), m.Len(i), func() { file.Close() }
+	piece := s.readPiece(file, m, i, buf)
+	if piece == nil && s.Rotten != nil {
+		s.Rotten(d)
+	}
+	return piece
+}
+
+func (s *Swarm) readPiece(file io.ReaderAt, m *Manifest, i int, buf []byte) []byte {
+	b := buf[:m.Len(i)]
+	_, err := file.ReadAt(b, int64(i)*m.PieceSize)
+	if err == nil && sha256.Sum256(b) == m.Pieces[i] {
+		return b
+	}
+	s.Log.Warn("piece on the disk is not what it was; it is not sent", "digest", m.SHA256, "piece", i, "err", err)
+	return nil
 }
 
 // serveManifest sends the manifest of a file that is here or arriving.

@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,10 +36,16 @@ type Options struct {
 	Has func(Digest) bool
 	// Limits hold the rates and count; nil for none.
 	Limits *Limits
+	// Room says whether the disk may take so many bytes more; nil leaves it to
+	// the disk to be full.
+	Room func(bytes int64) bool
 	// Lied is called when a peer sent a piece that is not what its digest
 	// says; it may be nil.
 	Lied func(peer string, d Digest)
-	Log  *slog.Logger
+	// Rotten is called when a piece of a held file is not what its digest says
+	// any more: it was not sent. It may be nil.
+	Rotten func(Digest)
+	Log    *slog.Logger
 }
 
 // activeMost is how many files are fetched at a time; the others wait.
@@ -54,6 +59,7 @@ type Swarm struct {
 	mu        sync.Mutex
 	sched     *scheduler
 	transfers map[Digest]*transfer
+	active    int                           // transfers that had their turn
 	cancels   map[uint64]context.CancelFunc // of requests that fly
 	peers     map[string]*follower
 	news      chan struct{} // closed when something arrived, became whole, or idle
@@ -61,8 +67,9 @@ type Swarm struct {
 	from      map[string]int64
 
 	kick      chan struct{}
+	began     time.Time
 	uploads   atomic.Int64
-	idleSince atomic.Int64 // Unix milliseconds; 0 while busy
+	idleSince atomic.Int64 // nanoseconds from began on; 0 while busy. No clock that is set moves it
 	slots     chan struct{}
 	buffers   sync.Pool
 }
@@ -79,6 +86,7 @@ type transfer struct {
 	opts     FetchOptions
 	began    time.Time
 	part     *partial // nil while it waits for its turn
+	refused  bool     // it cannot be begun
 	users    int
 	changed  chan struct{} // closed when a piece came
 	dirty    chan struct{} // a piece is to be made durable
@@ -107,10 +115,10 @@ func New(o Options) *Swarm {
 		Options: o, epoch: max(rand.Uint64(), 2), sched: newScheduler(o.Self.ID, o.Self.Site, rand.Uint64()),
 		transfers: map[Digest]*transfer{}, cancels: map[uint64]context.CancelFunc{}, peers: map[string]*follower{},
 		news: make(chan struct{}), files: make(chan struct{}), from: map[string]int64{},
-		kick: make(chan struct{}, 1), slots: make(chan struct{}, uploadsMost),
+		kick: make(chan struct{}, 1), slots: make(chan struct{}, uploadsMost), began: time.Now(),
 	}
 	s.buffers.New = func() any { b := make([]byte, MaxPiece); return &b }
-	s.idleSince.Store(time.Now().Add(-time.Hour).UnixMilli())
+	s.idleSince.Store(-int64(restTime))
 	return s
 }
 
@@ -234,7 +242,11 @@ func (s *Swarm) Fetch(ctx context.Context, m *Manifest, o FetchOptions) (fetched
 		s.transfers[m.SHA256] = t
 	}
 	t.users++
-	t.opts.Priority = max(t.opts.Priority, o.Priority)
+	if t.opts.Priority < o.Priority {
+		if t.opts.Priority = o.Priority; t.part != nil {
+			s.sched.want(t.m, nil, o.Priority, time.Now())
+		}
+	}
 	s.activate()
 	s.mu.Unlock()
 	s.poke()
@@ -271,6 +283,7 @@ func (s *Swarm) end(t *transfer, err error) {
 	close(t.changed)
 	if t.part != nil {
 		t.part.close()
+		s.active--
 	}
 	s.activate()
 	s.tellFiles()
@@ -279,28 +292,32 @@ func (s *Swarm) end(t *transfer, err error) {
 
 // activate gives the most urgent transfers their turn. The lock is held.
 func (s *Swarm) activate() {
-	active := 0
-	var waiting []*transfer
-	for _, t := range s.transfers {
-		if t.part != nil {
-			active++
-			s.sched.want(t.m, nil, t.opts.Priority, time.Now())
-		} else {
-			waiting = append(waiting, t)
+	for s.active < activeMost && s.active < len(s.transfers) {
+		var first *transfer
+		for _, t := range s.transfers {
+			if t.part == nil && !t.refused && (first == nil || t.before(first)) {
+				first = t
+			}
 		}
+		if first == nil {
+			return
+		}
+		s.begin(first)
 	}
-	slices.SortFunc(waiting, func(x, y *transfer) int {
-		return cmp.Or(cmp.Compare(y.opts.Priority, x.opts.Priority), x.began.Compare(y.began))
-	})
-	for _, t := range waiting[:min(len(waiting), max(activeMost-active, 0))] {
-		s.begin(t)
+}
+
+func (t *transfer) before(u *transfer) bool {
+	if t.opts.Priority != u.opts.Priority {
+		return t.opts.Priority > u.opts.Priority
 	}
+	return t.began.Before(u.began)
 }
 
 // begin opens the file of a transfer. The lock is held.
 func (s *Swarm) begin(t *transfer) {
-	part, err := openPartial(s.Root, t.m)
+	part, err := openPartial(s.Root, t.m, s.Room)
 	if err != nil {
+		t.refused = true
 		go func() { // the caller holds the lock and goes through the transfers
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -309,6 +326,7 @@ func (s *Swarm) begin(t *transfer) {
 		return
 	}
 	t.part = part
+	s.active++
 	s.sched.want(t.m, part.have, t.opts.Priority, time.Now())
 	s.tellFiles()
 	s.tellNews()

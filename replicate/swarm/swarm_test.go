@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -14,6 +15,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,6 +30,7 @@ type mesh struct {
 	t     testing.TB
 	mu    sync.Mutex
 	nodes map[string]*node
+	files map[string]*swarm.Manifest // by digest: what is right
 }
 
 func (m *mesh) node(id string) *node {
@@ -47,16 +51,19 @@ type node struct {
 	served atomic.Int64 // pieces
 	tamper func(http.Handler) http.Handler
 	lied   chan string
+	rotten chan swarm.Digest
 
 	mu   sync.Mutex
 	held map[swarm.Digest]string
 	ms   map[swarm.Digest]*swarm.Manifest
 }
 
-func newMesh(t testing.TB) *mesh { return &mesh{t: t, nodes: map[string]*node{}} }
+func newMesh(t testing.TB) *mesh {
+	return &mesh{t: t, nodes: map[string]*node{}, files: map[string]*swarm.Manifest{}}
+}
 
 func (m *mesh) add(id, site string, change ...func(*node, *swarm.Options)) *node {
-	n := &node{mesh: m, id: id, site: site, dir: m.t.TempDir(), held: map[swarm.Digest]string{}, ms: map[swarm.Digest]*swarm.Manifest{}, lied: make(chan string, 1)}
+	n := &node{mesh: m, id: id, site: site, dir: m.t.TempDir(), held: map[swarm.Digest]string{}, ms: map[swarm.Digest]*swarm.Manifest{}, lied: make(chan string, 1), rotten: make(chan swarm.Digest, 1)}
 	n.start(change...)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,6 +104,12 @@ func (n *node) start(change ...func(*node, *swarm.Options)) {
 			default:
 			}
 		},
+		Rotten: func(d swarm.Digest) {
+			select {
+			case n.rotten <- d:
+			default:
+			}
+		},
 	}
 	for _, c := range change {
 		c(n, &o)
@@ -107,7 +120,7 @@ func (n *node) start(change ...func(*node, *swarm.Options)) {
 		if r.Method == http.MethodGet {
 			n.served.Add(1)
 		}
-		h.ServeHTTP(w, r)
+		n.mesh.inspect(w, r, h)
 	}))
 	if n.tamper != nil {
 		count = n.tamper(count)
@@ -152,10 +165,47 @@ func (n *node) open(d swarm.Digest) (*os.File, *swarm.Manifest, error) {
 	return f, n.ms[d], err
 }
 
+// inspect answers by h and fails the test when a piece leaves a node that is
+// not what its digest says: whatever a test does to disks and lines, that must
+// not be.
+func (m *mesh) inspect(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/swarm/v1/piece/"), "/")
+	m.mu.Lock()
+	mf := m.files[path[0]]
+	m.mu.Unlock()
+	if len(path) != 2 || mf == nil {
+		h.ServeHTTP(w, r)
+		return
+	}
+	i, _ := strconv.Atoi(path[1])
+	l := &looker{ResponseWriter: w, sum: sha256.New()}
+	h.ServeHTTP(l, r)
+	if l.n == mf.Len(i) && [32]byte(l.sum.Sum(nil)) != mf.Pieces[i] {
+		m.t.Errorf("a wrong piece %d was served", i)
+	}
+}
+
+// A looker sees what is answered.
+type looker struct {
+	http.ResponseWriter
+	sum hash.Hash
+	n   int64
+}
+
+func (l *looker) Write(b []byte) (int, error) {
+	l.sum.Write(b)
+	l.n += int64(len(b))
+	return l.ResponseWriter.Write(b)
+}
+
 // put gives a node a file of random bytes.
 func (n *node) put(name string, size int, seed uint64) *swarm.Manifest {
-	b := content(size, seed)
-	m, err := swarm.Make(context.Background(), bytes.NewReader(b), int64(size))
+	return n.place(name, content(size, seed))
+}
+
+// place gives a node a file.
+func (n *node) place(name string, b []byte) *swarm.Manifest {
+	m, err := swarm.Make(context.Background(), bytes.NewReader(b), int64(len(b)))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(n.dir, name), b, 0o644)
 	}
@@ -163,6 +213,9 @@ func (n *node) put(name string, size int, seed uint64) *swarm.Manifest {
 		n.mesh.t.Fatal(err)
 	}
 	n.hold(name, m)
+	n.mesh.mu.Lock()
+	n.mesh.files[m.SHA256.String()] = m
+	n.mesh.mu.Unlock()
 	return m
 }
 

@@ -1,0 +1,4 @@
+package swarm
+
+// RaceEnabled says whether the race detector watches.
+const RaceEnabled = raceEnabled
