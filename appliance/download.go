@@ -142,7 +142,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 	defer f.mu.Unlock()
 	wait = time.Hour
 	for _, t := range f.queue {
-		if t.Status == statusRunning { // what it still brings is spoken for
+		if t.Status == statusRunning && t.way == byMicrosoft { // what it still brings is spoken for; from peers it is reserved
 			free -= max(t.Size-t.Done, 0)
 		}
 	}
@@ -150,7 +150,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 		if t.Status == statusRunning {
 			continue
 		}
-		if until := t.NextTry.Sub(now); until > 0 {
+		if until := t.NextTry.Sub(now); until > 0 && until <= longestWait { // a clock that was set back counts for nothing
 			wait = min(wait, until)
 			continue
 		}

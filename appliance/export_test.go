@@ -150,6 +150,14 @@ func (a *Appliance) AgeGossipKeys(ctx context.Context, d time.Duration) error {
 // Scrub reads one file of the folder again, as the node does once a week.
 func (a *Appliance) Scrub(ctx context.Context, name string) { a.folder.share.scrubFile(ctx, name) }
 
+// PutLease writes the lease of a file as another node would.
+func (a *Appliance) PutLease(ctx context.Context, file, node string, until time.Time) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return leases.put(tx, file, leaseRecord{Node: node, Until: until}) })
+}
+
+// NodeID is the node's id.
+func (a *Appliance) NodeID() string { return a.db.NodeID() }
+
 // JoinAt asks to join as a machine would whose clock is off by so much.
 func (a *Appliance) JoinAt(ctx context.Context, text string, off time.Duration) error {
 	token, err := replicate.ParseJoinToken(text)

@@ -196,7 +196,7 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 	var full *swarm.FullError
 	switch {
 	case errors.As(err, &full):
-		return "", fetched, &microsoft.FullError{Free: s.f.free(), Need: full.Need}
+		return "", fetched, &microsoft.FullError{Free: s.f.free(), Need: full.Need + int64(s.f.node.config().DiskFloor)}
 	case err != nil:
 		return "", fetched, err
 	}

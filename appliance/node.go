@@ -73,7 +73,7 @@ func (a *Appliance) nodeRows() []NodeRow {
 			all[a.db.NodeID()] = m.Self
 		}
 	}
-	list := []NodeRow{}
+	list, faults := []NodeRow{}, a.folder.share.faultList(time.Now())
 	for id, n := range all {
 		row := NodeRow{
 			ID: id, Name: n.Name, Site: n.Site, Addrs: n.Addrs, Internet: n.Internet, Version: n.Version,
@@ -88,6 +88,11 @@ func (a *Appliance) nodeRows() []NodeRow {
 		}
 		if id == a.db.NodeID() {
 			row.Self, row.Reach, row.Problems = true, "self", own
+		}
+		for _, f := range faults {
+			if f.of == id {
+				row.Problems = append(slices.Clip(row.Problems), f.fact+" "+f.cause)
+			}
 		}
 		if rem, ok := gone[id]; ok {
 			row.Reach, row.Removed, row.RemovedBy = "removed", rem.At, rem.By

@@ -138,6 +138,10 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 	}
 	floor := int64(a.config().DiskFloor)
 	add(folder == nil && s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")
+	faults := a.folder.share.faultList(time.Now())
+	for _, f := range faults[:min(len(faults), 3)] {
+		add(true, f.fact, f.cause, "See downloads", "/downloads")
+	}
 	add(n.critical > 0, fmt.Sprintf("%s Critical and MISSING.", things(n.critical, "update is", "updates are")), "Hosts need them and no node holds their files.", "See them", "/updates?severity=Critical&state=MISSING")
 	add(len(failed) > 0, fmt.Sprintf("%s failed.", things(len(failed), "download", "downloads")), firstError(failed), "See downloads", "/downloads?status=failed")
 	add(s.Cab.Refused != "", s.Cab.Refused, s.Cab.RefusedHint, "Show download tasks", "/downloads")

@@ -35,6 +35,7 @@ type sharing struct {
 
 	dirty      chan struct{} // the folder's files changed
 	cabNews    chan struct{} // a node has another scan cab
+	rotting    chan string   // held files that are not what they were
 	duplicates atomic.Int64  // files that two nodes downloaded from Microsoft
 
 	reading sync.Mutex        // of manifests
@@ -49,7 +50,8 @@ type sharing struct {
 	shelves map[string]string          // what this node wrote of itself, by bucket
 	index   map[swarm.Digest]string    // held files, by digest
 	indexed time.Time
-	counted Traffic // what is in the days' records
+	counted Traffic                // what is in the days' records
+	faults  map[string]faultRecord // by who found it and whose they are
 }
 
 type (
@@ -80,15 +82,15 @@ func bucketOf(short string) string {
 
 func newSharing(f *folder) *sharing {
 	return &sharing{
-		f: f, limits: swarm.NewLimits(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1),
+		f: f, limits: swarm.NewLimits(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), rotting: make(chan string, 16),
 		files: map[string]fileRecord{}, leases: map[string]leaseRecord{}, folders: map[string]folderRecord{},
-		holders: map[string]map[string]bool{}, shelves: map[string]string{}, index: map[swarm.Digest]string{},
+		holders: map[string]map[string]bool{}, shelves: map[string]string{}, index: map[swarm.Digest]string{}, faults: map[string]faultRecord{},
 	}
 }
 
 // load takes the records in, and puts them right with what is held now.
 func (s *sharing) load(tx *replicate.Tx) error {
-	for _, prefix := range []string{files.prefix, leases.prefix, folders.prefix, shelves.prefix, limitPlans.prefix} {
+	for _, prefix := range []string{files.prefix, leases.prefix, folders.prefix, shelves.prefix, limitPlans.prefix, faults.prefix} {
 		for r, err := range tx.Scan(prefix) {
 			if err != nil {
 				return err
@@ -123,6 +125,8 @@ func (s *sharing) take(r replicate.Record) (news bool) {
 		return takeInto(s.files, id, r)
 	case leases.prefix:
 		return takeInto(s.leases, id, r)
+	case faults.prefix:
+		takeInto(s.faults, id, r)
 	case folders.prefix:
 		return takeInto(s.folders, id, r)
 	case limitPlans.prefix:
@@ -229,9 +233,8 @@ func (s *sharing) newSwarm(mesh *replicate.Mesh) *swarm.Swarm {
 		},
 		Held: s.open,
 		Has:  func(d swarm.Digest) bool { return s.heldAs(d) != "" },
-		Lied: func(peer string, d swarm.Digest) {
-			s.f.log.Error("a node sends pieces that are wrong: its disk or its memory is failing", "peer", s.nameOf(peer), "digest", d)
-		},
+		Lied: s.lied, Rotten: s.rotten,
+		Room: func(n int64) bool { return s.f.free() >= n+int64(s.f.node.config().DiskFloor) },
 	})
 }
 
@@ -526,61 +529,6 @@ func (s *sharing) living() map[string]bool {
 		}
 	}
 	return all
-}
-
-// scrubPeriod is how long the node takes to read its whole folder again.
-const scrubPeriod = 7 * 24 * time.Hour
-
-// scrub reads the folder again, a file now and then, so that all of it was
-// read once a week: what rotted is deleted and fetched from peers.
-func (s *sharing) scrub(ctx context.Context) error {
-	for {
-		s.f.mu.RLock()
-		names := make([]string, 0, len(s.f.held))
-		for name := range s.f.held {
-			names = append(names, name)
-		}
-		s.f.mu.RUnlock()
-		slices.Sort(names)
-		for i := 0; i <= len(names); i++ {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(scrubPeriod / time.Duration(len(names)+1)):
-			}
-			if i < len(names) {
-				s.scrubFile(ctx, names[i])
-			}
-		}
-	}
-}
-
-// scrubFile compares one held file with its record.
-func (s *sharing) scrubFile(ctx context.Context, name string) {
-	file, h, err := s.f.open(name)
-	if err != nil {
-		return // deleted meanwhile, or in doubt already
-	}
-	got, err := digests(ctx, file)
-	file.Close()
-	if err != nil || got.SHA256 == h.SHA256 {
-		return
-	}
-	s.f.log.ErrorContext(ctx, "file in the folder rotted on the disk; it is fetched again", "file", name, "digest", h.SHA256, "found", got.SHA256)
-	s.f.mu.Lock()
-	if s.f.held[name] == h {
-		delete(s.f.held, name)
-		s.f.doubts[name] = true
-	}
-	s.f.mu.Unlock()
-	wake(s.f.doubt) // which deletes it and looks for what is wanted
-	s.f.changed()
-	if name != microsoft.ScanCabName {
-		_, err = s.f.order(ctx, []order{{kind: kindUpdate, file: name, by: bySchedule, size: h.Size, forced: true}}, nil)
-	}
-	if err != nil && ctx.Err() == nil {
-		s.f.log.WarnContext(ctx, "rotten file not queued", "file", name, "err", err)
-	}
 }
 
 // site is the branch this node stands in.

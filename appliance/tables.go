@@ -33,6 +33,7 @@ var (
 	leases     = table[leaseRecord]{"lease/"}     // <name>: who downloads it from Microsoft
 	folders    = table[folderRecord]{"folder/"}   // <node>
 	shelves    = table[shelfRecord]{"shelf/"}     // <node>/<part of the names>: what lies in its folder
+	faults     = table[faultRecord]{"fault/"}     // <node that found it>/<node whose bytes were wrong>
 	limitPlans = table[Limits]{"limits/"}         // <site, hexadecimal>
 	admins     = table[adminRecord]{"admin/"}     // <name>
 	tokens     = table[tokenRecord]{"token/"}     // <SHA-256 of the secret>

@@ -1,0 +1,285 @@
+package appliance_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
+	"wuamesh/replicate/swarm"
+)
+
+// inMesh starts a node and joins it to the first of the list, if there is one.
+func inMesh(t testing.TB, dir string, world *microsofttest.World, upstream, name string, first *site, change func(*appliance.Config)) *site {
+	t.Helper()
+	s := startIn(t, dir, world, upstream, func(c *appliance.Config) {
+		c.Name, c.Site, c.Internet = name, name, strings.HasPrefix(name, "hq")
+		if change != nil {
+			change(c)
+		}
+	})
+	if first != nil {
+		s.joinTo(t, first)
+	}
+	return s
+}
+
+// rot changes bytes of a file everywhere, as a disk does: its time stays.
+func rot(t testing.TB, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for off := int64(100); off < info.Size(); off += 100_000 {
+		if _, err := f.WriteAt([]byte("rot"), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// told waits until a node's overview says something with all the words.
+func (s *site) told(t testing.TB, words ...string) {
+	t.Helper()
+	eventually(t, s.NodeName()+" tells it", func() error {
+		st, err := s.Status(t.Context())
+		if err != nil {
+			return err
+		}
+	next:
+		for _, a := range st.Attention {
+			for _, w := range words {
+				if !strings.Contains(a.Fact, w) {
+					continue next
+				}
+			}
+			return nil
+		}
+		return fmt.Errorf("it tells %+v", st.Attention)
+	})
+}
+
+// TestARottenFileHeals has the disk of a branch change a file without a trace:
+// the next who asks for a piece does not get it, the file is fetched again,
+// and every node's overview says so.
+func TestARottenFileHeals(t *testing.T) {
+	t.Parallel()
+	world, list := branches(t, 3_000_000, "hq-01", "brs-01")
+	hq, brs := list[0], list[1]
+	name := brs.wants(t, 1)[0]
+	brs.has(t, name, status("done"))
+	eventually(t, "served", brs.serves(name))
+	path := filepath.Join(brs.dir, "waptwua", name)
+	right, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rot(t, path)
+	lor := inMesh(t, t.TempDir(), world, "http://127.0.0.1:1", "lor-01", hq, nil)
+	lor.has(t, name, status("done"))
+	for _, s := range []*site{lor, brs} {
+		eventually(t, "the right file on "+s.NodeName(), func() error {
+			if err := s.serves(name)(); err != nil {
+				return err
+			}
+			if got, err := os.ReadFile(filepath.Join(s.dir, "waptwua", name)); err != nil || !bytes.Equal(got, right) {
+				return fmt.Errorf("it is wrong: %v", err)
+			}
+			return nil
+		})
+	}
+	for _, s := range []*site{hq, brs, lor} {
+		s.told(t, "The disk of brs-01 changed 1 file", name)
+	}
+}
+
+// TestALyingNodeIsShown has a node that believes in a wrong file, manifest and
+// all: what it sends is thrown away, the file comes from another, and every
+// node's pages say who it was.
+func TestALyingNodeIsShown(t *testing.T) {
+	t.Parallel()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1_500_000})
+	srv := httptest.NewServer(world)
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	hq := inMesh(t, t.TempDir(), world, srv.URL, "hq-01", nil, nil)
+	liar := inMesh(t, dir, world, srv.URL, "brs-01", hq, nil)
+	name := hq.wants(t, 1)[0]
+	liar.has(t, name, status("done"))
+	liar.stop()
+	lies(t, filepath.Join(dir, "waptwua"), name)
+	liar = startIn(t, dir, world, srv.URL, func(c *appliance.Config) { c.Name, c.Site, c.Internet = "brs-01", "brs-01", false })
+	lor := inMesh(t, t.TempDir(), world, srv.URL, "lor-01", hq, nil)
+	lor.has(t, name, status("done"))
+	eventually(t, "the file", lor.serves(name))
+	for _, s := range []*site{hq, lor} {
+		s.told(t, "brs-01 sent lor-01", "wrong piece", name)
+	}
+	rows, err := hq.Nodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range rows {
+		if has := strings.Contains(strings.Join(n.Problems, " "), "wrong piece"); has != (n.Name == "brs-01") {
+			t.Errorf("the problems of %s are %q", n.Name, n.Problems)
+		}
+	}
+}
+
+// lies makes a stopped node believe in a wrong file: its disk has one, and a
+// manifest whose pieces agree with it.
+func lies(t testing.TB, folder, name string) {
+	t.Helper()
+	path := filepath.Join(folder, name)
+	right, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rot(t, path)
+	wrong, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	make := func(b []byte) *swarm.Manifest {
+		m, err := swarm.Make(t.Context(), bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m, was := make(wrong), make(right)
+	m.SHA256, m.SHA1 = was.SHA256, was.SHA1
+	if err := os.WriteFile(filepath.Join(folder, ".pieces", was.SHA256.String()), m.Encode(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAFullDiskOfABranch has no room for what comes from other nodes: the
+// branch says so, and goes on by itself when there is.
+func TestAFullDiskOfABranch(t *testing.T) {
+	t.Parallel()
+	world, list := branches(t, 1_000_000, "hq-01")
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "waptwua")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=1200k"); err != nil {
+		t.Skip("mounting a small disk needs root:", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(folder, syscall.MNT_DETACH) })
+	s := inMesh(t, dir, world, "http://127.0.0.1:1", "brs-01", list[0], func(c *appliance.Config) { c.DiskFloor = 100_000 })
+	defer s.stop()
+	s.Waits(time.Hour, 50*time.Millisecond)
+	names := s.wants(t, 3)
+	var stuck appliance.Task
+	eventually(t, "no room", func() error {
+		for _, name := range names {
+			if stuck = s.task(t, name); stuck.Status == "queued" && strings.Contains(stuck.Error, " free and needs ") {
+				return nil
+			}
+		}
+		return errors.New("nothing waits")
+	})
+	if !strings.HasPrefix(stuck.Error, "brs-01 has ") || !strings.Contains(stuck.Hint, "disk_floor") {
+		t.Errorf("it says %q, %q", stuck.Error, stuck.Hint)
+	}
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		eventually(t, "space came back", s.serves(name))
+		if k := s.has(t, name, status("done")); k.Error != "" || k.From != "peers" {
+			t.Errorf("the task is %+v", k)
+		}
+	}
+}
+
+// cuttable starts a node of a mesh whose only line can be cut.
+func cuttable(t testing.TB, world *microsofttest.World, upstream, name string, first *site) (s *site, cut func()) {
+	t.Helper()
+	w := newLine(t)
+	s = inMesh(t, t.TempDir(), world, upstream, name, nil, func(c *appliance.Config) {
+		c.Advertise = []string{w.addr()}
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err == nil && !w.keep(c) {
+				err = errors.New("the line is cut")
+			}
+			return c, err
+		}
+	})
+	w.mu.Lock()
+	w.to = strings.TrimPrefix(s.URL(), "https://")
+	w.mu.Unlock()
+	if first != nil {
+		s.joinTo(t, first)
+	}
+	return s, func() { w.cut(true) }
+}
+
+// TestTheLeaseHolderVanishes cuts the node off that is downloading from
+// Microsoft, in the middle: another takes over, and the branch has its file.
+func TestTheLeaseHolderVanishes(t *testing.T) {
+	t.Parallel()
+	g, upstream := newGate(t, 150_000)
+	one, cutOne := cuttable(t, g.world, upstream, "hq-01", nil)
+	two, cutTwo := cuttable(t, g.world, upstream, "hq-02", one)
+	brs := inMesh(t, t.TempDir(), g.world, "http://127.0.0.1:1", "brs-01", one, nil)
+	if names := brs.wants(t, 1); names[0] != g.name {
+		t.Fatalf("it is %s that is held back", g.name)
+	}
+	<-g.held
+	holder, other, cut := one, two, cutOne
+	if two.task(t, g.name).Status == "running" {
+		holder, other, cut = two, one, cutTwo
+	}
+	brs.has(t, g.name, func(k appliance.Task) bool { return k.Waiting == holder.NodeName()+" downloads it from Microsoft." })
+	cut()
+	for _, s := range []*site{other, brs} {
+		eventually(t, s.NodeName()+" serves it", s.serves(g.name))
+	}
+	if k := other.has(t, g.name, status("done")); k.From != "Microsoft" {
+		t.Errorf("the task is %+v", k)
+	}
+	if k := brs.has(t, g.name, status("done")); k.From != "peers" {
+		t.Errorf("the task is %+v", k)
+	}
+}
+
+// TestClocksThatAreWrong has a lease that ends in fifty years and a next try
+// beyond all waits: nobody waits for either.
+func TestClocksThatAreWrong(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 100_000, "hq-01", "brs-01")
+	hq, brs := list[0], list[1]
+	updates, _ := described(hq.world)
+	leased, failing := updates[0].Files[0].Name, updates[1].Files[0].Name
+	if err := hq.PutLease(t.Context(), leased, brs.NodeID(), time.Now().AddDate(50, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	hq.Waits(1000*time.Hour, time.Hour) // as after a clock was set back by weeks
+	hq.world.Fault(failing, microsofttest.Fault{Status: 503})
+	hq.wants(t, 2)
+	for _, name := range []string{leased, failing} {
+		hq.has(t, name, status("done"))
+	}
+}
