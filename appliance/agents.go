@@ -278,7 +278,7 @@ func (a *Appliance) keepStatuses(ctx context.Context, id agentproto.HostID, rep 
 		if err != nil {
 			return err
 		}
-		rec.Scan = rep.Scan
+		rec.Scan, rec.Node = rep.Scan, a.db.NodeID()
 		if rep.Scan.Error == "" {
 			rec.Good, rec.Hash, rec.Statuses = tx.Now(), rep.Hash, rep.Statuses
 		}

@@ -36,7 +36,7 @@ func (f *folder) serveArriving(w http.ResponseWriter, r *http.Request, name stri
 	describe(w.Header(), name, &heldFile{fileRecord: rec})
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Time{}) // how long pieces take is the line's business; the caller's own patience ends it
-	http.ServeContent(&meter{ResponseWriter: w, sent: f.sent.Add}, r, name, rec.Completed, reader)
+	http.ServeContent(f.toAgent(r.Context(), w), r, name, rec.Completed, reader)
 	return true
 }
 

@@ -33,11 +33,12 @@ const (
 // An order asks for one file.
 type order struct {
 	kind, file, title string
-	by                string // see Task.By
-	size              int64  // bytes; 0 unknown
-	hosts             int    // that wait for it
-	forced            bool   // somebody asked for it by name
-	now               bool   // do not wait for the next try of one that failed
+	by                string         // see Task.By
+	size              int64          // bytes; 0 unknown
+	hosts             int            // that wait for it
+	sites             map[string]int // of those hosts, how many wait at each site
+	forced            bool           // somebody asked for it by name
+	now               bool           // do not wait for the next try of one that failed
 }
 
 // order queues files. One that is in the queue already is not queued again:
@@ -65,6 +66,9 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 		t.askedBy(o.by)
 		t.Title, t.Size = cmp.Or(o.title, t.Title), cmp.Or(o.size, t.Size)
 		t.hosts, t.forced = max(o.hosts, t.hosts), t.forced || o.forced
+		if t.sites == nil || len(o.sites) > 0 {
+			t.sites = o.sites
+		}
 		t.forcedHere = t.forcedHere || o.now && o.forced
 		if t.Task != before { // a new one is: who asks was added
 			touched = append(touched, t)
@@ -137,7 +141,7 @@ func (f *folder) download(ctx context.Context, lane way) error {
 // or says how long there is nothing to do. One that does not fit on the disk is told so and left for
 // a minute; a smaller one may go first.
 func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration) {
-	free, living := f.free(), f.share.living()
+	free, u := f.free(), f.share.turn(now)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	wait = time.Hour
@@ -150,11 +154,11 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 		if t.Status == statusRunning {
 			continue
 		}
-		if until := t.NextTry.Sub(now); until > 0 && until <= longestWait { // a clock that was set back counts for nothing
+		if until := t.NextTry.Sub(now); until > 0 && until <= longestWait && !t.limited { // a clock that was set back counts for nothing
 			wait = min(wait, until)
 			continue
 		}
-		by, waiting := f.share.way(t, living, now)
+		by, waiting := f.share.way(t, u)
 		if t.Waiting = waiting; by != lane {
 			wait = min(wait, lookAgain)
 			continue
@@ -323,6 +327,10 @@ func (f *folder) options(t *task) microsoft.DownloadOptions {
 	return microsoft.DownloadOptions{
 		Floor: int64(f.node.config().DiskFloor),
 		Throttle: func(ctx context.Context, n int) error {
+			if until := f.share.limits.Blocked(swarm.Source, swarm.Down, time.Now()); !until.IsZero() {
+				f.wait(t, "The site's limits let nothing come from Microsoft now.", until)
+				defer f.wait(t, "", time.Time{})
+			}
 			return f.share.limits.Take(ctx, swarm.Source, swarm.Down, int64(n))
 		},
 		Progress: func(done, total int64) {
@@ -332,6 +340,14 @@ func (f *folder) options(t *task) microsoft.DownloadOptions {
 			f.node.watch.tell("downloads")
 		},
 	}
+}
+
+// wait says what a running download waits for, and until when.
+func (f *folder) wait(t *task, why string, until time.Time) {
+	f.mu.Lock()
+	t.Waiting, t.NextTry = why, until
+	f.mu.Unlock()
+	f.node.watch.tell("downloads")
 }
 
 // explain says for people what went wrong with a download, and what to do.

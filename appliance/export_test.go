@@ -283,3 +283,36 @@ func (a *Appliance) StoredTask(ctx context.Context, id string) (t Task, err erro
 	})
 	return t, err
 }
+
+// QueueMany queues n files that nobody has.
+func (a *Appliance) QueueMany(ctx context.Context, n int) error {
+	var list []order
+	for i := range n {
+		list = append(list, order{kind: kindUpdate, file: fmt.Sprintf("file%d_%040x.cab", i, i), by: bySchedule, size: 1000, hosts: i % 100, forced: true})
+	}
+	_, err := a.folder.order(ctx, list, nil)
+	return err
+}
+
+// NextTask looks for what to download, as each worker does whenever something
+// changed.
+func (a *Appliance) NextTask() { a.folder.next(-1, time.Now()) }
+
+// FirstOf is the node whose turn a file is, of nodes by their sites, when so
+// many hosts wait at each site; and whether every node finds the same order.
+func FirstOf(file string, nodes map[string]string, waiting map[string]int) (first string, same bool) {
+	seen := map[int]bool{}
+	for self := range nodes {
+		u := &turn{self: self}
+		for id, site := range nodes {
+			u.candidates = append(u.candidates, candidate{id, site, hashOf(id)})
+		}
+		rank, f := u.rank(hashOf(file), waiting)
+		seen[rank] = true
+		if first == "" {
+			first = f
+		}
+		same = (same || len(seen) == 1) && f == first && (rank == 0) == (f == self)
+	}
+	return first, same && len(seen) == len(nodes)
+}

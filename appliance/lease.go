@@ -7,9 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"wuamesh/appliance/microsoft"
@@ -42,38 +42,97 @@ const (
 	byMicrosoft
 )
 
+// A turn is what one look through the queue goes by.
+type turn struct {
+	now        time.Time
+	self       string
+	internet   bool // this node may download from Microsoft
+	swarm      bool // it takes part in a mesh
+	living     map[string]bool
+	candidates []candidate // may download from Microsoft and can be reached, this node included
+	limited    time.Time   // until then the site's limits let nothing come from Microsoft
+}
+
+// A candidate may download from Microsoft.
+type candidate struct {
+	id, site string
+	hash     uint64
+}
+
+func (s *sharing) turn(now time.Time) *turn {
+	u := &turn{now: now, self: s.f.node.db.NodeID(), internet: s.f.node.config().Internet, swarm: s.swarm.Load() != nil, living: s.living()}
+	u.limited = s.limits.Blocked(swarm.Source, swarm.Down, now)
+	if u.internet {
+		u.candidates = append(u.candidates, candidate{u.self, s.site(), hashOf(u.self)})
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id, r := range s.folders {
+		if id != u.self && r.Internet && u.living[id] {
+			u.candidates = append(u.candidates, candidate{id, r.Site, hashOf(id)})
+		}
+	}
+	return u
+}
+
+func hashOf(text string) uint64 {
+	sum := sha256.Sum256([]byte(text))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
 // way decides how a task's file comes here, or says in a sentence what it
 // waits for. The folder's lock is held.
-func (s *sharing) way(t *task, living map[string]bool, now time.Time) (way, string) {
-	internet := s.f.node.config().Internet
+func (s *sharing) way(t *task, u *turn) (way, string) {
 	if t.Kind == kindScan {
-		return s.wayOfCab(living, s.f.cab.SHA256, s.f.refused.SHA256, internet)
+		by, why := s.wayOfCab(u.living, s.f.cab.SHA256, s.f.refused.SHA256, u.internet)
+		return s.unlessLimited(t, u, by, why)
 	}
-	if _, known := s.record(t.File); known && s.swarm.Load() != nil {
-		if slices.ContainsFunc(s.others(t.File), func(id string) bool { return living[id] }) {
-			return byPeers, ""
-		}
-		if others := s.others(t.File); len(others) > 0 && !internet {
-			return byWaiting, "It is on " + s.nameOf(others[0]) + ", which cannot be reached now."
-		}
-	}
-	self := s.f.node.db.NodeID()
 	s.mu.RLock()
+	known := s.files[t.File].Root != ""
+	reached, away := "", ""
+	for id := range s.holders[t.short] {
+		switch {
+		case id == u.self:
+		case u.living[id]:
+			reached = id
+		case away == "" || id < away:
+			away = id
+		}
+	}
 	lease, leased := s.leases[t.File]
 	s.mu.RUnlock()
-	if leased && lease.Node != self && lease.Until.After(now) && lease.Until.Before(now.Add(2*leaseTime)) && living[lease.Node] {
+	if known && u.swarm && reached != "" {
+		return byPeers, ""
+	}
+	if known && u.swarm && away != "" && !u.internet {
+		return byWaiting, "It is on " + s.nameOf(away) + ", which cannot be reached now."
+	}
+	if leased && lease.Node != u.self && lease.Until.After(u.now) && lease.Until.Before(u.now.Add(2*leaseTime)) && u.living[lease.Node] {
 		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
 	}
-	rank, first := s.rank(t.File, living, internet)
+	rank, first := u.rank(t.hash, t.sites)
 	switch {
 	case rank < 0 && first == "":
 		return byWaiting, "No node that may download from Microsoft can be reached."
 	case rank < 0:
 		return byWaiting, s.nameOf(first) + " will download it from Microsoft."
-	case rank > 0 && !t.forcedHere && now.Sub(t.Queued) < time.Duration(rank)*leaseTime:
+	case rank > 0 && !t.forcedHere && u.now.Sub(t.Queued) < time.Duration(rank)*leaseTime:
 		return byWaiting, s.nameOf(first) + " will download it from Microsoft; this node does if it does not."
 	}
-	return byMicrosoft, ""
+	return s.unlessLimited(t, u, byMicrosoft, "")
+}
+
+// unlessLimited puts a download from Microsoft off while the site's limits let
+// nothing come; another internet node takes it over meanwhile.
+func (s *sharing) unlessLimited(t *task, u *turn, by way, why string) (way, string) {
+	if t.limited {
+		t.limited, t.NextTry = false, time.Time{}
+	}
+	if by != byMicrosoft || u.limited.IsZero() {
+		return by, why
+	}
+	t.limited, t.NextTry = true, u.limited
+	return byWaiting, "The site's limits let nothing come from Microsoft now."
 }
 
 // wayOfCab is way for the scan cab: from a peer that has a newer one, else
@@ -91,40 +150,59 @@ func (s *sharing) wayOfCab(living map[string]bool, have, refused string, interne
 
 // rank is this node's turn among those that may download a file from
 // Microsoft, 0 for the first, -1 when it is not one of them; and who is
-// first. Every node finds the same order (rendezvous hashing).
-func (s *sharing) rank(file string, living map[string]bool, internet bool) (rank int, first string) {
-	self := s.f.node.db.NodeID()
-	var list []string
-	if internet {
-		list = append(list, self)
+// first. Every node finds the same order (rendezvous hashing), in which a
+// site comes first as often as its hosts are among those that wait: what only
+// one branch needs comes over its own line, and what all need is shared out.
+func (u *turn) rank(file uint64, waiting map[string]int) (rank int, first string) {
+	anybody := false
+	for _, c := range u.candidates {
+		anybody = anybody || waiting[c.site] > 0
 	}
-	s.mu.RLock()
-	for id, r := range s.folders {
-		if id != self && r.Internet && living[id] {
-			list = append(list, id)
+	weigh := func(c candidate) (score float64) {
+		weight := 1.0
+		if anybody {
+			weight = float64(waiting[c.site])
+		}
+		x := mix(file ^ c.hash)
+		if weight == 0 {
+			return -float64(x >> 12) // after those with hosts, in an order of their own
+		}
+		return -weight / math.Log((float64(x>>11)+0.5)/(1<<53))
+	}
+	rank, own, best := -1, 0.0, 0.0
+	for i, c := range u.candidates {
+		score := weigh(c)
+		if i == 0 || score > best || score == best && c.id < first {
+			first, best = c.id, score
+		}
+		if c.id == u.self {
+			rank, own = 0, score
 		}
 	}
-	s.mu.RUnlock()
-	weight := func(id string) uint64 {
-		sum := sha256.Sum256([]byte(file + "\x00" + id))
-		return binary.BigEndian.Uint64(sum[:])
+	for _, c := range u.candidates {
+		if score := weigh(c); rank >= 0 && (score > own || score == own && c.id < u.self) {
+			rank++
+		}
 	}
-	slices.SortFunc(list, func(x, y string) int { return cmp.Or(cmp.Compare(weight(y), weight(x)), strings.Compare(x, y)) })
-	if len(list) == 0 {
-		return -1, ""
-	}
-	return slices.Index(list, self), list[0]
+	return rank, first
+}
+
+// mix is a hash of a number (the finalizer of SplitMix64).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // keeps says whether this node fetches a file that hosts of the mesh wait for
 // without being asked for it. One that keeps only what its own agents ask for
 // still downloads from Microsoft what it is its turn to and nobody has.
-func (s *sharing) keeps(file string, living map[string]bool) bool {
+func (s *sharing) keeps(w wantedFile, u *turn) bool {
 	if s.f.node.config().Placement != "local" {
 		return true
 	}
-	rank, _ := s.rank(file, living, s.f.node.config().Internet)
-	return rank == 0 && len(s.others(file)) == 0
+	rank, _ := u.rank(hashOf(w.Name), w.sites)
+	return rank == 0 && len(s.others(w.Name)) == 0
 }
 
 // holdLease takes the lease of a file and renews it until release is called.

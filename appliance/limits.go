@@ -21,10 +21,11 @@ type Limits struct {
 	LANDown swarm.Plan `json:"lan_down"`
 	LANUp   swarm.Plan `json:"lan_up"`
 	Source  swarm.Plan `json:"microsoft"` // from Microsoft
+	Agents  swarm.Plan `json:"agents"`    // to agents, of each node: they take files over the LAN
 }
 
 func (l Limits) check() error {
-	for name, p := range map[string]swarm.Plan{"wan_down": l.WANDown, "wan_up": l.WANUp, "lan_down": l.LANDown, "lan_up": l.LANUp, "microsoft": l.Source} {
+	for name, p := range map[string]swarm.Plan{"wan_down": l.WANDown, "wan_up": l.WANUp, "lan_down": l.LANDown, "lan_up": l.LANUp, "microsoft": l.Source, "agents": l.Agents} {
 		if err := p.Check(); err != nil {
 			return &Problem{Kind: Invalid, Field: name, Msg: "The limit " + name + " does not hold: " + err.Error() + "."}
 		}
@@ -77,7 +78,7 @@ func (l Limits) String() string {
 	for _, p := range []struct {
 		name string
 		swarm.Plan
-	}{{"WAN down", l.WANDown}, {"WAN up", l.WANUp}, {"LAN down", l.LANDown}, {"LAN up", l.LANUp}, {"Microsoft", l.Source}} {
+	}{{"WAN down", l.WANDown}, {"WAN up", l.WANUp}, {"LAN down", l.LANDown}, {"LAN up", l.LANUp}, {"Microsoft", l.Source}, {"agents", l.Agents}} {
 		if p.Rate == 0 && p.Month == 0 && len(p.Windows) == 0 {
 			continue
 		}
@@ -119,6 +120,7 @@ func (s *sharing) limit(r replicate.Record) {
 	s.limits.Set(swarm.LAN, swarm.Down, l.LANDown)
 	s.limits.Set(swarm.LAN, swarm.Up, l.LANUp)
 	s.limits.Set(swarm.Source, swarm.Down, l.Source)
+	s.limits.Set(swarm.Agents, swarm.Up, l.Agents)
 }
 
 // Traffic is what a node moved on one day, in bytes.
@@ -175,9 +177,9 @@ func (s *sharing) loadSpent(tx *replicate.Tx, now time.Time) error {
 			return err
 		}
 		if day, err := time.ParseInLocation(time.DateOnly, r.id, time.Local); err == nil && day.Year() == now.Year() && day.Month() == now.Month() {
-			s.limits.Spent(swarm.WAN, swarm.Down, r.value.WANDown, now)
-			s.limits.Spent(swarm.WAN, swarm.Up, r.value.WANUp, now)
-			s.limits.Spent(swarm.Source, swarm.Down, r.value.Microsoft, now)
+			s.limits.Add(swarm.WAN, swarm.Down, r.value.WANDown, now)
+			s.limits.Add(swarm.WAN, swarm.Up, r.value.WANUp, now)
+			s.limits.Add(swarm.Source, swarm.Down, r.value.Microsoft, now)
 		}
 	}
 	return nil
@@ -236,13 +238,14 @@ func (a *Appliance) Traffic(ctx context.Context, days int) (list []Traffic, err 
 // pause while people work, a budget. Zero is no limit.
 type LimitForm struct {
 	Down, Up, Microsoft float64 // Mbit/s
+	Agents              float64 // Mbit/s, of each node to its agents
 	MonthGB             float64 // from other sites and from Microsoft, of each
 	PauseFrom, PauseTo  string  // "08:00"; both empty for no pause
 	Workdays            bool    // the pause is Monday to Friday only
 }
 
-// Limits are the form's. Only files between sites and from Microsoft are
-// limited: the LAN is not scarce.
+// Limits are the form's. The pause and the budget are for files between sites
+// and from Microsoft: the LAN is not scarce.
 func (f LimitForm) Limits() (Limits, error) {
 	var pause []swarm.Window
 	if f.PauseFrom != "" || f.PauseTo != "" {
@@ -260,19 +263,19 @@ func (f LimitForm) Limits() (Limits, error) {
 	plan := func(mbit, gb float64) swarm.Plan {
 		return swarm.Plan{Rate: int64(mbit * 1e6 / 8), Windows: pause, Month: int64(gb * 1e9)}
 	}
-	for _, n := range []float64{f.Down, f.Up, f.Microsoft, f.MonthGB} {
+	for _, n := range []float64{f.Down, f.Up, f.Microsoft, f.MonthGB, f.Agents} {
 		if !(n >= 0 && n <= 1e6) {
 			return Limits{}, &Problem{Kind: Invalid, Field: "down", Msg: "A limit is a number, 0 for none.", Hint: "Rates are in Mbit/s, the month's budget in GB."}
 		}
 	}
-	return Limits{WANDown: plan(f.Down, f.MonthGB), WANUp: plan(f.Up, 0), Source: plan(f.Microsoft, f.MonthGB)}, nil
+	return Limits{WANDown: plan(f.Down, f.MonthGB), WANUp: plan(f.Up, 0), Source: plan(f.Microsoft, f.MonthGB), Agents: swarm.Plan{Rate: int64(f.Agents * 1e6 / 8)}}, nil
 }
 
 // Form is the limits as the form shows them; ok is false for limits that it
 // cannot show, set through the API.
 func (l Limits) Form() (f LimitForm, ok bool) {
 	f = LimitForm{
-		Down: float64(l.WANDown.Rate) * 8 / 1e6, Up: float64(l.WANUp.Rate) * 8 / 1e6, Microsoft: float64(l.Source.Rate) * 8 / 1e6,
+		Down: float64(l.WANDown.Rate) * 8 / 1e6, Up: float64(l.WANUp.Rate) * 8 / 1e6, Microsoft: float64(l.Source.Rate) * 8 / 1e6, Agents: float64(l.Agents.Rate) * 8 / 1e6,
 		MonthGB: float64(l.WANDown.Month) / 1e9,
 	}
 	if w := l.WANDown.Windows; len(w) > 0 {
@@ -283,10 +286,26 @@ func (l Limits) Form() (f LimitForm, ok bool) {
 	return f, err == nil && reflect.DeepEqual(back, l)
 }
 
-// NextAllowed is when a site's limits let files from other sites come again;
-// zero while they do.
-func (a *Appliance) NextAllowed() time.Time {
-	return a.folder.share.limits.Blocked(swarm.WAN, swarm.Down, time.Now())
+// A Pause is a line over which the site's limits let nothing pass now.
+type Pause struct {
+	Line   string    `json:"line"`   // "from other sites", "to other sites", "from Microsoft", "to agents"
+	Until  time.Time `json:"until"`  // next allowed at
+	Budget bool      `json:"budget"` // because the month's budget is used up
+}
+
+// Pauses are the lines over which nothing passes now.
+func (a *Appliance) Pauses() (list []Pause) {
+	now, l := time.Now(), a.folder.share.limits
+	for _, p := range []struct {
+		line string
+		c    swarm.Class
+		d    swarm.Direction
+	}{{"from other sites", swarm.WAN, swarm.Down}, {"to other sites", swarm.WAN, swarm.Up}, {"from Microsoft", swarm.Source, swarm.Down}, {"to agents", swarm.Agents, swarm.Up}} {
+		if until := l.Blocked(p.c, p.d, now); !until.IsZero() {
+			list = append(list, Pause{p.line, until, l.Spent(p.c, p.d, now)})
+		}
+	}
+	return list
 }
 
 // A Coverage is how much of a file another node has.

@@ -86,6 +86,7 @@ type pair struct {
 	decision rules.Decision
 	state    rules.State
 	reason   rules.Reason
+	lacking  bool // the host waits for files that this node's folder lacks
 }
 
 // pairs yields every update of a host. The lock is held for writing.
@@ -108,7 +109,8 @@ func (c *catalogue) pair(p *policy, k cell, s agentproto.Status, now time.Time) 
 		files, _ = c.filesOf(u)
 	}
 	state, reason := rules.StateOf(d, factsOf(k, files))
-	return pair{s, u, d, state, reason}
+	lacking := !s.Installed && !s.OnHost && !s.Restart && d.May() && files != rules.FilesPresent && files != rules.FilesNone
+	return pair{s, u, d, state, reason, lacking}
 }
 
 // factsOf is what a cell and the files of its update say.
@@ -142,10 +144,17 @@ type countTable struct {
 	wanted   map[string]*wantedFile
 	needed   map[string]bool // files of updates that some host needs and may install
 	failures map[uint32]int  // hosts by the code with which installs fail on them
+	lacking  map[lack]int    // hosts that wait for files which are not here
 
 	// Hosts: let in, those of them that were scanned lately and lack nothing
 	// important, that were not, that another machine claims; not let in.
 	enrolled, compliant, unscanned, claims, waiting int
+}
+
+// A lack is one revision of an update, and a node that hosts told of it.
+type lack struct {
+	variant int
+	node    string
 }
 
 // hostCounts are the updates of one host by state.
@@ -168,6 +177,7 @@ type wantedFile struct {
 	agentproto.File
 	title string
 	hosts int
+	sites map[string]int // of those hosts, how many reported to a node of each site
 }
 
 // strict orders verdicts, the most restrictive first.
@@ -213,6 +223,7 @@ const (
 	outcomeState     outcome = 7
 	outcomeImportant outcome = 8
 	outcomeFailed    outcome = 16
+	outcomeLacking   outcome = 32
 )
 
 var outcomeOf = map[rules.State]outcome{rules.OK: outcomeOK, rules.Missing: outcomeMissing, rules.Pending: outcomePending, rules.Discarded: outcomeDiscarded}
@@ -224,7 +235,7 @@ var outcomeOf = map[rules.State]outcome{rules.OK: outcomeOK, rules.Missing: outc
 func (c *catalogue) count(now time.Time) *countTable {
 	t := &countTable{
 		built: now, hosts: make([]hostCounts, len(c.hosts)+1), updates: map[rules.UpdateID]*updateCounts{},
-		wanted: map[string]*wantedFile{}, needed: map[string]bool{}, failures: map[uint32]int{},
+		wanted: map[string]*wantedFile{}, needed: map[string]bool{}, failures: map[uint32]int{}, lacking: map[lack]int{},
 	}
 	cells := len(c.variants.list) << cellShift
 	var used []*policy
@@ -255,7 +266,24 @@ func (c *catalogue) count(now time.Time) *countTable {
 		}
 		p.outcomes, p.hosts = nil, nil
 	}
+	c.addSites(t)
 	return t
+}
+
+// addSites says of each wanted file where the hosts are that wait for it.
+func (c *catalogue) addSites(t *countTable) {
+	for k, n := range t.lacking {
+		v := c.variants.list[k.variant]
+		site := c.folder.share.siteOf(k.node)
+		for _, f := range c.revision(v.id, v.revision).Files {
+			if w := t.wanted[f.Name]; w != nil && !f.Delta && site != "" {
+				if w.sites == nil {
+					w.sites = map[string]int{}
+				}
+				w.sites[site] += n
+			}
+		}
+	}
 }
 
 func (c *catalogue) countHost(h *host, p *policy, t *countTable, now time.Time) hostCounts {
@@ -268,6 +296,9 @@ func (c *catalogue) countHost(h *host, p *policy, t *countTable, now time.Time) 
 			p.outcomes[k] = o
 		}
 		p.hosts[k]++
+		if o&outcomeLacking != 0 && h.status.Node != "" {
+			t.lacking[lack{k.variant(), h.status.Node}]++
+		}
 		states[o&outcomeState]++
 		flags |= o
 	}
@@ -280,6 +311,9 @@ func (c *catalogue) countHost(h *host, p *policy, t *countTable, now time.Time) 
 func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time) outcome {
 	r := c.pair(p, k, c.status(h, k), now)
 	o := outcomeOf[r.state]
+	if r.lacking {
+		o |= outcomeLacking
+	}
 	if r.state == rules.OK || !r.decision.May() {
 		return o
 	}

@@ -52,7 +52,7 @@ func (a *Appliance) keepCab(ctx context.Context) error {
 		if !a.config().Internet {
 			return nil
 		}
-		rank, _ := f.share.rank(microsoft.ScanCabName, f.share.living(), true)
+		rank, _ := f.share.turn(time.Now()).rank(hashOf(microsoft.ScanCabName), nil)
 		f.mu.Lock()
 		due := f.cab.Checked.Add(cabPeriod + jitter + time.Duration(rank)*cabJitter) // one node asks, and another if it does not
 		if f.held[microsoft.ScanCabName] == nil && !f.doubts[microsoft.ScanCabName] {

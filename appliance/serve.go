@@ -21,6 +21,7 @@ import (
 
 	"wuamesh/agentproto"
 	"wuamesh/appliance/microsoft"
+	"wuamesh/replicate/swarm"
 )
 
 // How long a caller is told to wait for a file that is on its way.
@@ -55,6 +56,10 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 		agentproto.WriteProblem(w, agentproto.Problem{Status: http.StatusNotFound, Title: "There is no such file.", Hint: "Files lie flat in the folder, under the names Microsoft gave them."})
 		return
 	}
+	if until := f.share.limits.Blocked(swarm.Agents, swarm.Up, time.Now()); !until.IsZero() {
+		later(w, min(max(time.Until(until), shortestRetry), offlineRetry), "The site's limits let nothing go to agents now; next allowed at "+clock(until)+".", "Ask again after the time in Retry-After.")
+		return
+	}
 	file, h, err := f.open(name)
 	if err != nil {
 		f.absent(w, r, name, err)
@@ -71,7 +76,46 @@ func (f *folder) send(w http.ResponseWriter, r *http.Request, name string, file 
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Now().Add(usualRetry + time.Duration(h.Bytes/slowest)*time.Second)) // where it cannot be set there is none
 	defer ctl.SetWriteDeadline(time.Time{})
-	http.ServeContent(&meter{ResponseWriter: w, sent: f.sent.Add}, r, name, h.Modified, file)
+	http.ServeContent(f.toAgent(r.Context(), w), r, name, h.Modified, file)
+}
+
+// toAgent is how bytes of a file go out: counted, and where the site limits
+// what agents take, no faster than that.
+func (f *folder) toAgent(ctx context.Context, w http.ResponseWriter) http.ResponseWriter {
+	m := &meter{ResponseWriter: w, sent: f.sent.Add}
+	if !f.share.limits.Limited(swarm.Agents, swarm.Up) {
+		return m
+	}
+	return &brake{meter: m, ctx: ctx, limits: f.share.limits}
+}
+
+// A brake passes bytes on as the site's limits allow. It hides the meter's
+// io.ReaderFrom: what the kernel sends by itself cannot be held back.
+type brake struct {
+	*meter
+	ctx    context.Context // of the request
+	limits *swarm.Limits
+}
+
+func (b *brake) Write(p []byte) (n int, err error) {
+	ctl := http.NewResponseController(b.meter.ResponseWriter)
+	for n < len(p) {
+		part := p[n:min(len(p), n+16<<10)]
+		if err := b.limits.Take(b.ctx, swarm.Agents, swarm.Up, int64(len(part))); err != nil {
+			return n, err
+		}
+		ctl.SetWriteDeadline(time.Now().Add(usualRetry)) // the limit may be slower than the slowest caller
+		k, err := b.meter.Write(part)
+		if n += k; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// ReadFrom keeps [io.Copy] from the meter's.
+func (b *brake) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
 // describe sets what the answer says about a file: its digest is a strong

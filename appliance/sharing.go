@@ -516,6 +516,16 @@ func (s *sharing) nameOf(id string) string {
 	return id[:min(8, len(id))]
 }
 
+// siteOf is where a node stands; empty while nobody said.
+func (s *sharing) siteOf(node string) string {
+	if node == s.f.node.db.NodeID() {
+		return s.site()
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.folders[node].Site
+}
+
 // living are the nodes that can be reached directly, without this one.
 func (s *sharing) living() map[string]bool {
 	mesh := s.f.node.mesh.Load()

@@ -194,6 +194,87 @@ func TestAnotherTakesOver(t *testing.T) {
 	})
 }
 
+// TestWhoAsksMicrosoft has every node find the same order, in which a site
+// comes first as often as its hosts are among those that wait.
+func TestWhoAsksMicrosoft(t *testing.T) {
+	t.Parallel()
+	nodes := map[string]string{"a": "rennes", "b": "rennes", "c": "nantes", "d": "brest"}
+	for _, tt := range []struct {
+		name    string
+		waiting map[string]int
+		want    map[string]int // how often of a thousand
+	}{
+		{"nobody is known to wait", nil, map[string]int{"a": 250, "b": 250, "c": 250, "d": 250}},
+		{"hosts of one site", map[string]int{"nantes": 3}, map[string]int{"c": 1000}},
+		{"hosts of a site without a way to Microsoft", map[string]int{"lorient": 7}, map[string]int{"a": 250, "b": 250, "c": 250, "d": 250}},
+		{"most hosts at one site", map[string]int{"nantes": 80, "brest": 20}, map[string]int{"c": 800, "d": 200}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := map[string]int{}
+			for i := range 1000 {
+				first, same := appliance.FirstOf(fmt.Sprint("file", i), nodes, tt.waiting)
+				if !same {
+					t.Fatalf("file%d: nodes find different orders", i)
+				}
+				got[first]++
+			}
+			for id := range nodes {
+				if d := got[id] - tt.want[id]; d < -60 || d > 60 {
+					t.Errorf("%s comes first %d times of 1000, want about %d", id, got[id], tt.want[id])
+				}
+			}
+		})
+	}
+}
+
+// TestTheSiteThatAskedDownloads has a host of one of two internet sites need
+// files: that site's node downloads them, whose line they need.
+func TestTheSiteThatAskedDownloads(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 50_000, "hq-01", "hq-02")
+	for _, name := range list[1].wants(t, 8) {
+		if k := list[1].has(t, name, status("done")); k.From != "Microsoft" {
+			t.Errorf("the node that was asked got it from %s: %+v", k.From, k)
+		}
+		if k := list[0].has(t, name, status("done")); k.From != "peers" {
+			t.Errorf("the other node got it from %s: %+v", k.From, k)
+		}
+	}
+}
+
+// TestPauses stops what comes from Microsoft and what goes to agents, and says
+// until when and why.
+func TestPauses(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *appliance.Config) { c.Site = "rennes" })
+	set := func(l appliance.Limits) {
+		t.Helper()
+		if err := s.SetSiteLimits(t.Context(), owner, "", l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	never := []swarm.Window{{From: 0, To: 0, Days: []time.Weekday{time.Now().Weekday()}, Rate: swarm.Never}}
+	set(appliance.Limits{Source: swarm.Plan{Windows: never}})
+	name := s.wants(t, 1)[0]
+	k := s.has(t, name, func(k appliance.Task) bool { return k.Waiting != "" })
+	if until := time.Until(k.NextTry); k.Waiting != "The site's limits let nothing come from Microsoft now." || until <= 0 || until > 25*time.Hour {
+		t.Errorf("it waits for %q until %v", k.Waiting, k.NextTry)
+	}
+	if p := s.Pauses(); len(p) != 1 || p[0].Line != "from Microsoft" || p[0].Budget || !p[0].Until.Equal(k.NextTry) {
+		t.Errorf("the pauses are %+v", p)
+	}
+	set(appliance.Limits{Agents: swarm.Plan{Windows: never}})
+	s.has(t, name, status("done"))
+	if resp, body := get(t, "GET", s.FolderURL()+name); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !bytes.Contains(body, []byte("next allowed at")) {
+		t.Errorf("agents are told %s, %s", resp.Status, body)
+	}
+	set(appliance.Limits{Agents: swarm.Plan{Rate: 1 << 30}, Source: swarm.Plan{Month: 1}})
+	eventually(t, "served, not faster than the limit", s.serves(name))
+	if p := s.Pauses(); len(p) != 1 || p[0].Line != "from Microsoft" || !p[0].Budget || p[0].Until.Day() != 1 {
+		t.Errorf("the pauses are %+v", p)
+	}
+}
+
 // TestLimitForm shows limits as the form has them, and says so when it cannot.
 func TestLimitForm(t *testing.T) {
 	t.Parallel()
@@ -202,6 +283,7 @@ func TestLimitForm(t *testing.T) {
 		{Down: 10, Up: 2.5, Microsoft: 50, MonthGB: 200},
 		{PauseFrom: "08:00", PauseTo: "18:30", Workdays: true},
 		{Down: 1, PauseFrom: "22:00", PauseTo: "06:00"},
+		{Agents: 100},
 	} {
 		l, err := f.Limits()
 		if err != nil {

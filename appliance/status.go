@@ -24,7 +24,8 @@ type statusRecord struct {
 type scanRecord struct {
 	Hash string           `json:"hash"`
 	Scan *agentproto.Scan `json:"scan,omitempty"`
-	Good time.Time        `json:"good,omitzero"` // last scan without error
+	Good time.Time        `json:"good,omitzero"`  // last scan without error
+	Node string           `json:"node,omitempty"` // that the host told
 }
 
 // Packed, a status record is its format, the length of the rest of it and that

@@ -38,9 +38,13 @@ const bySchedule = "schedule"
 // A task is a download that has not ended, with what only memory knows of it.
 type task struct {
 	Task
-	hosts  int  // that wait for the file
-	forced bool // somebody asked for it by name: it stays when no host waits
-	wrong  int  // tries in a row that brought a wrong file
+	short   string         // shortName of the file
+	hash    uint64         // of its name
+	hosts   int            // that wait for the file
+	sites   map[string]int // of those hosts, how many wait at each site
+	forced  bool           // somebody asked for it by name: it stays when no host waits
+	wrong   int            // tries in a row that brought a wrong file
+	limited bool           // NextTry is when the site's limits let it go on
 
 	forcedHere bool // an admin of this node asked: it does not wait for another's turn
 	way        way  // how it comes, once it runs
@@ -52,10 +56,14 @@ type task struct {
 func newTask(kind, file string, now time.Time) *task {
 	var tail [4]byte
 	rand.Read(tail[:])
-	return &task{Task: Task{
+	return taskOf(Task{
 		ID:   fmt.Sprintf("%011x-%s", now.UnixMilli(), hex.EncodeToString(tail[:])),
 		Kind: kind, File: file, Status: statusQueued, Queued: now,
-	}}
+	})
+}
+
+func taskOf(row Task) *task {
+	return &task{Task: row, short: shortName(row.File), hash: hashOf(row.File)}
 }
 
 // askedBy adds a name to By, which names everyone who asked, up to five.
@@ -140,7 +148,8 @@ func (f *folder) loadTasks(tx *replicate.Tx) error {
 		if latest := time.Now().Add(longestWait); t.NextTry.After(latest) {
 			t.NextTry = latest
 		}
-		f.queue[t.File] = &task{Task: t, forced: t.By != bySchedule}
+		f.queue[t.File] = taskOf(t)
+		f.queue[t.File].forced = t.By != bySchedule
 	}
 	slices.SortFunc(f.ended, func(x, y Task) int { return x.Finished.Compare(y.Finished) })
 	return nil

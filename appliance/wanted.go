@@ -80,14 +80,14 @@ func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
 	list := f.node.cat.wanted()
 	waited := make(map[string]bool, len(list))
 	orders := make([]order, 0, len(list))
-	living := f.share.living()
+	u := f.share.turn(time.Now())
 	f.mu.RLock()
 	for _, w := range list {
 		waited[w.Name] = true
-		if _, mark := f.marks[w.Name]; mark || f.held[w.Name] != nil || f.doubts[w.Name] || !f.share.keeps(w.Name, living) {
+		if _, mark := f.marks[w.Name]; mark || f.held[w.Name] != nil || f.doubts[w.Name] || !f.share.keeps(w, u) {
 			continue
 		}
-		o.kind, o.file, o.title, o.size, o.hosts = kindUpdate, w.Name, w.title, w.Size, w.hosts
+		o.kind, o.file, o.title, o.size, o.hosts, o.sites = kindUpdate, w.Name, w.title, w.Size, w.hosts, w.sites
 		orders = append(orders, o)
 	}
 	var idle []*task

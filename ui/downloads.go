@@ -19,7 +19,7 @@ type downloadsView struct {
 	Next     string
 	Coverage map[string][]appliance.Coverage
 	Traffic  []appliance.Traffic
-	Allowed  time.Time // when the site's limits let files come again
+	Pauses   []appliance.Pause // lines over which the site's limits let nothing pass
 	Limits   appliance.LimitForm
 	Custom   bool // the limits were set through the API and do not fit the form
 	Problem  *appliance.Problem
@@ -53,7 +53,7 @@ func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
 	if v.Met, err = u.node.Meetings(r.Context(), "site "+frameOf(r.Context()).stand.Site); err != nil {
 		return reply{}, err
 	}
-	v.Coverage, v.Allowed = u.node.Coverage(), u.node.NextAllowed()
+	v.Coverage, v.Pauses = u.node.Coverage(), u.node.Pauses()
 	v.Admin = actor(r).Role == appliance.Owner
 	if v.Problem != nil {
 		return again(downloadsPage(v)), nil
@@ -64,7 +64,7 @@ func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
 // limitsSave sets the limits of this node's site.
 func (u *UI) limitsSave(r *http.Request) (reply, error) {
 	v := downloadsView{Limits: appliance.LimitForm{
-		Down: mbit(r.FormValue("down")), Up: mbit(r.FormValue("up")), Microsoft: mbit(r.FormValue("microsoft")), MonthGB: mbit(r.FormValue("month")),
+		Down: mbit(r.FormValue("down")), Up: mbit(r.FormValue("up")), Microsoft: mbit(r.FormValue("microsoft")), MonthGB: mbit(r.FormValue("month")), Agents: mbit(r.FormValue("agents")),
 		PauseFrom: r.FormValue("pause_from"), PauseTo: r.FormValue("pause_to"), Workdays: r.FormValue("workdays") != "",
 	}}
 	limits, err := v.Limits.Limits()
@@ -79,6 +79,14 @@ func (u *UI) limitsSave(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	return goTo("/downloads").saying("The site's limits are: %s. They hold at once.", limits), nil
+}
+
+// pauseLine says over which line nothing passes, and why.
+func pauseLine(p appliance.Pause) string {
+	if p.Budget {
+		return "The month's budget " + p.Line + " is used up."
+	}
+	return "The site's limits let nothing pass " + p.Line + " now."
 }
 
 // mbit reads a number of a form; nothing is 0, and what is no number is one

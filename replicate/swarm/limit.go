@@ -163,11 +163,32 @@ func (l *Limits) Share(nodes int) {
 	}
 }
 
-// Spent sets how many bytes were moved in the month of t before this start.
-func (l *Limits) Spent(c Class, d Direction, bytes int64, t time.Time) {
+// Add counts bytes that were moved in the month of t before this start.
+func (l *Limits) Add(c Class, d Direction, bytes int64, t time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.spent(t)[c][d] += bytes
+}
+
+// Spent says whether the budget of the month of t is used up.
+func (l *Limits) Spent(c Class, d Direction, t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used(c, d, t)
+}
+
+func (l *Limits) used(c Class, d Direction, t time.Time) bool {
+	month := l.plans[c][d].Month
+	return month > 0 && l.spent(t)[c][d] >= month/l.share
+}
+
+// Limited says whether a plan was set: what is not limited need not be taken
+// piece by piece.
+func (l *Limits) Limited(c Class, d Direction) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.plans[c][d]
+	return p.Rate != 0 || p.Month > 0 || len(p.Windows) > 0
 }
 
 // Moved is how many bytes were moved since the start.
@@ -213,7 +234,7 @@ func (l *Limits) Blocked(c Class, d Direction, now time.Time) time.Time {
 
 func (l *Limits) blocked(c Class, d Direction, now time.Time) time.Time {
 	p := l.plans[c][d]
-	if p.Month > 0 && l.spent(now)[c][d] >= p.Month/l.share {
+	if l.used(c, d, now) {
 		return p.NextAllowed(time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()))
 	}
 	switch next := p.NextAllowed(now); {

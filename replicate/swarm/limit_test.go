@@ -76,7 +76,7 @@ func TestMonthlyBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the bubble begins on 1 January 2000
 		l := NewLimits()
 		l.Set(WAN, Down, Plan{Month: 1 << 20})
-		l.Spent(WAN, Down, 1<<19, time.Now())
+		l.Add(WAN, Down, 1<<19, time.Now())
 		if err := l.Take(t.Context(), WAN, Down, 1<<19); err != nil {
 			t.Fatal(err)
 		}
