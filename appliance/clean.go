@@ -78,7 +78,7 @@ func (f *folder) unused(grace time.Duration) CleanPlan {
 	for name, h := range f.held {
 		used := time.Unix(max(h.asked.Load(), h.Completed.Unix()), 0)
 		if name != microsoft.ScanCabName && time.Since(used) >= grace {
-			old = append(old, FileRow{Name: name, URL: h.URL, Size: h.Bytes, SHA1: h.SHA1, SHA256: h.SHA256, State: Downloaded, DownloadedOn: h.Completed})
+			old = append(old, rowOf(name, h))
 		}
 	}
 	f.mu.RUnlock()
@@ -93,8 +93,19 @@ func (f *folder) unused(grace time.Duration) CleanPlan {
 		}
 		plan.Files, plan.Bytes = append(plan.Files, row), plan.Bytes+row.Size
 	}
+	f.overQuota(&plan)
 	slices.SortFunc(plan.Files, func(x, y FileRow) int { return strings.Compare(x.Name, y.Name) })
 	return plan
+}
+
+// overQuota adds what goes because the folder holds more than its quota.
+func (f *folder) overQuota(plan *CleanPlan) {
+	more, _ := f.spare(0, worth{}, false)
+	for _, row := range more.Files {
+		if !slices.ContainsFunc(plan.Files, func(r FileRow) bool { return r.Name == row.Name }) {
+			plan.Files, plan.Bytes = append(plan.Files, row), plan.Bytes+row.Size
+		}
+	}
 }
 
 // clean deletes what is unused, and says in the log of each file why.
@@ -108,18 +119,8 @@ func (f *folder) clean(ctx context.Context, by Actor, grace time.Duration) (Clea
 	if len(plan.Files) == 0 {
 		return plan, nil
 	}
-	names := make([]string, len(plan.Files))
-	for i, row := range plan.Files {
-		names[i] = row.Name
-	}
-	err := f.remove(ctx, names, func(tx *replicate.Tx) error {
-		return f.node.audit(tx, by, "clean folder", "folder", "", fmt.Sprintf("%d files deleted, %s", len(plan.Files), bytesText(plan.Bytes)))
-	})
-	if err != nil {
+	if err := f.giveUp(ctx, plan, by, "clean folder", ""); err != nil {
 		return CleanPlan{}, fmt.Errorf("clean the folder: %w", err)
-	}
-	for _, row := range plan.Files {
-		f.log.InfoContext(ctx, "file deleted", "file", row.Name, "bytes", row.Size, "why", row.Note)
 	}
 	f.log.InfoContext(ctx, "folder cleaned", "files", len(plan.Files), "bytes", plan.Bytes, "by", by.Name)
 	return plan, nil

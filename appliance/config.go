@@ -39,6 +39,8 @@ type Config struct {
 	NoProxy       []string `toml:"no_proxy"`
 	CleanupKBs    bool     `toml:"cleanup_kbs"`
 	DiskFloor     Size     `toml:"disk_floor"`
+	Quota         Size     `toml:"quota"`
+	Copies        int      `toml:"copies"`
 	FolderListing bool     `toml:"folder_listing"`
 	AgentMSI      string   `toml:"agent_msi"`
 	LogLevel      string   `toml:"log_level"`
@@ -173,6 +175,12 @@ cleanup_kbs = true
 
 # Space on the folder's disk that downloads leave free.
 disk_floor = "2 GiB"
+
+# How much the folder may hold; "0 B" is as much as the disk has. What fewest
+# hosts need goes first, and comes back when a host asks. Of what hosts need,
+# this many nodes keep a copy, quota or not.
+quota = "0 B"
+copies = 2
 
 # Show a listing at /waptwua/.
 folder_listing = false
@@ -327,6 +335,9 @@ func (c Config) Validate() error {
 	}
 	if c.Placement != "all" && c.Placement != "local" {
 		bad("placement", "%q is neither all nor local", c.Placement)
+	}
+	if c.Copies < 1 || c.Copies > 100 {
+		bad("copies", "%d is not between 1 and 100", c.Copies)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {

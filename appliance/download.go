@@ -204,7 +204,12 @@ func (f *folder) try(ctx context.Context, t *task) {
 	case t.Kind == kindScan:
 		fetch = f.fetchCab
 	}
-	status, fetched, err := fetch(ctx, t)
+	var status string
+	var fetched int64
+	err := f.makeRoom(ctx, t)
+	if err == nil {
+		status, fetched, err = fetch(ctx, t)
+	}
 	if t.way == byMicrosoft {
 		f.upstream.Add(fetched)
 	}
@@ -237,7 +242,14 @@ func (f *folder) try(ctx context.Context, t *task) {
 // failed puts a task off. The lock is held.
 func (f *folder) failed(t *task, err error) {
 	now := time.Now().UTC()
+	t.settled = false
 	var full *microsoft.FullError
+	var quota *quotaError
+	if errors.As(err, &quota) {
+		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1
+		t.Error, t.Hint = quota.explain(f.node.NodeName())
+		return
+	}
 	if errors.As(err, &full) {
 		// Nobody's fault and no try: it goes on when there is space.
 		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1

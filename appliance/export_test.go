@@ -316,3 +316,26 @@ func FirstOf(file string, nodes map[string]string, waiting map[string]int) (firs
 	}
 	return first, same && len(seen) == len(nodes)
 }
+
+// Copies is on how many nodes a file is, as this one knows.
+func (a *Appliance) Copies(name string) int {
+	n := len(a.folder.share.others(name))
+	if a.Held(name) {
+		n++
+	}
+	return n
+}
+
+// Held says whether this node has a file.
+func (a *Appliance) Held(name string) bool {
+	a.folder.mu.RLock()
+	defer a.folder.mu.RUnlock()
+	return a.folder.held[name] != nil
+}
+
+// SetQuota changes the quota and the number of copies, as a reload does.
+func (a *Appliance) SetQuota(quota Size, copies int) {
+	c := *a.live.Load()
+	c.Quota, c.Copies = quota, copies
+	a.live.Store(&c)
+}

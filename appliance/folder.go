@@ -36,6 +36,8 @@ type folder struct {
 	work  [byMicrosoft + 1]chan struct{} // there is something to download, by the way it comes
 	doubt chan struct{}                  // there is something to verify
 
+	spacing sync.Mutex // held while room is made
+
 	// mu is a leaf: neither the store nor the catalogue is called with it
 	// held, because both call back here.
 	mu      sync.RWMutex

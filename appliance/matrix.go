@@ -86,7 +86,7 @@ type pair struct {
 	decision rules.Decision
 	state    rules.State
 	reason   rules.Reason
-	lacking  bool // the host waits for files that this node's folder lacks
+	lacking  bool // the host waits for its files
 }
 
 // pairs yields every update of a host. The lock is held for writing.
@@ -109,7 +109,7 @@ func (c *catalogue) pair(p *policy, k cell, s agentproto.Status, now time.Time) 
 		files, _ = c.filesOf(u)
 	}
 	state, reason := rules.StateOf(d, factsOf(k, files))
-	lacking := !s.Installed && !s.OnHost && !s.Restart && d.May() && files != rules.FilesPresent && files != rules.FilesNone
+	lacking := !s.Installed && !s.OnHost && !s.Restart && d.May()
 	return pair{s, u, d, state, reason, lacking}
 }
 
@@ -144,7 +144,7 @@ type countTable struct {
 	wanted   map[string]*wantedFile
 	needed   map[string]bool // files of updates that some host needs and may install
 	failures map[uint32]int  // hosts by the code with which installs fail on them
-	lacking  map[lack]int    // hosts that wait for files which are not here
+	lacking  map[lack]int    // hosts that wait for the files
 
 	// Hosts: let in, those of them that were scanned lately and lack nothing
 	// important, that were not, that another machine claims; not let in.
@@ -172,7 +172,7 @@ type updateCounts struct {
 	by      string
 }
 
-// A wantedFile is a file that hosts wait for and the folder lacks.
+// A wantedFile is a file that hosts wait for, be it here or not.
 type wantedFile struct {
 	agentproto.File
 	title string

@@ -44,6 +44,7 @@ type task struct {
 	sites   map[string]int // of those hosts, how many wait at each site
 	forced  bool           // somebody asked for it by name: it stays when no host waits
 	wrong   int            // tries in a row that brought a wrong file
+	settled bool           // there is room for it within the quota
 	limited bool           // NextTry is when the site's limits let it go on
 
 	forcedHere bool // an admin of this node asked: it does not wait for another's turn

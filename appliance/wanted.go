@@ -80,11 +80,11 @@ func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
 	list := f.node.cat.wanted()
 	waited := make(map[string]bool, len(list))
 	orders := make([]order, 0, len(list))
-	u := f.share.turn(time.Now())
+	u, fits := f.share.turn(time.Now()), f.fitting(list)
 	f.mu.RLock()
 	for _, w := range list {
 		waited[w.Name] = true
-		if _, mark := f.marks[w.Name]; mark || f.held[w.Name] != nil || f.doubts[w.Name] || !f.share.keeps(w, u) {
+		if _, mark := f.marks[w.Name]; mark || f.held[w.Name] != nil || f.doubts[w.Name] || !f.share.keeps(w, u) || !fits(w.Name) {
 			continue
 		}
 		o.kind, o.file, o.title, o.size, o.hosts, o.sites = kindUpdate, w.Name, w.title, w.Size, w.hosts, w.sites

@@ -185,7 +185,7 @@ var cleanCommand = Command{
 				return printJSON(s.Out, p)
 			}
 			for _, f := range p.Files {
-				fmt.Fprintf(s.Out, "%s  %s\n", size(f.Size), f.Name)
+				fmt.Fprintf(s.Out, "%s  %s  %s\n", size(f.Size), f.Name, f.Note)
 			}
 			fmt.Fprintf(s.Out, "%s %s, %s.\n", count(len(p.Files), "file"), verb, size(p.Bytes))
 			return nil
