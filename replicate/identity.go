@@ -286,6 +286,32 @@ func VerifyEndorsed(root *x509.Certificate, node, request, signature []byte, now
 	return nodeID, nil
 }
 
+// Sign signs a digest with the node's key, for a purpose that no other
+// signature of it can stand for.
+func (id *Identity) Sign(purpose string, digest [sha256.Size]byte) ([]byte, error) {
+	sum := sha256.Sum256(append([]byte(purpose+" "), digest[:]...))
+	return ecdsa.SignASN1(rand.Reader, id.Key, sum[:])
+}
+
+// VerifySigned checks that a node of the mesh signed a digest for that purpose
+// with the key of its certificate (DER), which held at the time; it returns
+// the node's id.
+func VerifySigned(root *x509.Certificate, node []byte, purpose string, digest [sha256.Size]byte, signature []byte, at time.Time) (nodeID string, err error) {
+	cert, err := x509.ParseCertificate(node)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNotOfMesh, err)
+	}
+	if nodeID, err = VerifyPeer(root, []*x509.Certificate{cert}, at); err != nil {
+		return "", err
+	}
+	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	sum := sha256.Sum256(append([]byte(purpose+" "), digest[:]...))
+	if !ok || !ecdsa.VerifyASN1(key, sum[:], signature) {
+		return "", fmt.Errorf("%w: it is not signed by it", ErrNotOfMesh)
+	}
+	return nodeID, nil
+}
+
 // VerifyPeer checks that the chain is of a node of the mesh and returns its
 // id. Only what the root itself signed is a node: no node makes another.
 func VerifyPeer(root *x509.Certificate, chain []*x509.Certificate, now time.Time) (nodeID string, err error) {

@@ -1,0 +1,236 @@
+package replicate
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A parcel is a sync that is carried by hand, to a node without a line: what
+// one side would say on connecting, and the change sets that the other lacks.
+// Compressed: a block of JSON (ParcelInfo), a block with the clock's high-water
+// mark and the vector, a block per change set, zero.
+
+// A ParcelInfo says whose parcel it is.
+type ParcelInfo struct {
+	Hello hello            `json:"hello"`
+	Heard map[string]int64 `json:"heard,omitempty"` // when the writer last heard of other nodes, Unix milliseconds
+	Whole bool             `json:"whole,omitempty"` // it holds everything that the writer has
+}
+
+// What taking a parcel in may find.
+var (
+	// ErrParcelOld is a parcel of which deletions may be forgotten by now.
+	ErrParcelOld = errors.New("the parcel is too old")
+	// ErrParcelCopy says that this node had no word of the writer for so long
+	// that it has to take a fresh copy, and the parcel is not whole.
+	ErrParcelCopy = errors.New("a whole parcel is needed")
+	// ErrParcelFrom says that the writer was away for so long that it has to
+	// take a fresh copy of a parcel from here first.
+	ErrParcelFrom = errors.New("its writer has to take a fresh copy first")
+)
+
+// Pack writes a parcel for a node that is known to have what the vector says;
+// nil for everything. It returns the vector of what is in the parcel or known
+// to be there.
+func (m *Mesh) Pack(ctx context.Context, w io.Writer, to string, have map[string]uint64) (vector map[string]uint64, err error) {
+	if m.db.fenced.Load() {
+		return nil, errors.New("pack a parcel: this node is taking a fresh copy itself")
+	}
+	info, err := json.Marshal(ParcelInfo{m.hello(laneControl, to), m.contactsNow(), len(have) == 0})
+	if err != nil {
+		return nil, err
+	}
+	z := packers.Get().(*zstd.Encoder)
+	defer packers.Put(z)
+	z.Reset(w)
+	err = m.db.View(ctx, func(tx *Tx) error {
+		if err := writeBlock(z, info); err != nil {
+			return err
+		}
+		clock, err := readClock(tx.txn)
+		if err == nil {
+			vector, err = readVector(tx.txn)
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeBlock(z, appendVector(binary.BigEndian.AppendUint64(nil, uint64(clock)), vector)); err != nil {
+			return err
+		}
+		var broken error
+		err = tx.sinceAll(vector, have, func(cs ChangeSet) bool {
+			broken = errors.Join(writeBlock(z, appendSet(nil, cs)), ctx.Err())
+			return broken == nil
+		})
+		return errors.Join(err, broken)
+	})
+	if err == nil {
+		_, err = z.Write(make([]byte, 4))
+	}
+	if err = errors.Join(err, z.Close()); err != nil {
+		return nil, fmt.Errorf("pack a parcel: %w", err)
+	}
+	return vector, nil
+}
+
+// contactsNow is when this node last heard of each other one.
+func (m *Mesh) contactsNow() map[string]int64 {
+	m.touchReached()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make(map[string]int64, len(m.contact))
+	for id, at := range m.contact {
+		all[id] = at.UnixMilli()
+	}
+	return all
+}
+
+// An Unpacked is what a parcel brought.
+type Unpacked struct {
+	From    string
+	Made    time.Time
+	Vector  map[string]uint64 // of the writer, when it was made
+	Changes int               // that were in it
+	Copied  bool              // a fresh copy was taken
+}
+
+// Unpack merges a parcel as a sync does. What interrupts it leaves every
+// change set whole or out, and unpacking it again goes on. A parcel that
+// follows one which never came is ErrGap.
+func (m *Mesh) Unpack(ctx context.Context, r io.Reader) (Unpacked, error) {
+	z, err := newUnpacker(r)
+	if err != nil {
+		return Unpacked{}, fmt.Errorf("unpack a parcel: %w", err)
+	}
+	defer unpackers.Put(z)
+	u, err := m.unpack(ctx, z)
+	if err != nil {
+		return u, fmt.Errorf("unpack a parcel: %w", err)
+	}
+	return u, nil
+}
+
+func (m *Mesh) unpack(ctx context.Context, r io.Reader) (u Unpacked, err error) {
+	var info ParcelInfo
+	b, err := readBlock(r, 4<<20)
+	if err == nil {
+		err = json.Unmarshal(b, &info)
+	}
+	if err != nil {
+		return u, fmt.Errorf("its beginning: %w", err)
+	}
+	u.From, u.Made = info.Hello.Node, time.UnixMilli(info.Hello.Time)
+	if !isNodeID(u.From) || u.From == m.id || !info.Hello.compatible() {
+		return u, fmt.Errorf("its beginning: %w", errHello)
+	}
+	if b, err = readBlock(r, 16<<20); err != nil {
+		return u, err
+	}
+	head := reader{b: b}
+	clock := Clock(head.uint64())
+	if u.Vector, err = decodeVector(head.b); err != nil {
+		return u, err
+	}
+	if err := m.db.believe(clock); err != nil {
+		return u, err
+	}
+	take, finish, err := m.taker(ctx, info)
+	if err != nil {
+		return u, err
+	}
+	if u.Changes, err = takeSets(ctx, r, take); err != nil {
+		return u, err
+	}
+	u.Copied = finish != nil
+	if u.Copied {
+		if err := finish(ctx); err != nil {
+			return u, err
+		}
+	}
+	m.db.acknowledge(u.Vector)
+	m.heardFrom(info)
+	return u, nil
+}
+
+// taker is how the change sets of a parcel are stored: merged, or as a fresh
+// copy after a long absence, which finish ends.
+func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Context, ...ChangeSet) error, finish func(context.Context) error, err error) {
+	theirs := info.Hello
+	mine := m.hello(laneControl, theirs.Node)
+	if mine.Time-theirs.Time > absence.Milliseconds() {
+		return nil, nil, ErrParcelOld
+	}
+	mine.Time = theirs.Time // what counts is how it was when the parcel was made
+	switch fencedOf(mine, theirs) {
+	case theirs.Node:
+		return nil, nil, ErrParcelFrom
+	case m.id:
+		if !info.Whole {
+			return nil, nil, ErrParcelCopy
+		}
+		m.problems.add(m.id, copyProblem)
+		f, err := m.db.beginCopy(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		return f.take, f.finish, nil
+	}
+	return m.db.Apply, nil, nil
+}
+
+// takeSets hands change sets on in groups, as they come.
+func takeSets(ctx context.Context, r io.Reader, take func(context.Context, ...ChangeSet) error) (n int, err error) {
+	var sets []ChangeSet
+	size := 0
+	for {
+		b, err := readBlock(r, maxSetWire)
+		if err != nil {
+			return n, err
+		}
+		if b == nil || size+len(b) > 1<<20 {
+			for _, group := range grouped(sets) {
+				if err := take(ctx, group...); err != nil {
+					return n, err
+				}
+			}
+			sets, size = nil, 0
+		}
+		if b == nil {
+			return n, nil
+		}
+		cs, err := decodeSet(b)
+		if err != nil {
+			return n, err
+		}
+		sets, size, n = append(sets, cs), size+len(b), n+len(cs.Changes)
+	}
+}
+
+// heardFrom notes when the writer of a parcel, and through it other nodes,
+// were heard of.
+func (m *Mesh) heardFrom(info ParcelInfo) {
+	known := m.known()
+	m.mu.Lock()
+	note := func(id string, ms int64) {
+		at := time.UnixMilli(ms)
+		if _, ok := known[id]; ok && at.After(m.contact[id]) && at.Before(m.db.now().Add(maxAhead)) {
+			m.contact[id] = at
+		}
+	}
+	note(info.Hello.Node, info.Hello.Time)
+	for id, ms := range info.Heard {
+		if id != m.id {
+			note(id, ms)
+		}
+	}
+	m.mu.Unlock()
+	m.storeContacts(context.Background())
+	m.noteChange()
+}
