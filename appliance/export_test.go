@@ -339,3 +339,11 @@ func (a *Appliance) SetQuota(quota Size, copies int) {
 	c.Quota, c.Copies = quota, copies
 	a.live.Store(&c)
 }
+
+// Carried believes that a node has all that this one has, as after a bundle of
+// it that told so.
+func (a *Appliance) Carried(ctx context.Context, node string) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		return carried.put(tx, node, carriedRecord{a.db.Vector(), time.Now()})
+	})
+}

@@ -42,11 +42,12 @@ type folder struct {
 	// held, because both call back here.
 	mu      sync.RWMutex
 	held    map[string]*heldFile
-	doubts  map[string]bool      // files to be verified
-	strange map[string]time.Time // files that nothing is known of, by when they changed
-	marks   map[string]time.Time // files deleted by hand
-	queue   map[string]*task     // downloads that have not ended, by file
-	ended   []Task               // the newest last
+	doubts  map[string]bool       // files to be verified
+	strange map[string]time.Time  // files that nothing is known of, by when they changed
+	marks   map[string]time.Time  // files deleted by hand
+	queue   map[string]*task      // downloads that have not ended, by file
+	ended   []Task                // the newest last
+	bundled map[string]BundleFile // of the last imported bundle, what is to be brought
 	cab     microsoft.CabVersion
 	cabNext time.Time // when Microsoft is asked again
 	refused refusedCab
@@ -80,7 +81,7 @@ func openFolder(a *Appliance) (*folder, error) {
 		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
 		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
-		marks: map[string]time.Time{}, queue: map[string]*task{},
+		marks: map[string]time.Time{}, queue: map[string]*task{}, bundled: map[string]BundleFile{},
 	}
 	f.share = newSharing(f)
 	for i := range f.work {

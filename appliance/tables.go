@@ -50,6 +50,7 @@ var (
 	tasks       = localTable[Task]{"task/"}             // <id>
 	cabs        = localTable[microsoft.CabVersion]{"cab/"}
 	holdings    = localTable[holding]{"held/"}                // <name>: what lies in the folder and was found right
+	carried     = localTable[carriedRecord]{"carried/"}       // <node>: what it had when its last bundle was made
 	traffics    = localTable[Traffic]{"traffic/"}             // <day>
 	deleted     = localTable[time.Time]{"deleted/"}           // <name>: not fetched until an agent asks
 	answers     = localTable[Answers]{"answers/"}             // node: what the setup page was told

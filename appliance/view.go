@@ -325,7 +325,7 @@ type Task struct {
 	Attempts int       `json:"attempts"`
 	Error    string    `json:"error,omitempty"` // what went wrong the last time, for people
 	Hint     string    `json:"hint,omitempty"`
-	From     string    `json:"from,omitempty"`    // "Microsoft" or "peers", once it ran
+	From     string    `json:"from,omitempty"`    // "Microsoft", "peers" or "bundle", once it ran
 	Waiting  string    `json:"waiting,omitempty"` // why nothing moves, for people
 	Peers    int64     `json:"peers,omitempty"`   // bytes moved from other nodes, all attempts
 	Queued   time.Time `json:"queued"`

@@ -71,6 +71,7 @@ type route struct {
 	status       int // of success; 0 is 200
 	do           func(call) (any, error)
 	stream       func(call, io.Writer) error // instead of do: answers bytes, and an error cuts them off
+	bytes        bool                        // the body is bytes that do reads itself, of any number
 }
 
 // A param is one query parameter. All may be repeated when many is set.
@@ -93,7 +94,9 @@ func (s *server) handler(rt route) http.Handler {
 			s.fail(w, r, err)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if !rt.bytes {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
 		if rt.stream != nil {
 			s.stream(w, call{Request: r, node: s.node, actor: actor}, rt)
 			return

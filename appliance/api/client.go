@@ -70,9 +70,7 @@ func (c *Client) Stream(ctx context.Context, path string, w io.Writer) error {
 		return fmt.Errorf("GET %s: %w", path, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
-	patient := *c.http
-	patient.Timeout = 0
-	resp, err := patient.Do(req)
+	resp, err := c.patient().Do(req)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", c.base.Host, err)
 	}
@@ -84,6 +82,48 @@ func (c *Client) Stream(ctx context.Context, path string, w io.Writer) error {
 		return fmt.Errorf("read the answer of %s: %w", c.base.Host, err)
 	}
 	return nil
+}
+
+// Send sends bytes, however long that takes, and reads the JSON answer.
+func (c *Client) Send(ctx context.Context, method, path string, body io.Reader, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base.String(), "/")+Prefix+path, body)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	return c.answered(req, answer)
+}
+
+// File reads a file of the folder from an offset on. Whoever has read it
+// closes it.
+func (c *Client) File(ctx context.Context, name string, from int64) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.base.String(), "/")+agentproto.PathFolder+url.PathEscape(name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", name, err)
+	}
+	if from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	}
+	resp, err := c.patient().Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", c.base.Host, err)
+	}
+	switch {
+	case resp.StatusCode >= 400:
+		defer resp.Body.Close()
+		return nil, agentproto.ReadProblem(resp)
+	case from > 0 && resp.StatusCode != http.StatusPartialContent:
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s answered %s from its beginning", c.base.Host, name)
+	}
+	return resp.Body, nil
+}
+
+// patient is the client without a limit of time.
+func (c *Client) patient() *http.Client {
+	p := *c.http
+	p.Timeout = 0
+	return &p
 }
 
 // Do sends body as JSON, nil for none, and reads the answer, nil to drop it.
@@ -101,11 +141,18 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
+	ctx, cancel := context.WithTimeout(ctx, c.http.Timeout)
+	defer cancel()
+	return c.answered(req.WithContext(ctx), answer)
+}
+
+// answered makes a request and reads its JSON answer.
+func (c *Client) answered(req *http.Request, answer any) error {
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	resp, err := c.patient().Do(req)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", c.base.Host, err)
 	}

@@ -85,6 +85,9 @@ func (g *generator) operation(rt route) map[string]any {
 			}},
 		},
 	}
+	if rt.bytes {
+		op["requestBody"] = map[string]any{"required": true, "content": map[string]any{"application/octet-stream": map[string]any{}}}
+	}
 	if rt.body != nil {
 		op["requestBody"] = map[string]any{"required": true, "content": jsonOf(g.of(reflect.TypeOf(rt.body)))}
 	}

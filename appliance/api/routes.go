@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"wuamesh/agentproto"
@@ -223,6 +225,23 @@ func intent() []route {
 			do: func(c call) (any, error) { return c.node.Check(c.Context(), nil) }},
 		{method: "GET", path: "backup", summary: "All records and keys of the node at one moment, for wuamesh restore", role: appliance.Owner,
 			stream: func(c call, w io.Writer) error { return c.node.Backup(c.Context(), c.actor, w) }},
+		{method: "GET", path: "bundle", summary: "What a site without a line lacks: records, signed, and the list of the files that its hosts wait for", role: appliance.Owner,
+			query: []param{{name: "for", doc: "node or site; default: where the last imported bundle came from"}, {name: "whole", doc: "all records, not only what is not known to be there"}, {name: "files", doc: "none: without files"}},
+			stream: func(c call, w io.Writer) error {
+				q := c.URL.Query()
+				return c.node.ExportBundle(c.Context(), c.actor, appliance.BundleOptions{For: q.Get("for"), Whole: q.Get("whole") != "", NoFiles: q.Get("files") == "none"}, w)
+			}},
+		{method: "POST", path: "bundle", summary: "Take a bundle in; the answer says which of its files to bring", role: appliance.Owner, bytes: true, answer: appliance.BundleImport{},
+			do: func(c call) (any, error) { return c.node.ImportBundle(c.Context(), c.actor, c.Body) }},
+		{method: "PUT", path: "bundle/files/{name}", summary: "Bring a file of the bundle that was taken in last, or the rest of it", role: appliance.Owner, bytes: true, answer: appliance.BundleNeed{},
+			query: []param{{name: "from", doc: "offset of the first byte; default 0"}},
+			do: func(c call) (any, error) {
+				from, err := strconv.ParseInt(cmp.Or(c.URL.Query().Get("from"), "0"), 10, 64)
+				if err != nil {
+					return nil, &appliance.Problem{Kind: appliance.Invalid, Field: "from", Msg: "from is a number of bytes."}
+				}
+				return c.node.ImportBundleFile(c.Context(), c.actor, c.PathValue("name"), from, c.Body)
+			}},
 		{method: "POST", path: "reload", summary: "Read the configuration file again: it is checked first, then changes", role: appliance.Owner, answer: appliance.Reloaded{},
 			do: func(c call) (any, error) { return c.node.Reload(c.Context(), c.actor) }},
 		{method: "POST", path: "setup-link", summary: "A fresh setup link, while there is no admin", role: appliance.Owner, answer: SetupLink{},

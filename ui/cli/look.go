@@ -21,7 +21,7 @@ func Commands(own ...Command) []Command {
 	list := func() []Command { return all }
 	all = append(own, statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, triggerCommand, fetchCommand, cleanCommand,
 		initCommand, tokenCommand, joinCommand, nodeCommand,
-		catalogueCommand, doctorCommand, reloadCommand, setupLinkCommand, backupCommand, restoreCommand, importCommand,
+		catalogueCommand, doctorCommand, reloadCommand, setupLinkCommand, bundleCommand, backupCommand, restoreCommand, importCommand,
 		manualCommand(list), completionCommand(list))
 	return all
 }
