@@ -94,15 +94,16 @@ type tally struct {
 }
 
 func (a *Appliance) tally(s *Status) tally {
-	c, where := a.cat, a.census()
+	c, now := a.cat, time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.counts(where.now)
+	t := c.counts(now)
 	n := tally{countTable: t}
 	s.Pairs, s.Updates, s.Packages = t.pairs, len(t.updates), c.packageCount()
 	s.Hosts, s.Waiting, s.Compliant = t.enrolled, t.waiting, t.compliant
+	connected := a.streams.set()
 	for _, h := range c.sorted() {
-		if h.enrolled() && where.online(h) {
+		if h.enrolled() && (h.heard(now) || connected[h.id]) {
 			s.Online++
 		}
 	}

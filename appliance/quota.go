@@ -89,7 +89,6 @@ func (f *folder) leavers(asked bool) []leaver {
 	return list
 }
 
-// compareBool orders false before true.
 func compareBool(x, y bool) int {
 	switch {
 	case x == y:

@@ -88,11 +88,10 @@ func (a *Agent) applyConfig(ctx context.Context) {
 	a.windows.now()
 }
 
-// nodes are whom to ask. Where the mesh knows the host's place, those it named
-// at the last check-in, nearest first, and then those of wapt-get.ini in case
-// all of the others are gone; where it does not, the other way round, so that
-// a host whose node is away comes home to it. When wapt-get.ini names others
-// than at that time, they alone are asked: somebody moved the host.
+// nodes are whom to ask: those a node named at the last check-in, nearest
+// first, then those of wapt-get.ini in case all of the others are gone. When
+// wapt-get.ini names others than at that time, it goes first: somebody moved
+// the host.
 func (a *Agent) nodes() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -102,14 +101,7 @@ func (a *Agent) nodes() []string {
 	}
 	list := slices.Clone(own)
 	if slices.Equal(own, a.st.Asked) {
-		switch {
-		case a.st.Only:
-			list = a.st.Told
-		case a.st.Placed:
-			list = append(slices.Clone(a.st.Told), own...)
-		default:
-			list = append(list, a.st.Told...)
-		}
+		list = append(slices.Clone(a.st.Told), own...)
 	}
 	var once []string
 	for _, n := range list {
