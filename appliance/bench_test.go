@@ -1,7 +1,6 @@
 package appliance_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha1"
 	"fmt"
@@ -9,10 +8,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +19,7 @@ import (
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
 )
 
 // many are statuses of n updates that nobody described.
@@ -119,8 +117,8 @@ func BenchmarkUpdates(b *testing.B) {
 }
 
 // BenchmarkFolderBesideNginx has four clients take files from the node and
-// from nginx, each a process of its own, on plain HTTP over loopback, and
-// prints the node's rate as a part of nginx's. It needs nginx.
+// from nginx, on plain HTTP over loopback, and prints the node's rate as a
+// part of nginx's. It needs nginx.
 func BenchmarkFolderBesideNginx(b *testing.B) {
 	if _, err := exec.LookPath("nginx"); err != nil {
 		b.Skip("needs nginx")
@@ -132,86 +130,41 @@ func BenchmarkFolderBesideNginx(b *testing.B) {
 			rand.NewChaCha8([32]byte{1}).Read(content)
 			name := fmt.Sprintf("file_%x.cab", sha1.Sum(content))
 			put(b, dir, name, content)
-			ours := folderProcess(b, dir)
-			theirs := startNginx(b, filepath.Join(dir, "waptwua"))
+			world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1000})
+			s := startIn(b, dir, world, "http://127.0.0.1:1", func(c *appliance.Config) { c.Internet = false })
+			eventually(b, name, s.serves(name))
+			other := startNginx(b, filepath.Join(dir, "waptwua"))
 			n := max(1, 4_000_000/size*10)
-			take(b, ours+name, 1, size) // both have it in memory then
-			take(b, theirs+name, 1, size)
-			var us, them time.Duration
-			for b.Loop() { // in short turns, so that what else runs here slows both
-				for range 10 {
-					us += take(b, ours+name, max(n/10, 1), size)
-					them += take(b, theirs+name, max(n/10, 1), size)
+			rate := func(url string) float64 {
+				began := time.Now()
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						client := &http.Client{Transport: &http.Transport{}}
+						for range n {
+							resp, err := client.Get(url)
+							if err != nil {
+								b.Error(err)
+								return
+							}
+							io.Copy(io.Discard, resp.Body)
+							resp.Body.Close()
+						}
+						client.CloseIdleConnections()
+					})
 				}
+				wg.Wait()
+				return float64(4*n*size) / time.Since(began).Seconds()
 			}
-			b.ReportMetric(them.Seconds()/us.Seconds(), "xnginx")
-			b.ReportMetric(float64(b.N*10*4*max(n/10, 1)*size)/us.Seconds()/1e6, "MB/s")
+			var ours, theirs float64
+			for b.Loop() { // in turns, so that what else runs here slows both
+				ours += rate(s.FolderURL() + name)
+				theirs += rate(other + name)
+			}
+			b.ReportMetric(ours/theirs, "xnginx")
+			b.ReportMetric(ours/float64(b.N)/1e6, "MB/s")
 		})
 	}
-}
-
-// take has four clients take a file n times each, and says how long that took.
-func take(b *testing.B, url string, n, size int) time.Duration {
-	began := time.Now()
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
-			defer client.CloseIdleConnections()
-			for range n {
-				resp, err := client.Get(url)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				if got, err := io.Copy(io.Discard, resp.Body); err != nil || got != int64(size) {
-					b.Errorf("%d of %d bytes, %v", got, size, err)
-				}
-				resp.Body.Close()
-			}
-		})
-	}
-	wg.Wait()
-	return time.Since(began)
-}
-
-// folderProcess runs a node in a process of its own, as nginx is one, and
-// returns where its folder is.
-func folderProcess(b *testing.B, dir string) (url string) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestFolderProcess$")
-	cmd.Env = append(os.Environ(), folderProcessKey+"="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		b.Fatalf("the node's process said %q: %v", line, err)
-	}
-	return strings.TrimSpace(line)
-}
-
-const folderProcessKey = "WUAMESH_TEST_FOLDER"
-
-// TestFolderProcess is the process of folderProcess.
-func TestFolderProcess(t *testing.T) {
-	dir := os.Getenv(folderProcessKey)
-	if dir == "" {
-		return
-	}
-	s := startIn(t, dir, nil, "http://127.0.0.1:1", func(c *appliance.Config) { c.Internet = false })
-	all, err := filepath.Glob(filepath.Join(dir, "waptwua", "*.cab"))
-	if err != nil || len(all) == 0 {
-		t.Fatal(all, err)
-	}
-	eventually(t, "served", s.serves(filepath.Base(all[0])))
-	fmt.Println(s.FolderURL())
-	<-t.Context().Done()
 }
 
 // startNginx serves a directory as Debian's nginx does by default, with

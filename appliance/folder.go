@@ -37,7 +37,6 @@ type folder struct {
 	doubt chan struct{}                  // there is something to verify
 
 	spacing sync.Mutex // held while room is made
-	smalls  smalls
 
 	// mu is a leaf: neither the store nor the catalogue is called with it
 	// held, because both call back here.
@@ -61,7 +60,6 @@ type heldFile struct {
 	fileRecord
 	holding
 	asked atomic.Int64 // when it was last sent, Unix seconds
-	small atomic.Pointer[smallFile]
 }
 
 // A holding is how a file in this node's folder looked when it was verified.

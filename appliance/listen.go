@@ -94,7 +94,6 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 				Protocols: both, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){peerProtocol: a.acceptPeer},
 				ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
 				BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-				ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 			}
 			stop := context.AfterFunc(ctx, func() { l.(*net.TCPListener).SetDeadline(time.Unix(1, 0)) })
 			defer stop()
@@ -102,7 +101,7 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 			if tlsConf != nil {
 				err = srv.ServeTLS(untilDeadline{l}, "", "")
 			} else {
-				err = srv.Serve(joinedConns{untilDeadline{l}})
+				err = srv.Serve(untilDeadline{l})
 			}
 			if ctx.Err() == nil {
 				return err
@@ -228,6 +227,7 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 // and the way to HTTPS.
 func (a *Appliance) plain() http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle(agentproto.PathFolder, a.folder.handler())
 	mux.HandleFunc("GET "+agentproto.PathInstaller, a.serveInstaller)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
@@ -239,11 +239,5 @@ func (a *Appliance) plain() http.Handler {
 		}
 		http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusMovedPermanently)
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, agentproto.PathFolder) { // what is asked for most, first
-			a.folder.serve(w, r)
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
+	return mux
 }

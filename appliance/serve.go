@@ -48,9 +48,6 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(r.URL.Path, agentproto.PathFolder)
-	if f.sendSmall(w, r, name) {
-		return
-	}
 	if name == "" && f.node.config().FolderListing {
 		f.list(w)
 		return
@@ -74,7 +71,6 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 // send answers with a file that is there, and closes it.
 func (f *folder) send(w http.ResponseWriter, r *http.Request, name string, file *os.File, h *heldFile) {
 	defer file.Close()
-	f.smalls.keep(name, file, h)
 	h.asked.Store(time.Now().Unix())
 	describe(w.Header(), name, h)
 	ctl := http.NewResponseController(w)
