@@ -309,21 +309,15 @@ func TestKilledInTheMiddle(t *testing.T) {
 // makes it larger.
 func TestAFullDisk(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("mounting a small disk needs root")
-	}
 	dir := t.TempDir()
 	folder := filepath.Join(dir, "waptwua")
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=900k"); err != nil {
-		t.Skip("no mounts here:", err)
-	}
+	smallDisk(t, folder, "900k")
 	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 400_000})
 	srv := httptest.NewServer(world)
 	defer srv.Close()
-	t.Cleanup(func() { syscall.Unmount(folder, syscall.MNT_DETACH) })
 	s := startIn(t, dir, world, srv.URL, func(c *appliance.Config) { c.DiskFloor = 100_000 })
 	defer s.stop()
 	s.Waits(time.Hour, 50*time.Millisecond)

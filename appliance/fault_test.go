@@ -182,10 +182,7 @@ func TestAFullDiskOfABranch(t *testing.T) {
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=1200k"); err != nil {
-		t.Skip("mounting a small disk needs root:", err)
-	}
-	t.Cleanup(func() { syscall.Unmount(folder, syscall.MNT_DETACH) })
+	smallDisk(t, folder, "1200k")
 	s := inMesh(t, dir, world, "http://127.0.0.1:1", "brs-01", list[0], func(c *appliance.Config) { c.DiskFloor = 100_000 })
 	defer s.stop()
 	s.Waits(time.Hour, 50*time.Millisecond)
