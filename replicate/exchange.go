@@ -68,30 +68,12 @@ func (m *Mesh) serveSync(w http.ResponseWriter, r *http.Request) {
 }
 
 func (m *Mesh) answerSync(z *zstd.Encoder, have map[string]uint64) error {
-	more := byte(0)
-	err := m.db.View(context.Background(), func(tx *Tx) error {
-		clock, err := readClock(tx.txn)
-		if err != nil {
-			return err
+	total, more := 0, byte(0)
+	_, err := m.db.writeLacking(z, have, func(size int) (bool, error) {
+		if total += size; total >= maxAnswer {
+			more = 1
 		}
-		vector, err := readVector(tx.txn)
-		if err != nil {
-			return err
-		}
-		head := binary.BigEndian.AppendUint64(nil, uint64(clock))
-		if err := writeBlock(z, appendVector(head, vector)); err != nil {
-			return err
-		}
-		total, broken := 0, error(nil)
-		err = tx.sinceAll(vector, have, func(cs ChangeSet) bool {
-			b := appendSet(nil, cs)
-			broken = writeBlock(z, b)
-			if total += len(b); total >= maxAnswer {
-				more = 1
-			}
-			return broken == nil && more == 0
-		})
-		return errors.Join(err, broken)
+		return more == 0, nil
 	})
 	if err != nil {
 		return err
@@ -100,6 +82,34 @@ func (m *Mesh) answerSync(z *zstd.Encoder, have map[string]uint64) error {
 		return err
 	}
 	return z.Close()
+}
+
+// writeLacking writes the high-water mark, the vector, and the change sets
+// that a node with that vector lacks, all of one moment. on is told the size of
+// each set, and says whether to go on.
+func (db *DB) writeLacking(w io.Writer, have map[string]uint64, on func(size int) (bool, error)) (vector map[string]uint64, err error) {
+	err = db.View(context.Background(), func(tx *Tx) error {
+		clock, err := readClock(tx.txn)
+		if err == nil {
+			vector, err = readVector(tx.txn)
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeBlock(w, appendVector(binary.BigEndian.AppendUint64(nil, uint64(clock)), vector)); err != nil {
+			return err
+		}
+		var broken error
+		err = tx.sinceAll(vector, have, func(cs ChangeSet) (more bool) {
+			b := appendSet(nil, cs)
+			if broken = writeBlock(w, b); broken == nil {
+				more, broken = on(len(b))
+			}
+			return more && broken == nil
+		})
+		return errors.Join(err, broken)
+	})
+	return vector, err
 }
 
 func writeBlock(w io.Writer, b []byte) error {

@@ -2,7 +2,6 @@ package replicate
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,27 +49,9 @@ func (m *Mesh) Pack(ctx context.Context, w io.Writer, to string, have map[string
 	z := packers.Get().(*zstd.Encoder)
 	defer packers.Put(z)
 	z.Reset(w)
-	err = m.db.View(ctx, func(tx *Tx) error {
-		if err := writeBlock(z, info); err != nil {
-			return err
-		}
-		clock, err := readClock(tx.txn)
-		if err == nil {
-			vector, err = readVector(tx.txn)
-		}
-		if err != nil {
-			return err
-		}
-		if err := writeBlock(z, appendVector(binary.BigEndian.AppendUint64(nil, uint64(clock)), vector)); err != nil {
-			return err
-		}
-		var broken error
-		err = tx.sinceAll(vector, have, func(cs ChangeSet) bool {
-			broken = errors.Join(writeBlock(z, appendSet(nil, cs)), ctx.Err())
-			return broken == nil
-		})
-		return errors.Join(err, broken)
-	})
+	if err = writeBlock(z, info); err == nil {
+		vector, err = m.db.writeLacking(z, have, func(int) (bool, error) { return true, ctx.Err() })
+	}
 	if err == nil {
 		_, err = z.Write(make([]byte, 4))
 	}
