@@ -38,10 +38,26 @@ func bubble(t *testing.T, fn func(*testing.T)) {
 	if raceEnabled {
 		t.Skip("in virtual time; packaging/check runs it without the race detector")
 	}
+	afterYamux(t)
 	for range 3 {
 		runtime.GC()
 	}
 	synctest.Test(t, fn)
+}
+
+// afterYamux waits until nothing of an earlier test runs yamux any more: it
+// would put timers of real time into the pool, and who waits for one of those
+// keeps virtual time from going on.
+func afterYamux(t *testing.T) {
+	t.Helper()
+	all := make([]byte, 4<<20)
+	for range 1000 {
+		if n := runtime.Stack(all, true); !bytes.Contains(all[:n], []byte("hashicorp/yamux")) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("connections of an earlier test are still open:\n%s", all[:runtime.Stack(all, true)])
 }
 
 // TestSimulation has admins edit on all sides of a mesh whose network is slow,
