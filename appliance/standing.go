@@ -56,6 +56,7 @@ const (
 )
 
 const (
+	enRoute   = 10 * time.Second // what is lacking for less is on its way
 	lateAfter = time.Minute
 	lostAfter = 15 * time.Minute
 )
@@ -240,6 +241,8 @@ func (n NodeRow) Lag() string {
 	switch {
 	case n.Self || !n.Removed.IsZero():
 		return ""
+	case len(parts) > 0 && max(n.Unsent.Seconds, n.Lacking.Seconds) < enRoute.Seconds():
+		return "in step but for " + things(int(n.Unsent.Records+n.Lacking.Records), "record", "records") + " on the way"
 	case len(parts) > 0:
 		return strings.Join(parts, "; ")
 	case n.Unsent.Known:

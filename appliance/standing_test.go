@@ -42,6 +42,29 @@ func TestStanding(t *testing.T) {
 	}
 }
 
+// TestLag says how far a node is behind, and not that it is when what it lacks
+// was written just now.
+func TestLag(t *testing.T) {
+	lag := func(n uint64, s float64) appliance.NodeLag {
+		return appliance.NodeLag{Known: true, Records: n, Seconds: s}
+	}
+	for _, tt := range []struct {
+		row  appliance.NodeRow
+		want string
+	}{
+		{appliance.NodeRow{Self: true}, ""},
+		{appliance.NodeRow{}, "not measured: no connection of its own"},
+		{appliance.NodeRow{Unsent: lag(0, 0), Lacking: lag(0, 0)}, "in step"},
+		{appliance.NodeRow{Unsent: lag(3, 4), Lacking: lag(1, 2)}, "in step but for 4 records on the way"},
+		{appliance.NodeRow{Unsent: lag(436, 18), Lacking: lag(0, 0)}, "it lacks 436 records for 18 s"},
+		{appliance.NodeRow{Unsent: lag(1, 18), Lacking: lag(2, 75)}, "it lacks 1 record for 18 s; this node lacks 2 records for 1 min"},
+	} {
+		if got := tt.row.Lag(); got != tt.want {
+			t.Errorf("%q; want %q", got, tt.want)
+		}
+	}
+}
+
 // TestDiagnosis says what is wrong with nodes and what to do, and nothing
 // twice: a node that reaches nobody has a line to look at, not the others.
 func TestDiagnosis(t *testing.T) {

@@ -251,13 +251,14 @@ func (s *session) compare(digest [16]byte) {
 	if s.peerFence != "" {
 		return
 	}
-	same := digest == s.m.db.Digest()
+	ours, vector := s.m.db.state()
+	same := digest == ours
 	s.mu.Lock()
 	s.digest = digest
 	doubt := s.doubt
 	s.doubt = !same
 	if same {
-		s.matched = time.Now()
+		s.matched, s.theirs, s.unsure = time.Now(), vector, time.Time{}
 	}
 	young := time.Since(s.born) < 5*time.Second
 	s.mu.Unlock()

@@ -172,6 +172,31 @@ func TestTwoNodesPushAndSync(t *testing.T) {
 	})
 }
 
+// TestLagIsOfNow: what a page says a peer lacks is what was written lately, and
+// it is in step a moment after it has that.
+func TestLagIsOfNow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &simMesh{t: t, net: newSimNet()}
+		s.start(2)
+		defer s.settle()
+		a := s.nodes[0]
+		for i := range 100 {
+			a.put(t, fmt.Sprint("k/old/", i), "1")
+		}
+		time.Sleep(time.Minute)
+		a.put(t, "k/new", "2")
+		if p := a.mesh.Peers()[0]; p.Unsent.Records > 1 || p.Unsent.For > time.Second {
+			t.Errorf("after one record of 101 the other is said to lack %d for %s", p.Unsent.Records, p.Unsent.For)
+		}
+		time.Sleep(8 * time.Second)
+		for _, n := range s.nodes {
+			if p := n.mesh.Peers()[0]; !p.Unsent.Known || p.Unsent.Records != 0 || p.Lacking.Records != 0 {
+				t.Errorf("eight seconds later they are not in step: %+v", p)
+			}
+		}
+	})
+}
+
 // TestRacesOfAMesh has four nodes edit at once, in real time and for the race
 // detector, while one of them is cut off; in the end all hold what each of them wrote.
 func TestRacesOfAMesh(t *testing.T) {

@@ -121,6 +121,9 @@ func (s *session) describe(p *Peer) {
 	}
 	if p.Unsent.Records = excess(ours, s.theirs); p.Unsent.Records > 0 {
 		p.Unsent.For = behind
+		if !s.unsure.IsZero() {
+			p.Unsent.For = time.Since(s.unsure)
+		}
 	}
 }
 

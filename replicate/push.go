@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // passOn hands change sets that are new here to the peers. It is called while
@@ -19,8 +20,22 @@ func (m *Mesh) passOn(sets []ChangeSet) {
 		for _, s := range sessions {
 			if s.peerFence == "" && !s.knows(cs.Writer, cs.End) {
 				s.out.put(f)
+				s.notePassed()
 			}
 		}
+	}
+}
+
+// notePassed has the peer asked, in a moment, whether it has what was passed on.
+func (s *session) notePassed() {
+	s.mu.Lock()
+	if s.unsure.IsZero() {
+		s.unsure = time.Now()
+	}
+	s.mu.Unlock()
+	select {
+	case s.passed <- struct{}{}:
+	default:
 	}
 }
 

@@ -34,6 +34,9 @@ const (
 	// pingEvery is how often each side asks for a sign of life; the answer
 	// carries the vector's digest, so it is the sync too. Jitter is added.
 	pingEvery = 20 * time.Second
+	// confirm is how long after records were passed on the peer is asked what it
+	// has, so that what is said of it is never older than this and a round trip.
+	confirm = 5 * time.Second
 	// silence ends a session that carried nothing for so long.
 	silence = 65 * time.Second
 	// stall ends a session that takes no bytes for so long.
@@ -71,6 +74,8 @@ type session struct {
 	doubt   bool              // digest was not ours
 	matched time.Time         // when its vector was last equal to ours
 	theirs  map[string]uint64 // its vector when it last told
+	unsure  time.Time         // when the oldest set was passed on of which it did not say since that it has it
+	passed  chan struct{}     // something was passed on
 	ended   chan struct{}
 }
 
@@ -154,7 +159,7 @@ func (m *Mesh) newSession(conn net.Conn, peer hello, dialled bool) (*session, er
 	now := time.Now()
 	s := &session{
 		m: m, peer: peer, addr: addrOf(conn), dialled: dialled, born: now, heard: now, used: now,
-		pull: make(chan struct{}, 1), pongs: make(chan struct{}, 1), ended: make(chan struct{}),
+		pull: make(chan struct{}, 1), pongs: make(chan struct{}, 1), ended: make(chan struct{}), passed: make(chan struct{}, 1),
 		pinged: map[uint64]time.Time{}, has: map[string]uint64{},
 	}
 	s.out.ready, s.in.ready = make(chan struct{}, 1), make(chan struct{}, 1)
@@ -284,14 +289,18 @@ func (s *session) acceptStreams() {
 	}
 }
 
-// watch asks for signs of life and ends the session when none come.
+// watch asks for signs of life, sooner when records were passed on, and ends
+// the session when none come.
 func (s *session) watch() {
 	for {
-		wait := jitter(pingEvery)
 		select {
 		case <-s.ended:
 			return
-		case <-time.After(wait):
+		case <-time.After(jitter(pingEvery)):
+		case <-s.passed:
+			if !s.pause(jitter(confirm)) {
+				return
+			}
 		}
 		s.mu.Lock()
 		quiet := time.Since(s.heard)

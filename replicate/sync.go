@@ -97,6 +97,17 @@ func (db *DB) rereadVector() {
 func (db *DB) Digest() [16]byte {
 	db.vectorMu.RLock()
 	defer db.vectorMu.RUnlock()
+	return db.digest()
+}
+
+// state is the digest and the vector of one moment.
+func (db *DB) state() ([16]byte, map[string]uint64) {
+	db.vectorMu.RLock()
+	defer db.vectorMu.RUnlock()
+	return db.digest(), maps.Clone(db.vector)
+}
+
+func (db *DB) digest() [16]byte {
 	vector := make(map[string]uint64, len(db.live))
 	for w := range db.live {
 		vector[w] = db.vector[w]
