@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
@@ -66,6 +67,7 @@ func TestTwoEditsMet(t *testing.T) {
 	edit.Maturity = rules.Preprod
 	_, err := a.PutPackage(t.Context(), owner, "baseline", edit)
 	must(t, err)
+	time.Sleep(5 * time.Millisecond) // who is later is known to the millisecond
 	edit.Maturity = rules.Prod
 	_, err = b.PutPackage(t.Context(), paul, "baseline", edit)
 	must(t, err)
