@@ -109,14 +109,9 @@ func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, nil, err)
 		return
 	}
-	// Anybody may call here: nobody holds a connection open by sending slowly.
-	err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
-	var body []byte
-	if err == nil {
-		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxJoinBytes))
-	}
+	body, err := newcomersBody(w, r)
 	if err != nil {
-		a.answer(w, r, nil, &Problem{Kind: Invalid, Msg: "The request to join is too large, or did not come within 10 s.", Err: err})
+		a.answer(w, r, nil, err)
 		return
 	}
 	answer, err := a.admitNode(r.Context(), body)
@@ -126,6 +121,18 @@ func (a *Appliance) join(w http.ResponseWriter, r *http.Request) {
 		a.joins.noGuess(address, address)
 	}
 	a.answer(w, r, answer, err)
+}
+
+// newcomersBody reads what a machine that is not in sent. Anybody may call
+// there: nobody holds a connection open by sending slowly.
+func newcomersBody(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
+	if err = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second)); err == nil {
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxJoinBytes))
+	}
+	if err != nil {
+		return nil, &Problem{Kind: Invalid, Msg: "The request to join is too large, or did not come within 10 s.", Err: err}
+	}
+	return body, nil
 }
 
 // joinRelayed takes a request that another node passed on.

@@ -68,7 +68,11 @@ func (a *Appliance) Check(ctx context.Context, n *Answers) ([]Check, error) {
 		}
 	}
 	list = append(list, a.checkListeners(ctx)...)
-	return append(list, a.checkPeers(ctx)), nil
+	list = append(list, a.checkPeers(ctx))
+	if len(a.roster.living()) > 1 {
+		list = append(list, a.checkDialBack(ctx))
+	}
+	return list, nil
 }
 
 // CheckMachine is what can be checked where no node runs.
@@ -314,7 +318,8 @@ func (a *Appliance) checkListeners(ctx context.Context) (list []Check) {
 	return list
 }
 
-// CheckJoin tries to reach the nodes that a join token names.
+// CheckJoin tries to reach the nodes that a join token names, and to be
+// reached by one of them.
 func (a *Appliance) CheckJoin(ctx context.Context, text string) []Check {
 	c := Check{Name: "join token", Result: CheckOK}
 	token, err := replicate.ParseJoinToken(text)
@@ -328,6 +333,7 @@ func (a *Appliance) CheckJoin(ctx context.Context, text string) []Check {
 	}
 	c.Text = "The token is good until " + clock(token.Expires) + "."
 	list := []Check{c}
+	var reached []string
 	for _, addr := range token.Addrs {
 		c := Check{Name: "node at " + addr, Result: CheckOK, Text: "A connection to " + addr + " can be made."}
 		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
@@ -337,8 +343,13 @@ func (a *Appliance) CheckJoin(ctx context.Context, text string) []Check {
 		if err != nil {
 			c.Result, c.Text = CheckWarning, fmt.Sprintf("%s cannot be reached: %s.", addr, lastWords(err))
 			c.Hint = "One that can be reached is enough; otherwise let the firewall pass this node to it."
+		} else {
+			reached = append(reached, addr)
 		}
 		list = append(list, c)
+	}
+	if len(reached) > 0 {
+		list = append(list, a.dialBackAt(ctx, reached[0], token))
 	}
 	return list
 }

@@ -347,3 +347,10 @@ func (a *Appliance) Carried(ctx context.Context, node string) error {
 		return carried.put(tx, node, carriedRecord{a.db.Vector(), time.Now()})
 	})
 }
+
+// TokenAt is the join token with another address in it.
+func TokenAt(text, addr string) (string, error) {
+	t, err := replicate.ParseJoinToken(text)
+	t.Addrs = []string{addr}
+	return t.String(), err
+}

@@ -3,7 +3,6 @@ package appliance
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -145,7 +144,8 @@ func askToJoin(ctx context.Context, token replicate.JoinToken, req joinRequest) 
 	var unreached []string
 	var last error
 	for _, addr := range token.Addrs {
-		answer, err := askOne(ctx, addr, token, req)
+		var answer joinAnswer
+		err := askOne(ctx, addr, token, pathJoin, req, &answer)
 		if err == nil {
 			return answer, nil
 		}
@@ -188,54 +188,47 @@ func whyUnreached(err error) string {
 	return err.Error()
 }
 
-// askOne asks one address. The connection is believed only when a node of the
-// mesh with the token's fingerprint is at its end.
-func askOne(ctx context.Context, addr string, token replicate.JoinToken, req joinRequest) (answer joinAnswer, err error) {
-	conf := &tls.Config{
-		MinVersion: tls.VersionTLS13, ServerName: replicate.JoinServerName, InsecureSkipVerify: true, // VerifyConnection does it
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			_, err := replicate.VerifyPinned(token.Fingerprint, cs.PeerCertificates, time.Now())
-			return err
-		},
-	}
+// askOne posts to one address and reads the answer. The connection is believed
+// only when a node of the mesh with the token's fingerprint is at its end.
+func askOne(ctx context.Context, addr string, token replicate.JoinToken, path string, req, answer any) error {
 	c := &http.Client{Timeout: 45 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: conf, DialContext: (&net.Dialer{Timeout: 8 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second, DisableKeepAlives: true,
+		TLSClientConfig: pinned(token.Fingerprint, nil), DialContext: (&net.Dialer{Timeout: 8 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second, DisableKeepAlives: true,
 	}}
 	body, err := json.Marshal(req)
 	if err != nil {
-		return answer, err
+		return err
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+pathJoin, bytes.NewReader(body))
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+path, bytes.NewReader(body))
 	if err != nil {
-		return answer, err
+		return err
 	}
 	resp, err := c.Do(post)
 	switch {
 	case errors.Is(err, replicate.ErrClock):
-		return answer, &Problem{
+		return &Problem{
 			Kind: Conflict, Code: "WM-613", Msg: fmt.Sprintf("The clock of this machine says %s; the certificate of the node at %s does not hold at that time.", time.Now().UTC().Format("2 Jan 2006 15:04 UTC"), addr),
 			Hint: "Set the clock right (timedatectl set-ntp true), then join again with the same token.", Err: err,
 		}
 	case errors.Is(err, replicate.ErrNotOfMesh):
-		return answer, &Problem{
+		return &Problem{
 			Kind: Denied, Code: "WM-614", Msg: fmt.Sprintf("What answers at %s is not of the mesh this token was made in.", addr),
 			Hint: "Nothing was sent to it. Was the token made in another mesh, or does something stand between that opens TLS?", Err: err,
 		}
 	case err != nil:
-		return answer, err
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 400 {
 		p, ok := errors.AsType[*agentproto.Problem](agentproto.ReadProblem(resp))
 		if !ok {
-			return answer, fmt.Errorf("%s answers %s", addr, resp.Status)
+			return fmt.Errorf("%s answers %s", addr, resp.Status)
 		}
-		return answer, &Problem{Kind: kindOf(p.Status), Msg: p.Title, Hint: p.Hint, Field: p.Field, Code: p.Code}
+		return &Problem{Kind: kindOf(p.Status), Msg: p.Title, Hint: p.Hint, Field: p.Field, Code: p.Code}
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxJoinAnswer)).Decode(&answer); err != nil {
-		return answer, fmt.Errorf("answer of %s: %w", addr, err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxJoinAnswer)).Decode(answer); err != nil {
+		return fmt.Errorf("answer of %s: %w", addr, err)
 	}
-	return answer, nil
+	return nil
 }
 
 // becomeMember stores who the node is from now on, in one transaction, and

@@ -199,6 +199,7 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 	enroll.HandleFunc("POST "+agentproto.PathEnroll, a.enroll)
 	newcomers := http.NewServeMux()
 	newcomers.HandleFunc("POST "+pathJoin, a.join)
+	newcomers.HandleFunc("POST "+pathDialBack, a.dialBackNewcomer)
 	people := http.NewServeMux()
 	people.Handle(agentproto.PathFolder, folder)
 	people.HandleFunc("GET "+agentproto.PathInstaller, a.serveInstaller)

@@ -366,6 +366,7 @@ func (a *Appliance) peerHandler() http.Handler {
 	mux.HandleFunc("POST "+pathJoin, a.joinRelayed)
 	mux.HandleFunc("POST "+pathRenew, a.renewPeer)
 	mux.HandleFunc("POST "+pathHandover, a.handoverPeer)
+	mux.HandleFunc("POST "+pathDialBack, a.dialBackPeer)
 	mux.Handle("/swarm/v1/", a.folder.share)
 	return mux
 }
