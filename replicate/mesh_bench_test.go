@@ -443,9 +443,9 @@ func TestIdleCost(t *testing.T) {
 		s.start(50)
 		defer s.settle()
 		time.Sleep(10 * time.Minute)
-		bytes, writes, p, c := s.net.bytes, s.net.writes, packets.Load(), count.Load()
+		bytes, writes, p, c := s.net.bytes.Load(), s.net.writes.Load(), packets.Load(), count.Load()
 		time.Sleep(time.Hour)
-		bytes, writes = s.net.bytes-bytes, s.net.writes-writes
+		bytes, writes = s.net.bytes.Load()-bytes, s.net.writes.Load()-writes
 		p, c = packets.Load()-p, count.Load()-c
 		const perWrite = 22 + 40 + 20 // TLS record, TCP/IP header, half an acknowledgement
 		total := float64(bytes+writes*perWrite) / 50

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,8 +21,8 @@ type simNet struct {
 	delay  func(from, to string) time.Duration
 	conns  map[*simConn]bool
 	dials  int
-	bytes  int64
-	writes int64
+	bytes  atomic.Int64 // not under mu, which setCut holds while it locks connections
+	writes atomic.Int64
 	mangle func([][]byte) [][]byte // what happens to frames on their way
 }
 
@@ -175,10 +176,8 @@ func (h *half) write(b []byte) (int, error) {
 		at = h.list[n-1].at
 	}
 	h.list, h.size = append(h.list, segment{at, append([]byte(nil), b...)}), h.size+len(b)
-	h.net.mu.Lock()
-	h.net.bytes += int64(len(b))
-	h.net.writes++
-	h.net.mu.Unlock()
+	h.net.bytes.Add(int64(len(b)))
+	h.net.writes.Add(1)
 	h.wakeAt(at)
 	return len(b), nil
 }
