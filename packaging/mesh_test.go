@@ -48,8 +48,10 @@ func TestMeshOfProcesses(t *testing.T) {
 		t.Skipf("this machine makes no network namespaces: %v\n%s", err, out)
 	}
 	bin := filepath.Join(t.TempDir(), "wuamesh")
-	if out, err := exec.Command("go", "build", "-o", bin, module).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	for _, build := range []*exec.Cmd{exec.Command("go", "build", "-o", bin, module), earlier(bin + "-earlier")} {
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
 	cmd := exec.Command("unshare", "--net", "--mount", "sh", "-c", inside, os.Args[0], "-test.run=^TestMeshOfProcesses$", "-test.v")
 	cmd.Env = append(os.Environ(), inNamespace+"="+bin)
@@ -58,6 +60,16 @@ func TestMeshOfProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// earlier makes the program that nodes run in turn with the one of this
+// source, so that each restart is an upgrade or goes back: the release in
+// $WUAMESH_EARLIER, or this source under an earlier number.
+func earlier(bin string) *exec.Cmd {
+	if release := os.Getenv("WUAMESH_EARLIER"); release != "" {
+		return exec.Command("cp", release, bin)
+	}
+	return exec.Command("go", "build", "-ldflags", "-X "+module+"/appliance.Version=0.0.9", "-o", bin, module)
 }
 
 const meshSize = 5
@@ -72,7 +84,8 @@ type lab struct {
 
 	mu    sync.Mutex
 	nodes [meshSize]*exec.Cmd
-	token string // of the API, the same everywhere
+	runs  [meshSize]int // how often each was started
+	token string        // of the API, the same everywhere
 }
 
 func playMesh(t *testing.T, bin string, hub bool) {
@@ -107,6 +120,7 @@ func playMesh(t *testing.T, bin string, hub bool) {
 	editing.Wait()
 	began = time.Now()
 	all := l.converge()
+	l.mixed()
 	t.Logf("%d edits acknowledged, %d not; all five equal %v after the last", len(log.done), len(log.maybe), time.Since(began).Round(100*time.Millisecond))
 	log.check(t, all)
 }
@@ -166,7 +180,11 @@ func (l *lab) start(i int) {
 	}
 	defer log.Close()
 	os.Remove(filepath.Join(l.path(i), "data", "console.json")) // of a run that was killed
-	cmd := exec.Command("ip", "netns", "exec", fmt.Sprintf("n%d", i), l.bin, "serve", "--config", filepath.Join(l.path(i), "wuamesh.toml"))
+	bin := l.bin
+	if l.runs[i]++; (i == 1 || i == 2) == (l.runs[i]%2 == 1) { // whoever is killed, both remain
+		bin += "-earlier"
+	}
+	cmd := exec.Command("ip", "netns", "exec", fmt.Sprintf("n%d", i), bin, "serve", "--config", filepath.Join(l.path(i), "wuamesh.toml"))
 	cmd.Stderr, cmd.SysProcAttr = log, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
@@ -392,6 +410,29 @@ func (l *lab) converge() state {
 		return nil
 	})
 	return all[0]
+}
+
+// mixed makes sure that two versions were at work, and that the mesh says so.
+func (l *lab) mixed() {
+	l.await("the mesh shows both versions and who should be upgraded", 20*time.Second, func() error {
+		var list struct {
+			Nodes []struct {
+				Name, Version string
+				Problems      []string
+			}
+		}
+		if err := l.call(0, "GET", "nodes", nil, &list); err != nil {
+			return err
+		}
+		seen := map[string]int{}
+		for _, n := range list.Nodes {
+			seen[n.Version]++
+		}
+		if len(seen) != 2 || !strings.Contains(fmt.Sprint(list), "It runs wuamesh") {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
 }
 
 func difference(a, b state) string {
