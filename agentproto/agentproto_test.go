@@ -52,6 +52,10 @@ func messages() map[string]agentproto.Message {
 			Policy:   &rules.Policy{Settings: settings, Packages: []rules.Package{{Name: "erp-freeze", Maturity: rules.Prod, Lines: []rules.Line{line}}}},
 			Commands: []agentproto.Command{{ID: "c1", Action: agentproto.ActionScan, By: "maelle", Issued: noon}},
 		},
+		"checkin-place": &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Settings: settings, Facts: agentproto.Facts{
+			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64", Domain: "EXAMPLE", ADSite: "Brest", Addresses: []string{"10.4.2.17"},
+		}},
+		"checkin-response-place": &agentproto.CheckinResponse{Node: "rns-01", PolicyHash: digest, Nodes: []string{"https://brs-01", "https://rns-01"}, Placed: true, Only: true},
 		"report": &agentproto.Report{
 			Protocol: 1, Hash: digest, Scan: &agentproto.Scan{Cab: digest, Started: noon, Took: agentproto.Duration(4 * time.Minute), HResult: 0x8024402C, Error: "The proxy cannot be found."},
 			Statuses: []agentproto.Status{{ID: guid, Revision: 201, Installed: true, OnHost: true, Restart: true, HResult: 0x800F0922, Tried: noon, Superseded: true}},

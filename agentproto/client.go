@@ -3,6 +3,7 @@ package agentproto
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,17 +30,47 @@ type ClientOptions struct {
 	Authority   *x509.CertPool   // who signs nodes; nil until enrolled
 	Pin         string           // fingerprint of the authority, for Enroll
 	Log         *slog.Logger
+	// Named is told what nodes another one named that serves hosts no more. They
+	// are believed as any node is: each has to show a certificate of the mesh.
+	// It is called while the client asks, and must not call it. May be nil.
+	Named func(nodes []string)
+	// Look is how often a stream of events to a node that is not the nearest
+	// looks whether a nearer one answers again; 0 for two minutes.
+	Look time.Duration
 }
 
 // A Client is the agent's side of the HTTP. A node that cannot be reached or
 // answers 5xx is passed over for the next one; what a node refuses is final.
+// One that could not be reached is left alone for a while, so that not every
+// request waits for it first, and asked again before those after it.
 type Client struct {
-	http *http.Client
-	log  *slog.Logger
+	http  *http.Client
+	log   *slog.Logger
+	named func([]string)
 
-	mu    sync.Mutex
-	nodes []string
+	mu      sync.Mutex
+	nodes   []string           // nearest first
+	resting map[string]resting // those that could not be reached
+	stream  string             // the node of the stream of events
+	goHome  func()             // ends that stream: a nearer node is back
+	look    time.Duration      // how often a stream looks for nearer nodes
 }
+
+// resting is how long a node is left alone.
+type resting struct {
+	until time.Time
+	times int // that it could not be reached, in a row
+}
+
+// The first rest of a node that cannot be reached, and the longest. A stream
+// of events to a node that is not the nearest looks for nearer ones so often.
+const (
+	firstRest, longestRest = 15 * time.Second, 4 * time.Minute
+	usualLook              = 2 * time.Minute
+)
+
+// The most nodes a client asks, and the longest address of one in bytes.
+const maxNodes, maxNodeURL = 64, 512
 
 // heartbeat is how long a stream of events may be silent: nodes send a
 // comment every 30 seconds.
@@ -55,7 +87,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		conf.ServerName, conf.InsecureSkipVerify = EnrollServerName, true
 		conf.VerifyConnection = func(cs tls.ConnectionState) error { return VerifyPin(cs, o.Pin) }
 	}
-	c := &Client{log: o.Log, http: &http.Client{Transport: &http.Transport{
+	c := &Client{log: o.Log, named: o.Named, look: cmp.Or(o.Look, usualLook), http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: nil,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   15 * time.Second,
@@ -91,21 +123,75 @@ func (c *Client) SetNodes(nodes []string) error {
 		return errors.New("no node to ask: set repo_url or nodes in wapt-get.ini")
 	}
 	for _, n := range nodes {
-		if u, err := url.Parse(n); err != nil || u.Scheme != "https" || u.Host == "" {
+		if !isNode(n) {
 			return fmt.Errorf("node %q: want https://host or https://host:port", n)
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nodes = slices.Clone(nodes)
+	for n := range c.resting {
+		if !slices.Contains(nodes, n) {
+			delete(c.resting, n)
+		}
+	}
 	return nil
 }
 
-// Nodes are the nodes asked, the first one first.
+// isNode says whether text is the base URL of a node.
+func isNode(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme == "https" && u.Host != "" && len(text) <= maxNodeURL
+}
+
+// name adds the nodes that another one named to the end of those to ask, and
+// returns those that are new.
+func (c *Client) name(nodes []string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var fresh []string
+	for _, n := range nodes {
+		if len(c.nodes) < maxNodes && isNode(n) && !slices.Contains(c.nodes, n) {
+			c.nodes = append(c.nodes, n)
+			fresh = append(fresh, n)
+		}
+	}
+	return fresh
+}
+
+// Nodes are the nodes in the order they are asked: those that rest last.
 func (c *Client) Nodes() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.nodes)
+	now := time.Now()
+	rests := func(n string) bool { return now.Before(c.resting[n].until) }
+	list := slices.DeleteFunc(slices.Clone(c.nodes), rests)
+	late := slices.DeleteFunc(slices.Clone(c.nodes), func(n string) bool { return !rests(n) })
+	return append(list, late...)
+}
+
+// reached notes that a node answered. A stream of events to one that is
+// farther ends, to begin again here.
+func (c *Client) reached(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.resting, node)
+	if at, here := slices.Index(c.nodes, c.stream), slices.Index(c.nodes, node); c.goHome != nil && at > here && here >= 0 {
+		c.goHome()
+	}
+}
+
+// unreached notes that a node did not.
+func (c *Client) unreached(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resting == nil {
+		c.resting = map[string]resting{}
+	}
+	r := c.resting[node]
+	r.times++
+	r.until = time.Now().Add(min(firstRest<<min(r.times-1, 8), longestRest))
+	c.resting[node] = r
 }
 
 // Close ends idle connections.
@@ -143,7 +229,7 @@ func (c *Client) post(ctx context.Context, path string, send Message, answer Mes
 	z := compress(b)
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	resp, err := c.ask(ctx, func(base string) (*http.Request, error) {
+	resp, _, err := c.ask(ctx, func(base string) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, bytes.NewReader(z))
 		if err == nil {
 			req.Header.Set("Content-Type", "application/json")
@@ -165,35 +251,47 @@ func (c *Client) post(ctx context.Context, path string, send Message, answer Mes
 }
 
 // ask sends what request makes to one node after the other, until one answers
-// with anything but a server error. The answer's body is the caller's to
-// close; answers of 400 and more become a *[Problem].
-func (c *Client) ask(ctx context.Context, request func(base string) (*http.Request, error)) (*http.Response, error) {
+// with anything but a server error, and returns which. The answer's body is
+// the caller's to close; answers of 400 and more become a *[Problem].
+func (c *Client) ask(ctx context.Context, request func(base string) (*http.Request, error)) (resp *http.Response, node string, err error) {
 	var last error
-	for _, node := range c.Nodes() {
+	for list := c.Nodes(); len(list) > 0; {
+		node := list[0]
+		list = list[1:]
 		req, err := request(strings.TrimSuffix(node, "/"))
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		resp, err := c.http.Do(req)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return nil, "", ctx.Err()
 			}
+			c.unreached(node)
 			last = fmt.Errorf("ask %s: %w", node, err)
 			continue
 		}
 		if resp.StatusCode < 400 {
-			return resp, nil
+			c.reached(node)
+			return resp, node, nil
 		}
 		last = ReadProblem(resp)
 		resp.Body.Close()
 		if p := last.(*Problem); resp.StatusCode == http.StatusServiceUnavailable {
 			last = &AwayError{Problem: p, After: retryAfter(resp.Header)}
+			if req.Method == http.MethodGet && req.URL.Path != PathEvents {
+				return nil, node, last // the file is on its way there, and should not come from far
+			}
 		} else if resp.StatusCode < 500 {
-			return nil, last
+			return nil, node, last
+		} else if fresh := c.name(p.Nodes); len(fresh) > 0 {
+			list = append(list, fresh...)
+			if c.named != nil {
+				c.named(fresh)
+			}
 		}
 	}
-	return nil, last
+	return nil, "", last
 }
 
 // An AwayError is a node that cannot answer now and says when to come back.
@@ -224,7 +322,7 @@ type Content struct {
 // Fetch asks for a file of the folder from offset on. etag is that of the
 // bytes the caller has: when the node's file is another one, it begins anew.
 func (c *Client) Fetch(ctx context.Context, name string, offset int64, etag string) (Content, error) {
-	resp, err := c.ask(ctx, func(base string) (*http.Request, error) {
+	resp, _, err := c.ask(ctx, func(base string) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+PathFolder+url.PathEscape(name), nil)
 		if err == nil && offset > 0 && etag != "" {
 			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
@@ -243,17 +341,24 @@ func (c *Client) Fetch(ctx context.Context, name string, offset int64, etag stri
 	return f, nil
 }
 
-// Events calls fn with every event until ctx ends or the stream breaks.
+// Events calls fn with every event until ctx ends, the stream breaks, or a
+// node that is nearer than the one it comes from is back.
 func (c *Client) Events(ctx context.Context, fn func(Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := c.ask(ctx, func(base string) (*http.Request, error) {
+	resp, node, err := c.ask(ctx, func(base string) (*http.Request, error) {
 		return http.NewRequestWithContext(ctx, http.MethodGet, base+PathEvents, nil)
 	})
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer cancel()
+	looking.Go(func() { c.lookForNearer(ctx, node) })
+	c.streamFrom(node, cancel)
+	defer c.streamFrom("", nil)
 	silent := time.AfterFunc(heartbeat, cancel)
 	defer silent.Stop()
 	lines := bufio.NewScanner(resp.Body)
@@ -279,4 +384,50 @@ func (c *Client) Events(ctx context.Context, fn func(Event) error) error {
 		return fmt.Errorf("stream of events: %w", err)
 	}
 	return fmt.Errorf("stream of events: %w", io.ErrUnexpectedEOF)
+}
+
+// streamFrom notes from which node the stream of events comes, and what ends it.
+func (c *Client) streamFrom(node string, end func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream, c.goHome = node, end
+}
+
+// lookForNearer looks now and then whether a node that is nearer answers
+// again, until ctx ends. One that does ends the stream.
+func (c *Client) lookForNearer(ctx context.Context, node string) {
+	for {
+		wait := time.NewTimer(c.look*3/4 + rand.N(c.look/2)) // a whole branch must not come at once
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		case <-wait.C:
+		}
+		c.mu.Lock()
+		nearer := slices.Clone(c.nodes[:max(slices.Index(c.nodes, node), 0)])
+		c.mu.Unlock()
+		for _, n := range nearer {
+			if c.answers(ctx, n) {
+				c.reached(n)
+				break
+			}
+		}
+	}
+}
+
+// answers says whether a node answers at all.
+func (c *Client) answers(ctx context.Context, node string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, strings.TrimSuffix(node, "/")+PathFolder+ScanCabName, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode != http.StatusUnauthorized
 }

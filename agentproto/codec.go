@@ -83,6 +83,8 @@ type Problem struct {
 	Hint   string `json:"hint,omitempty"`  // what to do next
 	Field  string `json:"field,omitempty"` // of the message it is about
 	Code   string `json:"code,omitempty"`  // to quote
+	// Nodes are base URLs of other nodes, from one that serves hosts no more.
+	Nodes []string `json:"nodes,omitempty"`
 }
 
 func (p *Problem) Error() string {

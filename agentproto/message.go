@@ -12,12 +12,13 @@ type HostID string
 
 // Facts are what a host says about itself.
 type Facts struct {
-	Name         string    `json:"name"`             // NetBIOS name
-	FQDN         string    `json:"fqdn,omitempty"`   //
-	Domain       string    `json:"domain,omitempty"` // Active Directory domain or workgroup
-	OS           string    `json:"os"`               // "Windows 11 Pro 25H2"
-	Build        string    `json:"build"`            // "10.0.26200.7019"
-	Arch         string    `json:"arch"`             // "amd64", "arm64", "386"
+	Name         string    `json:"name"`              // NetBIOS name
+	FQDN         string    `json:"fqdn,omitempty"`    //
+	Domain       string    `json:"domain,omitempty"`  // Active Directory domain or workgroup
+	ADSite       string    `json:"ad_site,omitempty"` // site in Active Directory that Windows found itself in
+	OS           string    `json:"os"`                // "Windows 11 Pro 25H2"
+	Build        string    `json:"build"`             // "10.0.26200.7019"
+	Arch         string    `json:"arch"`              // "amd64", "arm64", "386"
 	Language     string    `json:"language,omitempty"`
 	Manufacturer string    `json:"manufacturer,omitempty"`
 	Model        string    `json:"model,omitempty"`
@@ -79,7 +80,12 @@ type CheckinResponse struct {
 	Commands   []Command     `json:"commands,omitempty"`
 	Resend     bool          `json:"resend,omitempty"` // the node lacks the statuses of that hash: report again
 	Nodes      []string      `json:"nodes,omitempty"`  // base URLs, nearest first
-	Next       Duration      `json:"next"`             // check in again after this long
+	// Placed says that the mesh knows where the host is, so that Nodes go before
+	// those of wapt-get.ini; else they are asked when those are away.
+	Placed bool `json:"placed,omitempty"`
+	// Only says that no node but Nodes may be asked: a rule without fallback.
+	Only bool     `json:"only,omitempty"`
+	Next Duration `json:"next"` // check in again after this long
 }
 
 // A CabRef names the scan cab a node serves.

@@ -130,7 +130,7 @@ func (r EnrollResponse) Validate() error {
 func (f Facts) check(c *checker) {
 	c.must("facts.name", f.Name, 64)
 	for name, s := range map[string]string{
-		"fqdn": f.FQDN, "domain": f.Domain, "os": f.OS, "build": f.Build, "language": f.Language, "manufacturer": f.Manufacturer,
+		"fqdn": f.FQDN, "domain": f.Domain, "ad_site": f.ADSite, "os": f.OS, "build": f.Build, "language": f.Language, "manufacturer": f.Manufacturer,
 		"model": f.Model, "serial": f.Serial, "wua_version": f.WUAVersion, "wua_service": f.WUAService, "user": f.User, "arch": f.Arch,
 	} {
 		c.text("facts."+name, s, 256)

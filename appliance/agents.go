@@ -62,6 +62,9 @@ func (a *Appliance) answer(w http.ResponseWriter, r *http.Request, v any, err er
 
 // enroll gives a certificate to a host that shows a token or was approved.
 func (a *Appliance) enroll(w http.ResponseWriter, r *http.Request) {
+	if a.sentAway(w, r) {
+		return
+	}
 	var req agentproto.EnrollRequest
 	if err := agentproto.DecodeRequest(r, agentproto.MaxEnrollBytes, &req); err != nil {
 		a.answer(w, r, nil, err)
@@ -151,10 +154,35 @@ func (c *catalogue) waiting() (n int) {
 	return n
 }
 
+// removed says that this node was removed from its mesh, by the record of it
+// or by what its peers say.
+func (a *Appliance) removed() bool {
+	_, gone := a.roster.removal(a.ID())
+	mesh := a.mesh.Load()
+	return gone || mesh != nil && mesh.Removed()
+}
+
+// sentAway answers hosts of a node that was removed from the mesh: they ask
+// the next one, where their key is enough to get in. It names the others,
+// because a host that came for the first time knows none.
+func (a *Appliance) sentAway(w http.ResponseWriter, r *http.Request) bool {
+	if !a.removed() {
+		return false
+	}
+	agentproto.WriteProblem(w, agentproto.Problem{
+		Status: http.StatusBadGateway, Title: a.NodeName() + " was removed from the mesh and serves no hosts any more.", Hint: "The agent asks the other nodes by itself.",
+		Nodes: a.otherNodes(r.RemoteAddr),
+	})
+	return true
+}
+
 // agent lets in only the host whose certificate was shown, while its record
 // stands. The TLS handshake checked the chain.
 func (a *Appliance) agent(h func(http.ResponseWriter, *http.Request, agentproto.HostID)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if a.sentAway(w, r) {
+			return
+		}
 		cert := r.TLS.PeerCertificates[0]
 		id := agentproto.HostID(cert.Subject.CommonName)
 		if rem, gone := a.letInByRemoved(r.TLS.PeerCertificates); gone {
@@ -193,7 +221,8 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 		return
 	}
 	next := checkinIdle
-	resp := agentproto.CheckinResponse{Node: a.NodeName(), Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id), Nodes: []string{"https://" + r.Host}}
+	resp := agentproto.CheckinResponse{Node: a.NodeName(), Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id)}
+	resp.Nodes, resp.Placed = a.nodesFor(placeOf(k.Facts, r.RemoteAddr), r.Host)
 	a.cat.mu.Lock()
 	h := a.cat.hosts[id]
 	if h == nil {

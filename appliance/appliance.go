@@ -202,6 +202,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("web", func(ctx context.Context) error { return a.serve(ctx, pages) })
 	part("supervision", a.superviseBySystemd)
 	part("mesh", a.takePart)
+	part("presence", a.keepPresence)
 	part("meetings", a.keepMeetings)
 	part("reviews", func(ctx context.Context) error { return every(ctx, a.log, time.Minute, a.sortReviews) })
 	if link := a.SetupLink(); link != "" {

@@ -61,6 +61,7 @@ type host struct {
 	class    *class    // nil until asked for
 	slot     int       // its place in a countTable
 	seen     time.Time // last contact; kept in memory alone
+	at       presenceRecord
 	doing    string
 	due      time.Time // when its next check-in should come
 }
@@ -146,6 +147,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return c.takeHost(agentproto.HostID(id), r)
 	case "status":
 		return c.takeStatus(agentproto.HostID(id), r)
+	case "presence":
+		return c.takePresence(agentproto.HostID(id), r)
 	case "update":
 		return c.takeUpdate(id, r)
 	case "package", "line", "assign":
@@ -236,6 +239,20 @@ func (c *catalogue) takeStatus(id agentproto.HostID, r replicate.Record) error {
 		h.status.Scan.Cab = c.words.of(rec.Scan.Cab)
 	}
 	return nil
+}
+
+func (c *catalogue) takePresence(id agentproto.HostID, r replicate.Record) error {
+	if r.Deleted && c.hosts[id] == nil {
+		return nil
+	}
+	h := c.host(id)
+	h.at = presenceRecord{}
+	if r.Deleted {
+		return nil
+	}
+	err := decode(r.Key, r.Value, &h.at)
+	h.at.Node = c.words.of(h.at.Node)
+	return err
 }
 
 func (c *catalogue) takeUpdate(id string, r replicate.Record) error {

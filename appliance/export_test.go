@@ -16,6 +16,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 
+	"wuamesh/agentproto"
 	"wuamesh/replicate"
 )
 
@@ -354,3 +355,43 @@ func TokenAt(text, addr string) (string, error) {
 	t.Addrs = []string{addr}
 	return t.String(), err
 }
+
+// A Candidate is a node as rankNodes sees it.
+type Candidate struct {
+	Name, Site string
+	Nets       []string
+	Self, Away bool
+	Trip       time.Duration
+}
+
+// RankNodes orders nodes for a host with those facts that calls from remote,
+// and returns their names.
+func RankNodes(list []Candidate, f agentproto.Facts, remote string) (names []string, placed bool) {
+	var all []choice
+	for _, c := range list {
+		all = append(all, choice{id: c.Name, rec: nodeRecord{Name: c.Name, Site: c.Site, Nets: c.Nets}, self: c.Self, away: c.Away, trip: c.Trip})
+	}
+	ranked, placed := rankNodes(all, placeOf(f, remote))
+	for _, c := range ranked {
+		names = append(names, c.rec.Name)
+	}
+	return names, placed
+}
+
+// Streams says whether the host's stream of events is to this node.
+func (a *Appliance) Streams(id agentproto.HostID) bool { return a.streams.open(id) }
+
+// Presence returns what the node would tell the others of its hosts, each
+// "here" or "gone", whenever it is called.
+func (a *Appliance) Presence() func(time.Time) []string {
+	left := map[agentproto.HostID]time.Time{}
+	return func(now time.Time) (list []string) {
+		for _, c := range a.presenceChanges(left, now) {
+			list = append(list, map[bool]string{true: "gone", false: "here"}[c.Gone])
+		}
+		return list
+	}
+}
+
+// EndStreams closes every stream of events.
+func (a *Appliance) EndStreams() { a.streams.endAll() }

@@ -19,24 +19,15 @@ const away = 2 * time.Minute
 // heard says that the host checked in when it was due.
 func (h *host) heard(now time.Time) bool { return !h.due.IsZero() && now.Before(h.due.Add(away)) }
 
-// lastHeard is when the host was last heard of: here since the start, else
-// by its last good scan, which may have been reported to any node.
-func (h *host) lastHeard() time.Time {
-	if h.seen.Before(h.status.Good) {
-		return h.status.Good
-	}
-	return h.seen
-}
-
 // hostRow is a host as lists show it. The catalogue's lock is held for
 // writing.
-func (a *Appliance) hostRow(h *host, t *countTable, online bool) HostRow {
+func (a *Appliance) hostRow(h *host, t *countTable, s census) HostRow {
 	c := a.cat
 	k := c.classOf(h)
 	r := HostRow{
 		ID: h.id, Name: h.Facts.Name, FQDN: h.Facts.FQDN, OS: h.Facts.OS, Build: h.Facts.Build, Groups: c.groupsOf(h), Waiting: h.Waiting,
-		Seen: h.lastHeard(), Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
-		Online: online, Counts: t.of(h).StateCounts,
+		Seen: h.lastSeen(), Node: s.node(h), Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
+		Online: s.online(h), Counts: t.of(h).StateCounts,
 	}
 	if h.Claim != "" {
 		r.Problems = append(r.Problems, "Another machine, or this one after a new installation, asks to be this host. Approve it if you know why.")
@@ -62,12 +53,11 @@ func (c *catalogue) groupsOf(h *host) []string {
 
 // Hosts lists the hosts. Rows are made only for those of the page.
 func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
-	c := a.cat
+	c, where := a.cat, a.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	t, connected := c.counts(now), a.streams.set()
-	online := func(h *host) bool { return connected[h.id] || h.heard(now) }
+	t := c.counts(now)
 	list := HostList{Hosts: []HostRow{}}
 	var matching []*host
 	systems, states, groups := map[string]int{}, map[string]int{}, map[*class]int{}
@@ -76,7 +66,7 @@ func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
 			continue // something of it came, it itself not yet
 		}
 		list.Total++
-		if !q.matches(h, online) {
+		if !q.matches(h, where) {
 			continue
 		}
 		n := t.of(h).StateCounts
@@ -105,7 +95,7 @@ func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
 	list.OS, list.State, list.Groups = facetList(systems), facetList(states), facetList(c.byGroup(groups))
 	chosen, next := page(matching, q.Page, func(h *host) string { return string(h.id) })
 	for _, h := range chosen {
-		list.Hosts = append(list.Hosts, a.hostRow(h, t, online(h)))
+		list.Hosts = append(list.Hosts, a.hostRow(h, t, where))
 	}
 	list.Next = next
 	return list, nil
@@ -132,14 +122,14 @@ func facetList(m map[string]int) []FacetCount {
 	return list
 }
 
-func (q HostQuery) matches(h *host, online func(*host) bool) bool {
+func (q HostQuery) matches(h *host, where census) bool {
 	switch q.Seen {
 	case "online":
-		if !online(h) {
+		if !where.online(h) {
 			return false
 		}
 	case "away":
-		if online(h) || time.Since(h.lastHeard()) < 24*time.Hour {
+		if where.online(h) || where.now.Sub(h.lastSeen()) < 24*time.Hour {
 			return false
 		}
 	case "never scanned":
@@ -166,7 +156,7 @@ func hostOrder(sort string, t *countTable) func([]*host) {
 	case "scan":
 		by = func(x, y *host) int { return x.status.Good.Compare(y.status.Good) }
 	case "seen":
-		by = func(x, y *host) int { return x.seen.Compare(y.seen) }
+		by = func(x, y *host) int { return x.lastSeen().Compare(y.lastSeen()) }
 	case "missing":
 		by = func(x, y *host) int { return t.of(x).Missing - t.of(y).Missing }
 	case "pending":
@@ -186,7 +176,7 @@ func hostOrder(sort string, t *countTable) func([]*host) {
 
 // Host is one host with everything that decides about it.
 func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, error) {
-	c := a.cat
+	c, where := a.cat, a.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.hosts[id]
@@ -195,7 +185,7 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	}
 	now := time.Now()
 	d := HostDetail{
-		HostRow: a.hostRow(h, c.counts(now), a.streams.open(id) || h.heard(now)), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
+		HostRow: a.hostRow(h, c.counts(now), where), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
 		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: effective(a.cat.settings(a.cat.classOf(h))), Packages: []PackageRow{}, Commands: []CommandRow{},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
@@ -324,6 +314,7 @@ func (a *Appliance) RemoveHost(ctx context.Context, by Actor, id agentproto.Host
 		for _, del := range []func() error{
 			func() error { return hosts.del(tx, string(id)) },
 			func() error { return statuses.del(tx, string(id)) },
+			func() error { return presences.del(tx, string(id)) },
 			func() error { return delAll(tx, commands, string(id)+"/") },
 			func() error { return delAll(tx, outcomes, string(id)+"/") },
 		} {

@@ -194,7 +194,11 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 	agents.HandleFunc("POST "+agentproto.PathReport, a.agent(a.report))
 	agents.HandleFunc("POST "+agentproto.PathResults, a.agent(a.results))
 	agents.HandleFunc("GET "+agentproto.PathEvents, a.agent(a.events))
-	agents.Handle(agentproto.PathFolder, folder)
+	agents.HandleFunc(agentproto.PathFolder, func(w http.ResponseWriter, r *http.Request) {
+		if !a.sentAway(w, r) {
+			folder.ServeHTTP(w, r)
+		}
+	})
 	enroll := http.NewServeMux()
 	enroll.HandleFunc("POST "+agentproto.PathEnroll, a.enroll)
 	newcomers := http.NewServeMux()

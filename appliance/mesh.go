@@ -90,7 +90,7 @@ func addGossipKey(tx *replicate.Tx, by Actor) error {
 // selfRecord is this node's record as it should be now.
 func (a *Appliance) selfRecord(was nodeRecord) nodeRecord {
 	c := a.config()
-	return nodeRecord{Name: c.Name, Site: c.Site, Addrs: a.addresses(), URL: a.ownURL(), Internet: c.Internet, Version: Version, Joined: was.Joined, By: was.By}
+	return nodeRecord{Name: c.Name, Site: c.Site, Addrs: a.addresses(), URL: a.ownURL(), Nets: localNets(), Internet: c.Internet, Version: Version, Joined: was.Joined, By: was.By}
 }
 
 // addresses are where other nodes may call this one: as configured, or else
@@ -161,7 +161,7 @@ func (a *Appliance) announce(ctx context.Context) error {
 		was = a.member.Load().Self
 	}
 	is := a.selfRecord(was)
-	if ok && slices.Equal(was.Addrs, is.Addrs) && was.URL == is.URL && was.Name == is.Name && was.Site == is.Site && was.Internet == is.Internet && was.Version == is.Version {
+	if ok && slices.Equal(was.Addrs, is.Addrs) && slices.Equal(was.Nets, is.Nets) && was.URL == is.URL && was.Name == is.Name && was.Site == is.Site && was.Internet == is.Internet && was.Version == is.Version {
 		return nil
 	}
 	if err := a.db.Update(ctx, func(tx *replicate.Tx) error { return nodes.put(tx, id, is) }); err != nil {
@@ -248,7 +248,10 @@ func (a *Appliance) followSync(ctx context.Context, mesh *replicate.Mesh) error 
 		case <-ctx.Done():
 			return nil
 		case <-mesh.Changed():
-			a.watch.tell("mesh")
+		}
+		a.watch.tell("mesh")
+		if a.removed() {
+			a.streams.endAll() // hosts go to other nodes
 		}
 	}
 }

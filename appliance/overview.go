@@ -94,16 +94,15 @@ type tally struct {
 }
 
 func (a *Appliance) tally(s *Status) tally {
-	c, now := a.cat, time.Now()
+	c, where := a.cat, a.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.counts(now)
+	t := c.counts(where.now)
 	n := tally{countTable: t}
 	s.Pairs, s.Updates, s.Packages = t.pairs, len(t.updates), c.packageCount()
 	s.Hosts, s.Waiting, s.Compliant = t.enrolled, t.waiting, t.compliant
-	connected := a.streams.set()
 	for _, h := range c.sorted() {
-		if h.enrolled() && (h.heard(now) || connected[h.id]) {
+		if h.enrolled() && where.online(h) {
 			s.Online++
 		}
 	}

@@ -89,6 +89,7 @@ func (f *folder) leavers(asked bool) []leaver {
 	return list
 }
 
+// compareBool orders false before true.
 func compareBool(x, y bool) int {
 	switch {
 	case x == y:

@@ -48,7 +48,7 @@ func fateOf(r replicate.Record, there bool) fate {
 		return decide
 	}
 	switch kind {
-	case "status", "shelf", "folder", "lease", "gossip":
+	case "status", "presence", "shelf", "folder", "lease", "gossip":
 		return drop
 	case "removed", "audit", "meeting": // for ever, or under a name of their own
 		return apply

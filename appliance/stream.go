@@ -19,9 +19,11 @@ type streams struct {
 	stopped  chan struct{} // closed with closed
 	arrived  chan struct{} // files came into the folder
 	edited   chan struct{} // a policy may be another one
+	joined   chan struct{} // a host came
 }
 
 type stream struct {
+	born   time.Time
 	events chan event
 	ended  chan struct{}
 	once   sync.Once
@@ -33,13 +35,13 @@ type event struct {
 }
 
 func newStreams() *streams {
-	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, stopped: make(chan struct{}), arrived: make(chan struct{}, 1), edited: make(chan struct{}, 1)}
+	return &streams{all: map[agentproto.HostID]*stream{}, policies: map[agentproto.HostID]string{}, stopped: make(chan struct{}), arrived: make(chan struct{}, 1), edited: make(chan struct{}, 1), joined: make(chan struct{}, 1)}
 }
 
 // join opens a host's stream and ends the one it had: a host that calls again
 // has lost it.
 func (s *streams) join(id agentproto.HostID) (*stream, func()) {
-	st := &stream{events: make(chan event, agentproto.MaxCommandsQueue), ended: make(chan struct{})}
+	st := &stream{born: time.Now(), events: make(chan event, agentproto.MaxCommandsQueue), ended: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.all[id]; old != nil {
@@ -49,6 +51,7 @@ func (s *streams) join(id agentproto.HostID) (*stream, func()) {
 	if s.closed {
 		st.end()
 	}
+	wake(s.joined)
 	return st, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -80,13 +83,13 @@ func (s *streams) open(id agentproto.HostID) bool {
 	return s.all[id] != nil
 }
 
-// set is the hosts that are connected.
-func (s *streams) set() map[agentproto.HostID]bool {
+// set is the hosts that are connected, and since when.
+func (s *streams) set() map[agentproto.HostID]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := make(map[agentproto.HostID]bool, len(s.all))
-	for id := range s.all {
-		m[id] = true
+	m := make(map[agentproto.HostID]time.Time, len(s.all))
+	for id, st := range s.all {
+		m[id] = st.born
 	}
 	return m
 }
@@ -171,6 +174,15 @@ func (s *streams) end(id agentproto.HostID) {
 	defer s.mu.Unlock()
 	delete(s.policies, id)
 	if st := s.all[id]; st != nil {
+		st.end()
+	}
+}
+
+// endAll closes every stream.
+func (s *streams) endAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.all {
 		st.end()
 	}
 }

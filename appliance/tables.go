@@ -19,31 +19,32 @@ import (
 // on two sides of a cut both keep what they did. The verb is in a line's key:
 // contradictory edits both live, and forbid wins.
 var (
-	hosts      = table[hostRecord]{"host/"}       // <host>
-	statuses   = table[statusRecord]{"status/"}   // <host>
-	updates    = table[updateRecord]{"update/"}   // <id>/<revision>
-	packages   = table[packageRecord]{"package/"} // <name>
-	lines      = table[editRecord]{"line/"}       // <package>/<kind>/<value>/<verb>
-	assigns    = table[editRecord]{"assign/"}     // <package>/group/<name>, <package>/host/<host>
-	groups     = table[groupRecord]{"group/"}     // <name>
-	members    = table[editRecord]{"member/"}     // <group>/<host>
-	commands   = table[commandRecord]{"command/"} // <host>/<id>
-	outcomes   = table[outcomeRecord]{"outcome/"} // <host>/<id>: written where the host is, which may not know the command yet
-	files      = table[fileRecord]{"file/"}       // <name>; of any node's folder
-	leases     = table[leaseRecord]{"lease/"}     // <name>: who downloads it from Microsoft
-	folders    = table[folderRecord]{"folder/"}   // <node>
-	shelves    = table[shelfRecord]{"shelf/"}     // <node>/<part of the names>: what lies in its folder
-	faults     = table[faultRecord]{"fault/"}     // <node that found it>/<node whose bytes were wrong>
-	limitPlans = table[Limits]{"limits/"}         // <site, hexadecimal>
-	admins     = table[adminRecord]{"admin/"}     // <name>
-	tokens     = table[tokenRecord]{"token/"}     // <SHA-256 of the secret>
-	audits     = table[AuditEntry]{"audit/"}      // <falling time>-<random>
-	nodes      = table[nodeRecord]{"node/"}       // <node>
-	removals   = table[removalRecord]{"removed/"} // <node>: for ever, so that no late edit of the node's record lets it in again
-	anchors    = table[editRecord]{"anchor/"}     // <node>
-	gossips    = table[gossipRecord]{"gossip/"}   // <when, hexadecimal>-<random>
-	seals      = table[sealRecord]{"recovery/"}   // root: its key under the recovery passphrase
-	meetings   = table[meetingRecord]{"meeting/"} // <digest of the two edits>
+	hosts      = table[hostRecord]{"host/"}         // <host>
+	statuses   = table[statusRecord]{"status/"}     // <host>
+	updates    = table[updateRecord]{"update/"}     // <id>/<revision>
+	packages   = table[packageRecord]{"package/"}   // <name>
+	lines      = table[editRecord]{"line/"}         // <package>/<kind>/<value>/<verb>
+	assigns    = table[editRecord]{"assign/"}       // <package>/group/<name>, <package>/host/<host>
+	groups     = table[groupRecord]{"group/"}       // <name>
+	members    = table[editRecord]{"member/"}       // <group>/<host>
+	commands   = table[commandRecord]{"command/"}   // <host>/<id>
+	outcomes   = table[outcomeRecord]{"outcome/"}   // <host>/<id>: written where the host is, which may not know the command yet
+	presences  = table[presenceRecord]{"presence/"} // <host>: the node it is at
+	files      = table[fileRecord]{"file/"}         // <name>; of any node's folder
+	leases     = table[leaseRecord]{"lease/"}       // <name>: who downloads it from Microsoft
+	folders    = table[folderRecord]{"folder/"}     // <node>
+	shelves    = table[shelfRecord]{"shelf/"}       // <node>/<part of the names>: what lies in its folder
+	faults     = table[faultRecord]{"fault/"}       // <node that found it>/<node whose bytes were wrong>
+	limitPlans = table[Limits]{"limits/"}           // <site, hexadecimal>
+	admins     = table[adminRecord]{"admin/"}       // <name>
+	tokens     = table[tokenRecord]{"token/"}       // <SHA-256 of the secret>
+	audits     = table[AuditEntry]{"audit/"}        // <falling time>-<random>
+	nodes      = table[nodeRecord]{"node/"}         // <node>
+	removals   = table[removalRecord]{"removed/"}   // <node>: for ever, so that no late edit of the node's record lets it in again
+	anchors    = table[editRecord]{"anchor/"}       // <node>
+	gossips    = table[gossipRecord]{"gossip/"}     // <when, hexadecimal>-<random>
+	seals      = table[sealRecord]{"recovery/"}     // root: its key under the recovery passphrase
+	meetings   = table[meetingRecord]{"meeting/"}   // <digest of the two edits>
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>
@@ -142,8 +143,9 @@ type (
 	nodeRecord struct {
 		Name     string    `json:"name"`
 		Site     string    `json:"site"`
-		Addrs    []string  `json:"addrs"`         // host:port where others may call it
-		URL      string    `json:"url,omitempty"` // of its pages, where it was given a name for them
+		Addrs    []string  `json:"addrs"`          // host:port where others may call it
+		URL      string    `json:"url,omitempty"`  // of its pages, where it was given a name for them
+		Nets     []string  `json:"nets,omitempty"` // it is in, as prefixes: hosts in them are near
 		Internet bool      `json:"internet,omitempty"`
 		Version  string    `json:"version"`
 		Joined   time.Time `json:"joined"`

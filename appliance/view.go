@@ -180,8 +180,9 @@ type HostRow struct {
 	Build    string            `json:"build"`
 	Groups   []string          `json:"groups"`
 	Waiting  bool              `json:"waiting,omitempty"` // for an admin's approval
-	Online   bool              `json:"online"`            // its event stream is open, or it checked in when due
-	Seen     time.Time         `json:"seen,omitzero"`     // last contact with this node, or good scan
+	Online   bool              `json:"online"`            // its event stream is open at a node that is reached, or it checked in when due
+	Node     string            `json:"node,omitempty"`    // name of the node it is at, or was last
+	Seen     time.Time         `json:"seen,omitzero"`     // last contact with any node, or good scan
 	Scanned  time.Time         `json:"scanned,omitzero"`  // last good scan
 	Restart  bool              `json:"restart,omitempty"`
 	Doing    string            `json:"doing,omitempty"`

@@ -245,6 +245,9 @@ func (d *dialer) failed(id string, err error) {
 	if errors.As(err, &r) && r != refusedDuplicate {
 		d.m.problems.add(id, r.problem())
 	}
+	if r == refusedRemoved {
+		d.m.removed.Store(true)
+	}
 	d.m.log.Debug("peer not reached, trying again later", "peer", id, "err", err)
 	d.m.noteChange()
 }

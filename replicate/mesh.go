@@ -75,6 +75,8 @@ type Mesh struct {
 	pong     chan struct{}           // the first of a session came
 	mangle   func([][]byte) [][]byte // of tests: what happens to frames
 
+	removed atomic.Bool // a peer said that this node was removed
+
 	mu       sync.Mutex
 	sessions map[string]*session   // control lane, by node
 	bulk     map[string][]*session // bulk lane, by node
@@ -186,6 +188,10 @@ func (m *Mesh) Drop(nodeID string) {
 		}
 	}
 }
+
+// Removed says that a peer refuses this node because it was removed from the
+// mesh, and none has taken a connection since.
+func (m *Mesh) Removed() bool { return m.removed.Load() }
 
 // Changed is sent to, and not waited for, when Peers would answer otherwise.
 func (m *Mesh) Changed() <-chan struct{} { return m.changed }

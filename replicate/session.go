@@ -199,6 +199,7 @@ func (m *Mesh) replace(s *session) (old *session, ok bool) {
 		return nil, false
 	}
 	m.sessions[id] = s
+	m.removed.Store(false)
 	s.touch()
 	return old, true
 }

@@ -24,7 +24,7 @@ func cleanFacts(f agentproto.Facts) agentproto.Facts {
 		f.Name = "unnamed"
 	}
 	for _, s := range []*string{
-		&f.FQDN, &f.Domain, &f.OS, &f.Build, &f.Arch, &f.Language, &f.Manufacturer, &f.Model, &f.Serial, &f.WUAVersion, &f.WUAService, &f.User,
+		&f.FQDN, &f.Domain, &f.ADSite, &f.OS, &f.Build, &f.Arch, &f.Language, &f.Manufacturer, &f.Model, &f.Serial, &f.WUAVersion, &f.WUAService, &f.User,
 	} {
 		*s = oneLine(*s, 256)
 	}

@@ -54,7 +54,7 @@ func (a *Agent) dial(id identity, nodes []string) (Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := a.connect(agentproto.ClientOptions{Nodes: nodes, Certificate: cert, Authority: authority, Log: a.log})
+	n, err := a.connect(agentproto.ClientOptions{Nodes: nodes, Certificate: cert, Authority: authority, Log: a.log, Named: a.named})
 	if err != nil {
 		return nil, fmt.Errorf("connect to the mesh: %w", err)
 	}
@@ -222,7 +222,7 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 		if r.Resend {
 			s.Sent = ""
 		}
-		s.Told, s.Asked = r.Nodes, own
+		s.Told, s.Placed, s.Only, s.Asked = r.Nodes, r.Placed, r.Only && len(r.Nodes) > 0, own
 		a.checked = time.Now()
 		for _, c := range r.Commands {
 			if s.take(c) {
@@ -354,6 +354,9 @@ func (a *Agent) runEvents(ctx context.Context) error {
 		if time.Since(began) > time.Minute {
 			failures = 0
 			a.hurryUp() // a command may have been sent into the broken stream
+		}
+		if p := (*agentproto.Problem)(nil); errors.As(err, &p) && p.Status == http.StatusUnauthorized {
+			a.hurryUp() // to be let in again
 		}
 		failures++
 		a.log.DebugContext(ctx, "stream of events", "err", err)

@@ -175,7 +175,7 @@ func (a *Agent) enroll(ctx context.Context) (pending time.Duration, err error) {
 	if pin == "" {
 		return 0, errors.New("enrol: neither token nor pin is in [wuamesh] of wapt-get.ini: the agent does not know which mesh to trust")
 	}
-	node, err := a.connect(agentproto.ClientOptions{Nodes: a.nodes(), Pin: pin, Log: a.log})
+	node, err := a.connect(agentproto.ClientOptions{Nodes: a.nodes(), Pin: pin, Log: a.log, Named: a.named})
 	if err != nil {
 		return 0, fmt.Errorf("enrol: %w", err)
 	}

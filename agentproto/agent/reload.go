@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// maxTold is how many nodes the agent remembers.
+const maxTold = 64
+
 // configEvery is how often the agent looks whether wapt-get.ini changed.
 const configEvery = time.Minute
 
@@ -88,10 +91,11 @@ func (a *Agent) applyConfig(ctx context.Context) {
 	a.windows.now()
 }
 
-// nodes are whom to ask: those a node named at the last check-in, nearest
-// first, then those of wapt-get.ini in case all of the others are gone. When
-// wapt-get.ini names others than at that time, it goes first: somebody moved
-// the host.
+// nodes are whom to ask. Where the mesh knows the host's place, those it named
+// at the last check-in, nearest first, and then those of wapt-get.ini in case
+// all of the others are gone; where it does not, the other way round, so that
+// a host whose node is away comes home to it. When wapt-get.ini names others
+// than at that time, they alone are asked: somebody moved the host.
 func (a *Agent) nodes() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -101,7 +105,14 @@ func (a *Agent) nodes() []string {
 	}
 	list := slices.Clone(own)
 	if slices.Equal(own, a.st.Asked) {
-		list = append(slices.Clone(a.st.Told), own...)
+		switch {
+		case a.st.Only:
+			list = a.st.Told
+		case a.st.Placed:
+			list = append(slices.Clone(a.st.Told), own...)
+		default:
+			list = append(list, a.st.Told...)
+		}
 	}
 	var once []string
 	for _, n := range list {
@@ -110,6 +121,20 @@ func (a *Agent) nodes() []string {
 		}
 	}
 	return once
+}
+
+// named keeps the nodes that one named which serves hosts no more, until the
+// next check-in: it may be the only one that the host knew.
+func (a *Agent) named(nodes []string) {
+	own := a.own()
+	a.log.Info("sent to other nodes", "nodes", nodes)
+	a.note(func(s *state) {
+		if !slices.Equal(s.Asked, own) {
+			s.Told, s.Placed, s.Only, s.Asked = nil, false, false, own
+		}
+		s.Told = append(s.Told, nodes...)
+		s.Told = s.Told[max(0, len(s.Told)-maxTold):]
+	})
 }
 
 // own are the nodes that wapt-get.ini names, or else the options.

@@ -34,8 +34,10 @@ type state struct {
 	Schema     int           `json:"schema"`
 	Policy     *rules.Policy `json:"policy,omitempty"` // nil until a node sent one
 	PolicyHash string        `json:"policy_hash,omitempty"`
-	Told       []string      `json:"told,omitempty"`  // nodes, as the last check-in named them
-	Asked      []string      `json:"asked,omitempty"` // the nodes of wapt-get.ini at that time
+	Told       []string      `json:"told,omitempty"`   // nodes, as the last check-in named them, and those that one which left named
+	Placed     bool          `json:"placed,omitempty"` // the mesh knew where the host is
+	Only       bool          `json:"only,omitempty"`   // no other node may be asked
+	Asked      []string      `json:"asked,omitempty"`  // the nodes of wapt-get.ini at that time
 
 	Cab     string             `json:"cab,omitempty"`      // SHA-256 of the scan cab we hold, verified
 	WantCab *agentproto.CabRef `json:"want_cab,omitempty"` // the node's

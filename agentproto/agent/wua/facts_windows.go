@@ -21,7 +21,7 @@ import (
 func (h *Host) Facts(ctx context.Context) (agentproto.Facts, error) {
 	f := agentproto.Facts{
 		Name: computerName(windows.ComputerNamePhysicalNetBIOS), FQDN: computerName(windows.ComputerNamePhysicalDnsFullyQualified),
-		Domain: domain(), Arch: nativeArch(), Language: language(), Addresses: addresses(),
+		Domain: domain(), ADSite: adSite(), Arch: nativeArch(), Language: language(), Addresses: addresses(),
 		// To the second, or two readings would differ by the clock's ticks.
 		Booted:     time.Now().Add(-windows.DurationSinceBoot()).Round(time.Second).UTC(),
 		WUAVersion: fileVersion(`wuapi.dll`), WUAService: serviceState(), User: consoleUser(),
@@ -59,6 +59,23 @@ func domain() string {
 	}
 	defer windows.NetApiBufferFree((*byte)(unsafe.Pointer(name)))
 	return windows.UTF16PtrToString(name)
+}
+
+// adSite is the site of Active Directory that Windows found itself in; empty
+// outside of a domain, and before it asked. Netlogon keeps it there, and an
+// admin's own setting beside it wins, as it does for Windows.
+func adSite() string {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, `SYSTEM\CurrentControlSet\Services\Netlogon\Parameters`, registry.QUERY_VALUE)
+	if err != nil {
+		return ""
+	}
+	defer k.Close()
+	for _, name := range []string{"SiteName", "DynamicSiteName"} {
+		if s, _, err := k.GetStringValue(name); err == nil && strings.Trim(s, " \x00") != "" {
+			return strings.Trim(s, " \x00")
+		}
+	}
+	return ""
 }
 
 // nativeArch is the machine's, also for a program that is emulated on it.
