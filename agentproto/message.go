@@ -150,6 +150,20 @@ type Update struct {
 	SupportURL     string           `json:"support_url,omitempty"`
 }
 
+// Decider is the update's own category that the line which decided about it
+// names; zero when something else decided.
+func (u Update) Decider(d rules.Decision) Category {
+	if d.By == nil {
+		return Category{}
+	}
+	for _, k := range append(u.Products[:len(u.Products):len(u.Products)], u.Classification) {
+		if k.ID == rules.CategoryID(d.By.Line.Value) && (d.By.Line.Kind == rules.ByProduct || d.By.Line.Kind == rules.ByClassification) {
+			return k
+		}
+	}
+	return Category{}
+}
+
 // A Category is a product or a classification.
 type Category struct {
 	ID    rules.CategoryID `json:"id"`

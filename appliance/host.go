@@ -226,11 +226,14 @@ func effective(s rules.Settings, by map[string]string) []EffectiveSetting {
 	return list
 }
 
+// decider is the title of the category whose line decided; empty for none.
+func (c *catalogue) decider(p pair) string { return c.named(p.update.Decider(p.decision)).Title }
+
 // hostUpdate is a decided pair as pages show it. The lock is held.
 func (c *catalogue) hostUpdate(h *host, p pair) HostUpdate {
 	u := HostUpdate{
 		Host: h.id, HostName: h.Facts.Name, Update: c.name(p.status.ID), Revision: p.status.Revision, Severity: cmp.Or(p.update.Severity, rules.Unspecified),
-		State: p.state, Reason: p.reason, Why: rules.Sentence(p.decision, p.reason), Decision: p.decision,
+		State: p.state, Reason: p.reason, Why: rules.Sentence(p.decision, p.reason, c.decider(p)), Decision: p.decision,
 	}
 	for _, f := range p.update.Files {
 		u.Size += f.Size

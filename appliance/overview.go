@@ -166,7 +166,7 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 	add(n.unscanned > 0, fmt.Sprintf("%s not scanned in the last 7 days.", things(n.unscanned, "host was", "hosts were")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
 	add(!a.config().CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")
 	_, sealed := a.roster.seal()
-	add(!sealed && a.auth.anchorKey() != nil && a.Member(), "The mesh has no recovery passphrase.", "If this node is lost, nobody can let nodes in or renew their certificates.", "Make one", "/mesh/passphrase")
+	add(!sealed && a.auth.anchorKey() != nil && a.Member(), "The mesh has no recovery passphrase.", "If this node is lost, nobody can let nodes in or renew their certificates. wuamesh node passphrase makes one.", "Make one", "/mesh/passphrase")
 	return list
 }
 

@@ -76,7 +76,7 @@ func (c *catalogue) steps(h *host, p pair) []WhyStep {
 	}
 	list := []WhyStep{
 		{"Needed", need, "done"},
-		{"Allowed", rules.Sentence(p.decision, allowedReason(p.decision)), mark(p.decision.May() || p.status.Installed)},
+		{"Allowed", rules.Sentence(p.decision, allowedReason(p.decision), c.decider(p)), mark(p.decision.May() || p.status.Installed)},
 		{"On the mesh", mesh, mark(files == rules.FilesPresent || files == rules.FilesNone || p.status.OnHost || p.status.Installed)},
 		{"On the host", onHost, mark(p.status.OnHost || p.status.Installed)},
 		{"Install", install, mark(p.status.Installed || p.status.Restart)},

@@ -89,7 +89,7 @@ func (a *Agent) updateStatus(c choice) UpdateStatus {
 	state, reason := rules.StateOf(c.Decision, f)
 	u := UpdateStatus{
 		UpdateRef: c.Ref(), Title: c.Update.Title, KBs: c.Update.KBs, State: state, Reason: reason,
-		Sentence: rules.Sentence(c.Decision, reason), HResult: c.Tried.HResult,
+		Sentence: rules.Sentence(c.Decision, reason, c.Update.Decider(c.Decision).Title), HResult: c.Tried.HResult,
 	}
 	if c.Tried.Count > 0 {
 		m := agentproto.Explain(c.Tried.HResult)

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -130,16 +131,16 @@ func CheckKB(s string) error {
 }
 
 // String is the line as a sentence's middle: "forbid KB5091157".
-func (l Line) String() string { return string(l.Verb) + " " + l.what() }
+func (l Line) String() string { return string(l.Verb) + " " + l.what("") }
 
-func (l Line) what() string {
+func (l Line) what(title string) string {
 	switch l.Kind {
 	case ByKB:
 		return "KB" + l.Value
 	case ByUpdateID:
 		return "UpdateID " + l.Value
 	default:
-		return string(l.Kind) + " " + l.Value
+		return string(l.Kind) + " " + cmp.Or(title, l.Value)
 	}
 }
 

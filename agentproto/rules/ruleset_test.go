@@ -177,6 +177,19 @@ func same(a, b rules.Decision) bool {
 	return a.Verdict == b.Verdict && a.Setting == b.Setting && a.Until.Equal(b.Until)
 }
 
+func TestASentenceNamesWhatDecided(t *testing.T) {
+	line := rules.Line{Verb: rules.Allow, Kind: rules.ByClassification, Value: "28bc880e-0592-4cbf-8f95-c79b17911d5f"}
+	d := rules.Decision{Verdict: rules.Allowed, By: &rules.Ref{Package: "baseline", Line: line}}
+	for title, want := range map[string]string{
+		"":               "Allowed by package baseline (classification 28bc880e-0592-4cbf-8f95-c79b17911d5f). Its files are queued for download from Microsoft.",
+		"Update Rollups": "Allowed by package baseline (classification Update Rollups). Its files are queued for download from Microsoft.",
+	} {
+		if got := rules.Sentence(d, rules.ReasonQueued, title); got != want {
+			t.Errorf("%q; want %q", got, want)
+		}
+	}
+}
+
 func TestEveryStateHasOneReasonAndASentence(t *testing.T) {
 	bools := []bool{false, true}
 	for _, verdict := range []rules.Verdict{rules.Allowed, rules.Forbidden, rules.NoRule, rules.Delayed, rules.Hidden} {
@@ -186,8 +199,8 @@ func TestEveryStateHasOneReasonAndASentence(t *testing.T) {
 				d := rules.Decision{Verdict: verdict, Setting: "default_allow"}
 				state, reason := rules.StateOf(d, f)
 				switch {
-				case !slices.Contains([]rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded}, state) || reason == "" || len(rules.Sentence(d, reason)) < 10:
-					t.Errorf("%s %+v: %s, %s, %q", verdict, f, state, reason, rules.Sentence(d, reason))
+				case !slices.Contains([]rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded}, state) || reason == "" || len(rules.Sentence(d, reason, "")) < 10:
+					t.Errorf("%s %+v: %s, %s, %q", verdict, f, state, reason, rules.Sentence(d, reason, ""))
 				case f.Installed && !f.RestartRequired && state != rules.OK:
 					t.Errorf("%s %+v: installed and %s", verdict, f, state)
 				case !f.Installed && !f.RestartRequired && !d.May() && state != rules.Discarded:

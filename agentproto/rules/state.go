@@ -37,13 +37,14 @@ func StateOf(d Decision, f Facts) (State, Reason) {
 }
 
 // Sentence says in plain words why an update is in its state: first what the
-// rules say, then what it waits for.
-func Sentence(d Decision, r Reason) string {
+// rules say, then what it waits for. title names the product or classification
+// of the line that decided; where it is empty the GUID stands.
+func Sentence(d Decision, r Reason, title string) string {
 	switch r {
 	case Installed:
 		return "Installed."
 	case ReasonForbidden:
-		return "Forbidden by " + by(d) + "."
+		return "Forbidden by " + by(d, title) + "."
 	case ReasonNoRule:
 		return "No rule allows it, and default_allow is off."
 	case ReasonHidden:
@@ -60,13 +61,13 @@ func Sentence(d Decision, r Reason) string {
 		ReasonInstallErr:  "The last try to install it failed.",
 		ReasonRestart:     "Installed; it takes effect after a restart of the host.",
 	}
-	return strings.TrimSpace("Allowed by " + by(d) + ". " + waits[r])
+	return strings.TrimSpace("Allowed by " + by(d, title) + ". " + waits[r])
 }
 
 // by names what decided.
-func by(d Decision) string {
+func by(d Decision, title string) string {
 	if d.By != nil {
-		return "package " + d.By.Package + " (" + d.By.Line.what() + ")"
+		return "package " + d.By.Package + " (" + d.By.Line.what(title) + ")"
 	}
 	return "setting " + d.Setting
 }
