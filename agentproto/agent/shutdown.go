@@ -54,6 +54,12 @@ func (a *Agent) AtShutdown(ctx context.Context) (string, error) {
 	return done.sentence()
 }
 
+// InstallsAtShutdown says whether install_at_shutdown is on for this host.
+func (a *Agent) InstallsAtShutdown() bool {
+	p, _ := a.policy()
+	return a.manages() && p.Settings.InstallAtShutdown
+}
+
 // SkipShutdown has the next shutdown install nothing, because who works there
 // said so; the one after it does again. Where that is not for the user to say
 // it is an error.
@@ -69,9 +75,8 @@ func (a *Agent) SkipShutdown() error {
 
 // notAtShutdown says why nothing is installed while the host goes down.
 func (a *Agent) notAtShutdown(ctx context.Context) string {
-	p, _ := a.policy()
 	switch {
-	case !a.manages() || !p.Settings.InstallAtShutdown:
+	case !a.InstallsAtShutdown():
 		return "install_at_shutdown is off."
 	case len(a.ready(scheduled, nil)) == 0:
 		return "Nothing to install."

@@ -95,7 +95,12 @@ func (s *service) Execute(_ []string, requests <-chan svc.ChangeRequest, status 
 	defer stop()
 	opened := make(chan *agent.Agent, 1)
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, s.o, log, func(a *agent.Agent) { opened <- a }) }()
+	go func() {
+		ended <- serve(ctx, s.o, log, func(a *agent.Agent) {
+			opened <- a
+			go followShutdownScript(ctx, a, log)
+		})
+	}()
 	var a *agent.Agent
 	for {
 		select {
@@ -421,5 +426,6 @@ func giveBack(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.GiveBack(ctx), l.close(), noLongerFirst())
+	_, err = shutdownScript(ctx, false)
+	return errors.Join(l.GiveBack(ctx), l.close(), noLongerFirst(), err)
 }

@@ -46,9 +46,14 @@ func TestInstaller(t *testing.T) {
 		ids[i] = rules.UpdateID(u[i].ID)
 	}
 	p.knows(catalog(u, nil))
-	b.call("PUT", "rules/branch", map[string]any{
-		"maturity": "PROD", "groups": []string{"all"}, "hosts": []string{}, "lines": []rules.Line{{Verb: rules.Forbid, Kind: rules.ByUpdateID, Value: u[3].ID}},
-	}, nil)
+	forbid := func(list ...rules.UpdateID) {
+		lines := []rules.Line{}
+		for _, id := range list {
+			lines = append(lines, rules.Line{Verb: rules.Forbid, Kind: rules.ByUpdateID, Value: string(id)})
+		}
+		b.call("PUT", "rules/branch", map[string]any{"maturity": "PROD", "groups": []string{"all"}, "hosts": []string{}, "lines": lines}, nil)
+	}
+	forbid(ids[2], ids[3])
 	ini := func() string {
 		text, err := os.ReadFile(p.c("ProgramData/wuamesh/wapt-get.ini"))
 		if err != nil {
@@ -60,7 +65,7 @@ func TestInstaller(t *testing.T) {
 	step(t, "installed by its MSI; enrolled, scanned, reported by itself", func() {
 		p.wineSays("", "msiexec", "/i", `C:\agent.msi`, "/qn", "/l*v", `C:\msi.log`, "SERVER="+b.url, "TOKEN="+b.command("token", "enroll"),
 			"ENABLED=True", "DEFAULT_ALLOW=True", "INSTALL_AT_SHUTDOWN=True")
-		b.awaits(rules.Discarded, rules.ReasonForbidden, ids[3])
+		b.awaits(rules.Discarded, rules.ReasonForbidden, ids[2], ids[3])
 		if got := ini(); !strings.Contains(got, "install_at_shutdown = True") || !strings.Contains(got, "nodes = "+b.url) || strings.Contains(got, "direct_download") {
 			t.Errorf("the properties became\n%s", got)
 		}
@@ -73,14 +78,32 @@ func TestInstaller(t *testing.T) {
 		}
 	})
 	b.call("POST", "index/missing", nil, nil)
-	step(t, "files on the host", func() { b.awaits(rules.Pending, rules.ReasonOnHost, ids[0], ids[1], ids[2]) })
+	step(t, "files on the host", func() { b.awaits(rules.Pending, rules.ReasonOnHost, ids[0], ids[1]) })
 	step(t, "installed while the host shuts down", func() {
 		control := p.control()
 		p.wineSays("", control, "wuamesh-agent", "200")
 		p.wineSays("", control, "wuamesh-agent", "stopped")
 		p.wineSays("", "net", "start", "wuamesh-agent")
-		b.awaits(rules.OK, "", ids[0], ids[1], ids[2])
-		b.awaits(rules.Discarded, "", ids[3])
+		b.awaits(rules.OK, "", ids[0], ids[1])
+		b.awaits(rules.Discarded, "", ids[2], ids[3])
+	})
+	script := func() string {
+		text, err := os.ReadFile(p.c("windows/system32/GroupPolicy/Machine/Scripts/scripts.ini"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(string(text), "\x00", "") // UTF-16
+	}
+	step(t, "the exit window, which Windows runs at shutdown, has the service install", func() {
+		if got := script(); !strings.Contains(got, `0CmdLine=C:\Program Files\wuamesh\wuamesh-agent.exe`+"\r\n0Parameters=exit-window\r\n") {
+			t.Errorf("the local group policy has\n%s", got)
+		}
+		forbid(ids[3])
+		b.call("POST", "index/missing", nil, nil)
+		b.order(agentproto.ActionDownload)
+		b.awaits(rules.Pending, rules.ReasonOnHost, ids[2])
+		p.wineSays("", `C:\Program Files\wuamesh\wuamesh-agent.exe`, "exit-window", "--countdown", "1s")
+		b.awaits(rules.OK, "", ids[2])
 	})
 	before, err := b.host()
 	if err != nil {
@@ -111,6 +134,9 @@ func TestInstaller(t *testing.T) {
 		p.wineSays("", "msiexec", "/x", `C:\newer.msi`, "/qn")
 		if _, err := os.Stat(p.c("Program Files/wuamesh/wuamesh-agent.exe")); err == nil {
 			t.Error("the program is still there")
+		}
+		if got := script(); strings.Contains(got, "wuamesh") {
+			t.Errorf("the local group policy still has\n%s", got)
 		}
 		if got := p.serviceStart(); got != "0x3" {
 			t.Errorf("wuauserv starts as %s", got)
