@@ -152,20 +152,23 @@ func (f *folder) takeIn(ctx context.Context, t *task, b BundleFile) error {
 	if err := f.share.arrived(ctx, b.Name, rec); err != nil {
 		return err
 	}
-	f.brought(ctx, b)
+	f.mu.Lock()
+	delete(f.bundled, b.Name)
+	f.mu.Unlock()
+	f.arrivedByHand(ctx, b.Name, b.Size, "bundle")
 	return nil
 }
 
-// brought ends the download of a file that came with a bundle.
-func (f *folder) brought(ctx context.Context, b BundleFile) {
+// arrivedByHand ends the download of a file that came another way: with a
+// bundle, or uploaded.
+func (f *folder) arrivedByHand(ctx context.Context, name string, size int64, from string) {
 	f.mu.Lock()
-	delete(f.bundled, b.Name)
-	t := f.queue[b.Name]
+	t := f.queue[name]
 	if t == nil || t.Status == statusRunning {
 		f.mu.Unlock()
 		return
 	}
-	t.Status, t.From, t.Size, t.Done, t.Finished = statusDone, "bundle", b.Size, b.Size, time.Now().UTC()
+	t.Status, t.From, t.Size, t.Done, t.Finished = statusDone, from, size, size, time.Now().UTC()
 	t.Error, t.Hint, t.Waiting, t.NextTry = "", "", "", time.Time{}
 	f.end(t)
 	f.mu.Unlock()

@@ -71,11 +71,14 @@ func (a *Appliance) Clean(ctx context.Context, by Actor) (CleanPlan, error) {
 }
 
 // unused are the files that no host needs any more and that were neither
-// completed nor sent within grace, by name. The scan cab is always needed.
+// completed nor sent within grace, by name. The scan cab is always needed, and
+// what an admin uploaded and no update names is that admin's to delete.
 func (f *folder) unused(grace time.Duration) CleanPlan {
 	var old []FileRow
+	brought := map[string]bool{}
 	f.mu.RLock()
 	for name, h := range f.held {
+		brought[name] = h.Uploaded != ""
 		used := time.Unix(max(h.asked.Load(), h.Completed.Unix()), 0)
 		if name != microsoft.ScanCabName && time.Since(used) >= grace {
 			old = append(old, rowOf(name, h))
@@ -84,11 +87,12 @@ func (f *folder) unused(grace time.Duration) CleanPlan {
 	f.mu.RUnlock()
 	plan := CleanPlan{Files: []FileRow{}}
 	for _, row := range old {
-		if f.node.cat.needs(row.Name) {
+		w, known := f.node.cat.fileNamed(row.Name)
+		if f.node.cat.needs(row.Name) || !known && brought[row.Name] {
 			continue
 		}
 		row.Note = "No update that hosts report has this file."
-		if w, ok := f.node.cat.fileNamed(row.Name); ok {
+		if known {
 			row.Note = "No host needs it and may install it: " + cmp.Or(w.title, "an update without a title") + "."
 		}
 		plan.Files, plan.Bytes = append(plan.Files, row), plan.Bytes+row.Size

@@ -113,7 +113,7 @@ func (f *folder) openDir() error {
 	}
 	if err == nil {
 		if _, err = fs.ReadDir(f.root.FS(), "."); err == nil {
-			err = f.probe()
+			err = errors.Join(f.probe(), f.root.RemoveAll(uploadDir))
 		}
 		if err != nil {
 			err = errors.Join(err, f.root.Close())

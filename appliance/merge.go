@@ -281,6 +281,25 @@ func (p *published) file(name string) (wantedFile, bool) {
 	return w, true
 }
 
+// nameBySHA1 is Microsoft's name of the file with that SHA-1, "" when the scan
+// cab has none.
+func (p *published) nameBySHA1(sum [20]byte) string {
+	c := p.now.Load()
+	if c == nil {
+		return ""
+	}
+	f, _, err := c.File(sum)
+	if err != nil {
+		p.damaged(err)
+		return ""
+	}
+	name, _, err := microsoft.NameFromURL(f.URL)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
 // title is the English title of a product or classification, "" when the scan
 // cab has none.
 func (p *published) title(id rules.CategoryID) string {

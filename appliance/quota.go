@@ -70,7 +70,7 @@ func (f *folder) leavers(asked bool) []leaver {
 	f.mu.RLock()
 	for name, h := range f.held {
 		used := time.Unix(max(h.asked.Load(), h.Completed.Unix()), 0)
-		if name != microsoft.ScanCabName && time.Since(used) >= graceByHand {
+		if name != microsoft.ScanCabName && h.Uploaded == "" && time.Since(used) >= graceByHand {
 			list = append(list, leaver{row: rowOf(name, h), used: used})
 		}
 	}

@@ -110,6 +110,10 @@ type (
 		URL       string    `json:"url,omitempty"`
 		Completed time.Time `json:"completed"`      // by the first node that had it
 		Root      string    `json:"root,omitempty"` // of its manifest, hexadecimal
+		// Of a file that no update names: the admin who uploaded it, and who
+		// signed it.
+		Uploaded string `json:"uploaded,omitempty"`
+		Signer   string `json:"signer,omitempty"`
 		// Of the scan cab: what Microsoft said of it.
 		LastModified string `json:"last_modified,omitempty"`
 		ETag         string `json:"etag,omitempty"`

@@ -1,7 +1,9 @@
 package packaging_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +12,9 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
+	"wuamesh/appliance/microsoft/cab/cabtest"
 )
 
 // demo runs the demonstration as a person would, and returns its address and
@@ -39,6 +44,23 @@ func demo(t *testing.T) (url, password string) {
 		return m != nil
 	})
 	return url, password
+}
+
+// signedCab writes a cabinet that is signed as the demonstration's stand-in
+// for Microsoft signs.
+func signedCab(t *testing.T) string {
+	t.Helper()
+	var plain bytes.Buffer
+	w := cabtest.NewWriter(&plain, cabtest.None)
+	if err := errors.Join(w.Create("update.mum", time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "kb5099999.cab")
+	sig := authenticodetest.NewAuthority(1).Signer(authenticodetest.SignerOptions{})
+	if err := os.WriteFile(path, sig.SignCab(plain.Bytes()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestBrowser does an admin's first ten minutes in Debian's Chromium: log in,
@@ -108,6 +130,10 @@ func TestBrowser(t *testing.T) {
 		b.do(p, chromedp.Navigate(url+"/"+p), chromedp.WaitVisible(`h1`), b.shot(p))
 	}
 
+	// Bring a file.
+	b.do("upload", chromedp.Navigate(url+"/downloads"), chromedp.WaitVisible(`#upload input[type=file]`), chromedp.SetUploadFiles(`#upload input[type=file]`, []string{signedCab(t)}),
+		chromedp.Click(`#upload button`), chromedp.WaitVisible(`.toast`), chromedp.WaitVisible(`//span[text()="kb5099999.cab"]`), b.shot("uploaded"))
+
 	// The mesh: three nodes in step, and what is known of one of them.
 	b.until("the nodes are in step", "/mesh", `document.body.innerText.includes('In step with the 2 other nodes')`)
 	b.do("mesh", b.shot("mesh"), chromedp.Click(`.topo a[aria-label^="brs-01"]`), chromedp.WaitVisible(`//h2[contains(., "brs-01")]`), chromedp.Text(`#node`, &page))
@@ -127,7 +153,7 @@ func TestBrowser(t *testing.T) {
 
 	// Dark, and a phone.
 	b.do("dark", chromedp.Navigate(url+"/overview"), chromedp.WaitVisible(`h1`), chromedp.Evaluate(`document.documentElement.dataset.theme = 'dark'`, nil), b.shot("overview-dark"))
-	for _, p := range []string{"overview", "updates", "hosts", "mesh"} {
+	for _, p := range []string{"overview", "updates", "hosts", "mesh", "downloads"} {
 		var wide bool
 		b.do("phone", chromedp.EmulateViewport(390, 844), chromedp.Navigate(url+"/"+p), chromedp.WaitVisible(`h1`), b.shot(p+"-390"),
 			chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &wide))

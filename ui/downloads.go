@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,13 +25,19 @@ type downloadsView struct {
 	Custom   bool // the limits were set through the API and do not fit the form
 	Problem  *appliance.Problem
 	Admin    bool
+	Operator bool
 	Met      []appliance.MeetingRow // about the limits
+	Uploads  []appliance.Upload     // that no update names
 }
 
 func (u *UI) downloads(r *http.Request) (reply, error) {
-	v := downloadsView{Status: r.FormValue("status")}
+	return u.downloadsPage(r, downloadsView{Status: r.URL.Query().Get("status")})
+}
+
+// downloadsPage is the page with the site's limits as they are.
+func (u *UI) downloadsPage(r *http.Request, v downloadsView) (reply, error) {
 	var err error
-	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), v.Status, appliance.Page{Limit: 100, After: r.FormValue("after")})
+	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), v.Status, appliance.Page{Limit: 100, After: r.URL.Query().Get("after")})
 	if err != nil {
 		return reply{}, err
 	}
@@ -53,7 +60,11 @@ func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
 	if v.Met, err = u.node.Meetings(r.Context(), "site "+frameOf(r.Context()).stand.Site); err != nil {
 		return reply{}, err
 	}
+	if v.Uploads, err = u.node.Uploads(r.Context()); err != nil {
+		return reply{}, err
+	}
 	v.Coverage, v.Pauses = u.node.Coverage(), u.node.Pauses()
+	v.Operator = actor(r).May(appliance.Operator)
 	v.Admin = actor(r).Role == appliance.Owner
 	if v.Problem != nil {
 		return again(downloadsPage(v)), nil
@@ -196,10 +207,43 @@ func (u *UI) clean(r *http.Request) (reply, error) {
 	return goTo("/updates").saying("%s deleted, %s free again. They return by themselves when a host asks.", count(len(plan.Files), "file"), size(plan.Bytes)), nil
 }
 
+// fileUpload takes in a file that an admin brings.
+func (u *UI) fileUpload(r *http.Request, file sentFile) (reply, error) {
+	if file.name == "" {
+		return u.downloadsPage(r, downloadsView{Problem: &appliance.Problem{Kind: appliance.Invalid, Msg: "No file was chosen.", Hint: "Choose a .cab or .msu first."}})
+	}
+	up, err := u.node.Upload(r.Context(), actor(r), path.Base(strings.ReplaceAll(file.name, `\`, "/")), -1, file)
+	if p, ok := appliance.AsProblem(err); ok && p.Kind != appliance.Denied {
+		return u.downloadsPage(r, downloadsView{Problem: p})
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/downloads#upload").saying("%s", uploadLine(up)), nil
+}
+
+// uploadLine says what became of an uploaded file.
+func uploadLine(up appliance.Upload) string {
+	switch {
+	case up.Already:
+		return up.Name + " is here already."
+	case up.Title != "":
+		return fmt.Sprintf("%s is verified, signed by %s, and served: %s.", up.Name, up.Signer, up.Title)
+	}
+	return fmt.Sprintf("%s is verified, signed by %s, and served.", up.Name, up.Signer)
+}
+
 func (u *UI) fileDelete(r *http.Request) (reply, error) {
 	name := r.FormValue("name")
+	uploads, err := u.node.Uploads(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
 	if err := u.node.DeleteFile(r.Context(), actor(r), name); err != nil {
 		return reply{}, err
+	}
+	if slices.ContainsFunc(uploads, func(up appliance.Upload) bool { return up.Name == name && up.Title == "" }) {
+		return goTo(local(r.FormValue("back"))).saying("%s is deleted. No update names it: it does not return by itself.", name), nil
 	}
 	return goTo(local(r.FormValue("back"))).saying("%s is deleted. It returns when an agent asks for it.", name), nil
 }

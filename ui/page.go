@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -100,6 +101,66 @@ const maxForm = 1 << 20
 // page turns h into a handler for those who are logged in. Forms must carry
 // the session's token.
 func (u *UI) page(h func(*http.Request) (reply, error)) http.Handler {
+	return u.loggedIn(func(w http.ResponseWriter, r *http.Request) (reply, error) {
+		if r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err := r.ParseForm(); err != nil {
+				return reply{}, &appliance.Problem{Kind: appliance.Invalid, Msg: "The form cannot be read.", Hint: "Go back and send it again.", Err: err}
+			}
+			if err := ours(r, r.PostForm.Get("csrf")); err != nil {
+				return reply{}, err
+			}
+		}
+		return h(r)
+	})
+}
+
+// ours is nil for a form's token that is the session's.
+func ours(r *http.Request, csrf string) error {
+	if subtle.ConstantTimeCompare([]byte(csrf), []byte(frameOf(r.Context()).csrf)) == 1 {
+		return nil
+	}
+	return &appliance.Problem{Kind: appliance.Denied, Msg: "This form is from another session.", Hint: "Go back, reload the page, and send it again."}
+}
+
+// A sentFile is a file of a form as it comes.
+type sentFile struct {
+	io.Reader
+	name string
+}
+
+// filePage is page for a form that has the session's token and then one file,
+// which h reads as it comes: it may be larger than memory.
+func (u *UI) filePage(h func(*http.Request, sentFile) (reply, error)) http.Handler {
+	return u.loggedIn(func(_ http.ResponseWriter, r *http.Request) (reply, error) {
+		unread := func(err error) error {
+			return &appliance.Problem{Kind: appliance.Invalid, Msg: "The form cannot be read.", Hint: "Go back and send it again.", Err: err}
+		}
+		parts, err := r.MultipartReader()
+		if err != nil {
+			return reply{}, unread(err)
+		}
+		token, err := parts.NextPart()
+		if err != nil || token.FormName() != "csrf" {
+			return reply{}, unread(err)
+		}
+		csrf, err := io.ReadAll(io.LimitReader(token, 200))
+		if err != nil {
+			return reply{}, unread(err)
+		}
+		if err := ours(r, string(csrf)); err != nil {
+			return reply{}, err
+		}
+		file, err := parts.NextPart()
+		if err != nil || file.FormName() != "file" {
+			return reply{}, unread(err)
+		}
+		return h(r, sentFile{file, file.FileName()})
+	})
+}
+
+// loggedIn turns h into a handler for those who are logged in.
+func (u *UI) loggedIn(h func(http.ResponseWriter, *http.Request) (reply, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		if u.node.NeedsSetup() {
@@ -112,18 +173,7 @@ func (u *UI) page(h func(*http.Request) (reply, error)) http.Handler {
 			return
 		}
 		r = r.WithContext(context.WithValue(r.Context(), frameKey{}, u.frame(r, who, csrf)))
-		var rep reply
-		if r.Method == http.MethodPost {
-			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			if err = r.ParseForm(); err != nil {
-				err = &appliance.Problem{Kind: appliance.Invalid, Msg: "The form cannot be read.", Hint: "Go back and send it again.", Err: err}
-			} else if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("csrf")), []byte(csrf)) != 1 {
-				err = &appliance.Problem{Kind: appliance.Denied, Msg: "This form is from another session.", Hint: "Go back, reload the page, and send it again."}
-			}
-		}
-		if err == nil {
-			rep, err = h(r)
-		}
+		rep, err := h(w, r)
 		if err != nil {
 			rep = u.sorry(r, err)
 		}

@@ -56,6 +56,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /agents", u.page(u.agentsMake))
 	mux.Handle("GET /downloads", u.page(u.downloads))
 	mux.Handle("POST /downloads/limits", u.page(u.limitsSave))
+	mux.Handle("POST /downloads/upload", u.filePage(u.fileUpload))
 	mux.Handle("GET /clean", u.page(u.cleanForm))
 	mux.Handle("POST /clean", u.page(u.clean))
 	mux.Handle("POST /files/delete", u.page(u.fileDelete))

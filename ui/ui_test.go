@@ -17,6 +17,7 @@ import (
 
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
 	"wuamesh/ui"
 )
 
@@ -43,6 +44,10 @@ func openOn(t *testing.T, name string, l *lines) *admin {
 	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", false
 	if l != nil {
 		cfg.Dial = l.dial
+	}
+	cfg.Roots = []string{filepath.Join(dir, "root.pem")}
+	if err := os.WriteFile(cfg.Roots[0], authenticodetest.NewAuthority(1).RootPEM(), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
 	node, err := appliance.Open(cfg, log)

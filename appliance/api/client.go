@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -84,13 +85,19 @@ func (c *Client) Stream(ctx context.Context, path string, w io.Writer) error {
 	return nil
 }
 
-// Send sends bytes, however long that takes, and reads the JSON answer.
+// Send sends bytes, however long that takes, and reads the JSON answer. The
+// length of a file is told beforehand.
 func (c *Client) Send(ctx context.Context, method, path string, body io.Reader, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base.String(), "/")+Prefix+path, body)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
+	if f, ok := body.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			req.ContentLength = info.Size()
+		}
+	}
 	return c.answered(req, answer)
 }
 

@@ -267,7 +267,7 @@ func intent() []route {
 	}
 }
 
-// folder are the routes that fetch and delete files.
+// folder are the routes that fetch, bring and delete files.
 func folder() []route {
 	return []route{
 		{method: "POST", path: "index/download", summary: "Download WSUSScan cab from Microsoft Web Site", role: appliance.Operator, status: http.StatusAccepted, answer: Queued{},
@@ -290,6 +290,12 @@ func folder() []route {
 			do: func(c call) (any, error) { return c.node.Unused(c.Context()) }},
 		{method: "POST", path: "folder/clean", summary: "Delete Unused KB", role: appliance.Operator, answer: appliance.CleanPlan{},
 			do: func(c call) (any, error) { return c.node.Clean(c.Context(), c.actor) }},
+		{method: "GET", path: "folder/uploads", summary: "Files that admins uploaded to this node and that no update names", role: appliance.Viewer, answer: []appliance.Upload{},
+			do: func(c call) (any, error) { return c.node.Uploads(c.Context()) }},
+		{method: "PUT", path: "folder/{name}", summary: "Upload a .cab or .msu; it is served once its signature and what is known of it were checked", role: appliance.Operator, bytes: true, answer: appliance.Upload{},
+			do: func(c call) (any, error) {
+				return c.node.Upload(c.Context(), c.actor, c.PathValue("name"), c.ContentLength, c.Body)
+			}},
 		{method: "DELETE", path: "folder/{name}", summary: "Delete one file; it returns only when an agent asks for it", role: appliance.Operator,
 			do: func(c call) (any, error) { return nil, c.node.DeleteFile(c.Context(), c.actor, c.PathValue("name")) }},
 	}

@@ -1,6 +1,7 @@
 package microsoft
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/hex"
@@ -122,34 +123,49 @@ func (s *Source) unchanged(ctx context.Context, prev CabVersion) (bool, error) {
 // A Signature is one that holds.
 type Signature = authenticode.Signature
 
-// A SignatureError is a scan cab that Microsoft did not sign, or that is not
+// A SignatureError is a cabinet that Microsoft did not sign, or that is not
 // as it was signed. Err wraps one of the authenticode package's.
-type SignatureError struct{ Err error }
+type SignatureError struct {
+	File string // the name of a file that somebody brought; empty for the scan cab
+	Err  error
+}
 
-func (e *SignatureError) Error() string { return "the scan cab is refused: " + e.Err.Error() }
+func (e *SignatureError) Error() string {
+	if e.File != "" {
+		return e.File + " is refused: " + e.Err.Error()
+	}
+	return "the scan cab is refused: " + e.Err.Error()
+}
 
 func (e *SignatureError) Unwrap() error { return e.Err }
 
 // Explain says for people what is wrong, and what to do.
 func (e *SignatureError) Explain() (msg, hint string) {
-	const way = "Something between this node and Microsoft sends another file: look at proxy and upstream in its configuration."
+	what := "The scan cab that arrived"
+	way := "Something between this node and Microsoft sends another file: look at proxy and upstream in its configuration."
+	mirror := "If it comes from a mirror of yours that signs anew, name the mirror's root certificate in roots in this node's configuration."
+	if e.File != "" {
+		what, way = e.File, "Get the file from Microsoft's Update Catalog again, and upload it as it is."
+		mirror = "If somebody of yours signs such files, name the root certificate in roots in this node's configuration."
+	}
 	switch {
+	case errors.Is(e.Err, authenticode.ErrNoCabinet) && e.File != "":
+		return e.File + " is no cabinet.", "Only cabinets carry a signature that is checked here. An .msu of Windows 11 24H2 or Windows Server 2025 and later may be in another format (WIM)."
 	case errors.Is(e.Err, authenticode.ErrNoCabinet):
 		return "What arrived in the scan cab's place is another kind of file.", "A page that asks for a login, or a proxy's own, is the usual cause: look what answers in Microsoft's place."
 	case errors.Is(e.Err, authenticode.ErrUnsigned):
-		return "The scan cab that arrived is not signed.", way
+		return what + " is not signed.", way
 	case errors.Is(e.Err, authenticode.ErrAltered), errors.Is(e.Err, authenticode.ErrMalformed):
-		return "The scan cab that arrived was changed after it was signed.", way
+		return what + " was changed after it was signed.", way
 	case errors.Is(e.Err, authenticode.ErrUntrusted):
-		return "The scan cab that arrived is signed by somebody this node does not trust (" + after(e.Err) + ").",
-			"If it comes from a mirror of yours that signs anew, name the mirror's root certificate in roots in this node's configuration."
+		return what + " is signed by somebody this node does not trust (" + after(e.Err) + ").", mirror
 	case errors.Is(e.Err, authenticode.ErrPublisher):
-		return "The scan cab that arrived is signed by " + after(e.Err) + ".", way
+		return what + " is signed by " + after(e.Err) + ".", way
 	case errors.Is(e.Err, authenticode.ErrExpired):
-		return "The certificate that the scan cab was signed with is not valid now: " + after(e.Err) + ".",
-			"Look at this machine's clock first. If it is right, the cab is a very old one."
+		return "The certificate that " + strings.Replace(what, "The scan", "the scan", 1) + " was signed with is not valid now: " + after(e.Err) + ".",
+			"Look at this machine's clock first. If it is right, the file is a very old one."
 	}
-	return "The scan cab's signature does not hold: " + e.Err.Error() + ".", way
+	return what + " has a signature that does not hold: " + e.Err.Error() + ".", way
 }
 
 // after is what an error says behind its kind.
@@ -181,14 +197,23 @@ func ReadRoots(paths []string) (list []*x509.Certificate, err error) {
 // by the roots of the options and Microsoft's own. It reads all of it. What is
 // wrong with the cab is a [SignatureError].
 func (s *Source) VerifyScanCab(r io.ReaderAt, size int64) (*Signature, error) {
+	return s.verify(r, size, "")
+}
+
+// VerifyFile is the same for a .cab or .msu of that name that somebody brought.
+func (s *Source) VerifyFile(r io.ReaderAt, size int64, name string) (*Signature, error) {
+	return s.verify(r, size, name)
+}
+
+func (s *Source) verify(r io.ReaderAt, size int64, name string) (*Signature, error) {
 	sig, err := authenticode.VerifyCab(r, size, authenticode.Trust{Microsoft: authenticode.MicrosoftRoots(), Others: s.roots, Now: time.Now()})
 	if err == nil {
 		return sig, nil
 	}
 	if authenticode.IsVerdict(err) {
-		return nil, &SignatureError{err}
+		return nil, &SignatureError{name, err}
 	}
-	return nil, fmt.Errorf("read the scan cab: %w", err)
+	return nil, fmt.Errorf("read %s: %w", cmp.Or(name, "the scan cab"), err)
 }
 
 // Sign notes who signed the version.

@@ -5,6 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -161,6 +166,100 @@ func progressLine(t appliance.Task) string {
 		line += ". Next at " + t.NextTry.Local().Format("2 Jan 15:04")
 	}
 	return line
+}
+
+var uploadCommand = Command{
+	Name: "upload", Args: "FILE…", Summary: "Bring .cab or .msu files to a node; it checks who signed them, and serves them",
+	Example: "wuamesh upload windows10.0-kb5034441-x64_3f1c….msu\nwuamesh upload wsusscn2.cab        to a node without a way to Microsoft",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		return func(ctx context.Context, s Streams, args []string) error {
+			if len(args) == 0 {
+				return usage("name at least one file")
+			}
+			c, err := t.client(s)
+			if err != nil {
+				return err
+			}
+			list := []appliance.Upload{}
+			for i, path := range args {
+				up, err := upload(ctx, s, c, path)
+				if err != nil {
+					if i > 0 {
+						fmt.Fprintf(s.Err, "%s of %d uploaded before this.\n", count(i, "file"), len(args))
+					}
+					return err
+				}
+				list = append(list, up)
+				if !t.json {
+					fmt.Fprintln(s.Out, uploadLine(up))
+				}
+			}
+			if t.json {
+				return printJSON(s.Out, list)
+			}
+			return nil
+		}
+	},
+}
+
+// upload sends one file, and says now and then how far it is.
+func upload(ctx context.Context, s Streams, c *api.Client, path string) (up appliance.Upload, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return up, err
+	}
+	defer f.Close()
+	p := &sending{f: f, tell: func(done, of int64) {
+		fmt.Fprintf(s.Err, "%s, %s of %s\n", filepath.Base(path), size(done), size(of))
+	}}
+	info, err := f.Stat()
+	if err != nil {
+		return up, err
+	}
+	if !info.Mode().IsRegular() {
+		return up, fmt.Errorf("%s is no file", path)
+	}
+	p.size = info.Size()
+	err = c.Send(ctx, http.MethodPut, "folder/"+url.PathEscape(filepath.Base(path)), p, &up)
+	return up, err
+}
+
+// A sending is a file that tells every few seconds how much of it was read.
+type sending struct {
+	f          *os.File
+	size, done int64
+	told       time.Time
+	tell       func(done, of int64)
+}
+
+func (p *sending) Read(b []byte) (int, error) {
+	n, err := p.f.Read(b)
+	p.done += int64(n)
+	if p.told.IsZero() {
+		p.told = time.Now()
+	}
+	if time.Since(p.told) >= 5*time.Second {
+		p.told = time.Now()
+		p.tell(p.done, p.size)
+	}
+	return n, err
+}
+
+// Stat lets the length be told beforehand.
+func (p *sending) Stat() (fs.FileInfo, error) { return p.f.Stat() }
+
+// uploadLine says what became of an uploaded file.
+func uploadLine(up appliance.Upload) string {
+	line := fmt.Sprintf("%s, %s, signed by %s", up.Name, size(up.Size), up.Signer)
+	switch {
+	case up.Already:
+		return line + ", is on the node already."
+	case up.Title != "":
+		return line + ", is served now: " + up.Title + "."
+	}
+	return line + ", is served now. No update that is known names it: it stays until you delete it."
 }
 
 var cleanCommand = Command{

@@ -17,6 +17,8 @@ import (
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
 	"wuamesh/appliance/api"
+	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
+	"wuamesh/appliance/microsoft/cab/cabtest"
 	"wuamesh/ui/cli"
 )
 
@@ -27,6 +29,10 @@ func node(t *testing.T) string {
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
 	cfg.ListenHTTPS, cfg.ListenHTTP, cfg.Internet = "127.0.0.1:0", "127.0.0.1:0", false
+	cfg.Roots = []string{filepath.Join(dir, "root.pem")}
+	if err := os.WriteFile(cfg.Roots[0], authenticodetest.NewAuthority(1).RootPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	log := slog.New(slog.DiscardHandler)
 	n, err := appliance.Open(cfg, log)
 	if err != nil {
@@ -63,8 +69,27 @@ func run(t *testing.T, args ...string) (out, err string, code int) {
 	return o.String(), e.String(), code
 }
 
+// cabinets writes one that the node of a test trusts, and one without a
+// signature.
+func cabinets(t *testing.T) (signed, unsigned string) {
+	t.Helper()
+	var plain bytes.Buffer
+	w := cabtest.NewWriter(&plain, cabtest.None)
+	if err := errors.Join(w.Create("update.mum", time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	signed, unsigned = filepath.Join(dir, "kb5099999.cab"), filepath.Join(dir, "kb5099998.cab")
+	sig := authenticodetest.NewAuthority(1).Signer(authenticodetest.SignerOptions{})
+	if err := errors.Join(os.WriteFile(unsigned, plain.Bytes(), 0o600), os.WriteFile(signed, sig.SignCab(plain.Bytes()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return signed, unsigned
+}
+
 func TestCommandsOnThisMachine(t *testing.T) {
 	data := node(t)
+	signed, unsigned := cabinets(t)
 	for _, tt := range []struct {
 		args string
 		code int
@@ -91,6 +116,13 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"trigger scan X", 1, "there is no host X"},
 		{"trigger dance --group all", 2, "it takes scan, download or install"},
 		{"fetch cab", 1, "internet = false"},
+		{"upload", 2, "name at least one file"},
+		{"upload " + signed, 0, "kb5099999.cab, 2 kB, signed by Microsoft Corporation, is served now"},
+		{"upload " + signed, 0, "is on the node already"},
+		{"upload --json " + signed, 0, `"signer": "Microsoft Corporation"`},
+		{"upload " + unsigned, 1, "kb5099998.cab is not signed. It was thrown away.\nGet the file from"},
+		{"upload " + signed + " " + unsigned, 1, "1 file of 2 uploaded before this"},
+		{"upload " + data, 1, "is no file"},
 		{"clean --dry-run", 0, "0 files would be deleted"},
 		{"token enroll --uses 3", 0, "wme1."},
 		{"token api --role king", 1, "is no role"},

@@ -5,6 +5,7 @@
 package microsofttest
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -54,6 +55,7 @@ type File struct {
 	Size         int64
 	SHA1, SHA256 string // hexadecimal
 	seed         uint64
+	bytes        []byte // instead of those that follow from the seed
 }
 
 // A World is Microsoft.
@@ -238,6 +240,23 @@ func (w *World) Publish(month time.Time) {
 	w.cab = w.signer.SignCab(w.plain)
 }
 
+// Give gives an update, by its index, a file of these bytes in place of its
+// files, and makes a new cab: a signed cabinet, say.
+func (w *World) Give(update int, content []byte) File {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u := &w.updates[update]
+	f := w.publish(File{Size: int64(len(content)), bytes: content}, "secu", "windows10.0-kb"+u.KB+"-x64", u.Published)
+	u.Files = []File{f}
+	w.modified = w.modified.Add(time.Hour)
+	w.plain = buildCab(w.updates, w.modified)
+	w.cab = w.signer.SignCab(w.plain)
+	return f
+}
+
+// Sign signs a cabinet as Microsoft signs the scan cab.
+func (w *World) Sign(cab []byte) []byte { return w.signer.SignCab(cab) }
+
 // patchTuesday is the second Tuesday of a month, 17:00 UTC.
 func patchTuesday(month time.Time) time.Time {
 	first := time.Date(month.Year(), month.Month(), 1, 17, 0, 0, 0, time.UTC)
@@ -256,7 +275,11 @@ func (w *World) guid() string {
 // file draws a file's content by its seed and names it as Microsoft does,
 // with the SHA-1 before the extension.
 func (w *World) file(dir, stem string, size int64, day time.Time) File {
-	f := File{Size: size, seed: w.rng.Uint64()}
+	return w.publish(File{Size: size, seed: w.rng.Uint64()}, dir, stem, day)
+}
+
+// publish names a file by its content and serves it.
+func (w *World) publish(f File, dir, stem string, day time.Time) File {
 	h1, h256 := sha1.New(), sha256.New()
 	io.Copy(io.MultiWriter(h1, h256), f.content())
 	f.SHA1, f.SHA256 = hex.EncodeToString(h1.Sum(nil)), hex.EncodeToString(h256.Sum(nil))
@@ -268,7 +291,12 @@ func (w *World) file(dir, stem string, size int64, day time.Time) File {
 }
 
 // content generates the file's bytes, seekable, so that none is kept.
-func (f File) content() io.ReadSeeker { return &stream{f: f} }
+func (f File) content() io.ReadSeeker {
+	if f.bytes != nil {
+		return bytes.NewReader(f.bytes)
+	}
+	return &stream{f: f}
+}
 
 type stream struct {
 	f  File
