@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -57,6 +58,34 @@ func (a *Appliance) Updates(_ context.Context, q UpdateQuery) (UpdateList, error
 	}
 	b.list.Facets = counts.facets()
 	return b.list, b.countSiblings(rows)
+}
+
+// EachUpdate yields every update that matches, whatever page q asks for, each
+// once. It looks page by page, so that a long list holds nothing up; when the
+// row that a page ended with is gone meanwhile, the list begins anew.
+func (a *Appliance) EachUpdate(ctx context.Context, q UpdateQuery) iter.Seq2[UpdateRow, error] {
+	return func(yield func(UpdateRow, error) bool) {
+		seen := map[rules.UpdateID]bool{}
+		for q.Page = (Page{Limit: atOnce}); ; {
+			list, err := a.Updates(ctx, q)
+			if err != nil {
+				yield(UpdateRow{}, err)
+				return
+			}
+			for _, r := range list.Updates {
+				if seen[r.ID] {
+					continue
+				}
+				seen[r.ID] = true
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if q.After = list.Next; q.After == "" || ctx.Err() != nil {
+				return
+			}
+		}
+	}
 }
 
 // A browsing is one look at the list of updates.

@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -56,10 +57,56 @@ func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
 	c, where := a.cat, a.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
-	t := c.counts(now)
-	list := HostList{Hosts: []HostRow{}}
-	var matching []*host
+	t := c.counts(time.Now())
+	matching, list := c.matching(q, t, where)
+	chosen, next := page(matching, q.Page, func(h *host) string { return string(h.id) })
+	for _, h := range chosen {
+		list.Hosts = append(list.Hosts, a.hostRow(h, t, where))
+	}
+	list.Next = next
+	return list, nil
+}
+
+// EachHost yields every host that matches, whatever page q asks for, in the
+// order of q at the time of the call; one that is removed meanwhile is left
+// out.
+func (a *Appliance) EachHost(_ context.Context, q HostQuery) iter.Seq[HostRow] {
+	c, where := a.cat, a.census()
+	c.mu.Lock()
+	matching, _ := c.matching(q, c.counts(time.Now()), where)
+	c.mu.Unlock()
+	return func(yield func(HostRow) bool) {
+		for some := range slices.Chunk(matching, atOnce) {
+			for _, r := range a.hostRows(some) {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// atOnce is how many rows of a long list are made under one lock.
+const atOnce = 500
+
+// hostRows are the rows of those hosts that are still there.
+func (a *Appliance) hostRows(list []*host) (rows []HostRow) {
+	c, where := a.cat, a.census()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.counts(time.Now())
+	for _, h := range list {
+		if c.hosts[h.id] == h {
+			rows = append(rows, a.hostRow(h, t, where))
+		}
+	}
+	return rows
+}
+
+// matching are the hosts that a query finds, in its order, and the list
+// without its rows. The lock is held for writing.
+func (c *catalogue) matching(q HostQuery, t *countTable, where census) (matching []*host, list HostList) {
+	list.Hosts = []HostRow{}
 	systems, states, groups := map[string]int{}, map[string]int{}, map[*class]int{}
 	for _, h := range c.sorted() {
 		if h.Key == "" {
@@ -93,12 +140,7 @@ func (a *Appliance) Hosts(_ context.Context, q HostQuery) (HostList, error) {
 	hostOrder(q.Sort, t)(matching)
 	list.Matching = len(matching)
 	list.OS, list.State, list.Groups = facetList(systems), facetList(states), facetList(c.byGroup(groups))
-	chosen, next := page(matching, q.Page, func(h *host) string { return string(h.id) })
-	for _, h := range chosen {
-		list.Hosts = append(list.Hosts, a.hostRow(h, t, where))
-	}
-	list.Next = next
-	return list, nil
+	return matching, list
 }
 
 // byGroup turns numbers of hosts by class into numbers by group.

@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -354,20 +355,40 @@ type shownFile struct {
 // maxOnHosts bounds the hosts one update shows; the list of hosts has all.
 const maxOnHosts = 500
 
+// A reporter is a host that reports an update, and what it says of it.
+type reporter struct {
+	host *host
+	cell cell
+}
+
 // onHosts are the hosts that report an update, worst first. Only as many are
 // worked out as are shown. The lock is held for writing.
 func (c *catalogue) onHosts(id rules.UpdateID, now time.Time) []HostUpdate {
+	list := []HostUpdate{}
+	for _, r := range c.reporters(id, now) {
+		if len(list) == maxOnHosts {
+			break
+		}
+		list = append(list, c.reported(r, now))
+	}
+	return list
+}
+
+// reported is what a host reports, decided. The lock is held for writing.
+func (c *catalogue) reported(r reporter, now time.Time) HostUpdate {
+	return c.hostUpdate(r.host, c.pair(c.policyOf(r.host), r.cell, c.status(r.host, r.cell), now))
+}
+
+// reporters are the hosts that report an update, worst first. The lock is held
+// for writing.
+func (c *catalogue) reporters(id rules.UpdateID, now time.Time) []reporter {
 	about := map[int]bool{}
 	for n, v := range c.variants.list {
 		if v.id == id {
 			about[n] = true
 		}
 	}
-	type found struct {
-		host *host
-		cell cell
-	}
-	var by [outcomeDiscarded + 1][]found
+	var by [outcomeDiscarded + 1][]reporter
 	outcomes := map[*policy]map[cell]outcome{}
 	for _, h := range c.sorted() {
 		if !h.enrolled() {
@@ -386,13 +407,37 @@ func (c *catalogue) onHosts(id rules.UpdateID, now time.Time) []HostUpdate {
 				o = c.outcome(p, h, k, now) & outcomeState
 				outcomes[p][k] = o
 			}
-			by[o] = append(by[o], found{h, k})
+			by[o] = append(by[o], reporter{h, k})
 		}
 	}
-	list := []HostUpdate{}
-	for _, o := range []outcome{outcomeMissing, outcomePending, outcomeDiscarded, outcomeOK} {
-		for _, f := range by[o][:min(len(by[o]), maxOnHosts-len(list))] {
-			list = append(list, c.hostUpdate(f.host, c.pair(c.policyOf(f.host), f.cell, c.status(f.host, f.cell), now)))
+	return slices.Concat(by[outcomeMissing], by[outcomePending], by[outcomeDiscarded], by[outcomeOK])
+}
+
+// EachOnHosts yields all hosts that report an update, worst first as at the
+// time of the call; those that do not report it any more are left out.
+func (a *Appliance) EachOnHosts(_ context.Context, id rules.UpdateID) iter.Seq[HostUpdate] {
+	c := a.cat
+	c.mu.Lock()
+	all := c.reporters(id, time.Now())
+	c.mu.Unlock()
+	return func(yield func(HostUpdate) bool) {
+		for some := range slices.Chunk(all, atOnce) {
+			for _, u := range c.stillReported(some) {
+				if !yield(u) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (c *catalogue) stillReported(some []reporter) (list []HostUpdate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, r := range some {
+		if c.hosts[r.host.id] == r.host && slices.Contains(r.host.statuses.cells, r.cell) {
+			list = append(list, c.reported(r, now))
 		}
 	}
 	return list

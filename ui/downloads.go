@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 type downloadsView struct {
 	Tasks    []appliance.Task
 	Status   string
+	After    string
 	Next     string
 	Coverage map[string][]appliance.Coverage
 	Traffic  []appliance.Traffic
@@ -31,13 +33,14 @@ type downloadsView struct {
 }
 
 func (u *UI) downloads(r *http.Request) (reply, error) {
-	return u.downloadsPage(r, downloadsView{Status: r.URL.Query().Get("status")})
+	q := r.URL.Query()
+	return u.downloadsPage(r, downloadsView{Status: q.Get("status"), After: q.Get("after")})
 }
 
 // downloadsPage is the page with the site's limits as they are.
 func (u *UI) downloadsPage(r *http.Request, v downloadsView) (reply, error) {
 	var err error
-	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), v.Status, appliance.Page{Limit: 100, After: r.URL.Query().Get("after")})
+	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), v.Status, appliance.Page{Limit: 100, After: v.After})
 	if err != nil {
 		return reply{}, err
 	}
@@ -49,6 +52,18 @@ func (u *UI) downloadsPage(r *http.Request, v downloadsView) (reply, error) {
 	v.Limits, fits = limits.Form()
 	v.Custom = !fits
 	return u.downloadsOf(r, v)
+}
+
+// query is that of the list of tasks.
+func (v downloadsView) query() url.Values {
+	q := url.Values{}
+	if v.Status != "" {
+		q.Set("status", v.Status)
+	}
+	if v.After != "" {
+		q.Set("after", v.After)
+	}
+	return q
 }
 
 // downloadsOf adds what the page shows beside the tasks.

@@ -17,21 +17,32 @@ type hostsView struct {
 }
 
 func (u *UI) hosts(r *http.Request) (reply, error) {
+	q := hostFilter(r.URL.Query())
+	list, err := u.node.Hosts(r.Context(), hostQuery(q))
+	if err != nil {
+		return reply{}, err
+	}
+	return show(hostsPage(hostsView{list, q, []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}})), nil
+}
+
+// hostFilter keeps what the list of hosts knows of a query string.
+func hostFilter(all url.Values) url.Values {
 	q := url.Values{}
 	for _, k := range []string{"q", "group", "state", "os", "seen", "sort", "after"} {
-		for _, v := range r.URL.Query()[k] {
+		for _, v := range all[k] {
 			if v != "" {
 				q.Add(k, v)
 			}
 		}
 	}
-	list, err := u.node.Hosts(r.Context(), appliance.HostQuery{
+	return q
+}
+
+// hostQuery reads a filter; a value nobody knows matches nothing.
+func hostQuery(q url.Values) appliance.HostQuery {
+	return appliance.HostQuery{
 		Text: q.Get("q"), Group: q.Get("group"), State: typed[rules.State](q["state"]), OS: q["os"], Seen: q.Get("seen"), Sort: q.Get("sort"), Page: appliance.Page{After: q.Get("after")},
-	})
-	if err != nil {
-		return reply{}, err
 	}
-	return show(hostsPage(hostsView{list, q, []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}})), nil
 }
 
 // hostsAction triggers the hosts that a form has ticked, or a group.

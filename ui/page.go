@@ -27,6 +27,7 @@ type reply struct {
 	// refresh asks for the page again in a second, also without scripts.
 	refresh bool
 	cookie  *http.Cookie
+	table   *table // instead of a page
 }
 
 func show(c templ.Component) reply  { return reply{status: http.StatusOK, page: c} }
@@ -232,6 +233,13 @@ func (u *UI) write(w http.ResponseWriter, r *http.Request, rep reply, began time
 	if rep.next != "" {
 		http.Redirect(w, r, rep.next, rep.status)
 		return
+	}
+	if rep.table != nil {
+		err := u.writeTable(w, r, rep.table)
+		if err == nil {
+			return
+		}
+		rep = u.sorry(r, err)
 	}
 	var buf bytes.Buffer
 	if err := rep.page.Render(r.Context(), &buf); err != nil {

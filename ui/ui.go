@@ -84,6 +84,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /mesh/passphrase", u.page(u.passphraseForm))
 	mux.Handle("POST /mesh/passphrase", u.page(u.passphrase))
 	mux.Handle("GET /audit", u.page(u.audit))
+	u.routeTables(mux)
 	mux.Handle("/", u.page(func(r *http.Request) (reply, error) {
 		return reply{}, &appliance.Problem{Kind: appliance.NotFound, Msg: "There is no page " + r.URL.Path + ".", Hint: "The menu has all of them."}
 	}))

@@ -303,6 +303,25 @@ func foreseen(u appliance.UpdateRow) string {
 	return verdictTexts[u.Foreseen] + " once a host reports it"
 }
 
+// onHostsText counts the hosts that are shown, which are the worst.
+func onHostsText(u appliance.UpdateDetail) string {
+	all := u.Hosts.OK + u.Hosts.Missing + u.Hosts.Pending + u.Hosts.Discarded
+	if all > len(u.OnHosts) {
+		return num(len(u.OnHosts)) + " of " + num(all) + ", worst first"
+	}
+	return num(len(u.OnHosts)) + ", worst first"
+}
+
+// uncounted says of a list that nobody counted how many match.
+const uncounted = -1
+
+func shownText(shown, matching int, what string) string {
+	if matching == uncounted {
+		return count(shown, what) + " shown"
+	}
+	return num(shown) + " of " + count(matching, what)
+}
+
 // fileFacts are what is known of a file besides its name and digests.
 func fileFacts(f appliance.FileRow) string {
 	list := []string{size(f.Size)}
