@@ -25,6 +25,11 @@ func (u *UI) hosts(r *http.Request) (reply, error) {
 	return show(hostsPage(hostsView{list, q, []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}})), nil
 }
 
+// hostTabs are the views of the list that most mornings begin with.
+var hostTabs = []struct{ seen, text string }{
+	{"", "All"}, {"online", "Online"}, {"away", "Away"}, {"never scanned", "Never scanned"}, {"waiting", "Waiting for approval"},
+}
+
 // hostFilter keeps what the list of hosts knows of a query string.
 func hostFilter(all url.Values) url.Values {
 	q := url.Values{}

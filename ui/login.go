@@ -48,11 +48,14 @@ func (u *UI) logout(r *http.Request) (reply, error) {
 }
 
 func (u *UI) theme(r *http.Request) (reply, error) {
-	next := "dark"
-	if value(r, themeCookie) == "dark" {
-		next = "light"
+	next := r.FormValue("theme") // scripts know what the system's is
+	if next != "dark" && next != "light" {
+		next = "dark"
+		if value(r, themeCookie) == "dark" {
+			next = "light"
+		}
 	}
 	rep := goTo(local(r.FormValue("next")))
-	rep.cookie = cookie(themeCookie, next, 365*24*time.Hour)
+	rep.cookie = cookie(themeCookie, next, prefLife)
 	return rep, nil
 }

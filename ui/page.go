@@ -46,6 +46,7 @@ type frame struct {
 	who    appliance.Actor
 	csrf   string
 	theme  string
+	keys   string // "off": those of one letter do nothing
 	toast  string
 	node   string
 	path   string
@@ -69,6 +70,8 @@ const (
 	sessionCookie = "__Host-wuamesh_" // and the node: cookies do not tell ports apart
 	toastCookie   = "__Host-wm_toast"
 	themeCookie   = "__Host-wm_theme"
+	keysCookie    = "__Host-wm_keys"
+	prefLife      = 365 * 24 * time.Hour
 )
 
 func cookie(name, value string, life time.Duration) *http.Cookie {
@@ -204,7 +207,7 @@ func (u *UI) open(h func(*http.Request) (reply, error)) http.Handler {
 }
 
 func (u *UI) frame(r *http.Request, who appliance.Actor, csrf string) frame {
-	f := frame{who: who, csrf: csrf, theme: value(r, themeCookie), node: u.node.NodeName(), path: r.URL.Path}
+	f := frame{who: who, csrf: csrf, theme: value(r, themeCookie), keys: value(r, keysCookie), node: u.node.NodeName(), path: r.URL.Path}
 	switch {
 	case r.URL.Path == standingPath:
 		f.to = local(r.FormValue("to"))

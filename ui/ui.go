@@ -39,10 +39,12 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /handover", u.open(u.handOver))
 	mux.Handle("GET "+standingPath, u.page(func(*http.Request) (reply, error) { return show(standingPage()), nil }))
 	mux.Handle("POST /prefs/theme", u.page(u.theme))
+	mux.Handle("POST /prefs/keys", u.page(u.keys))
 	mux.HandleFunc("GET /events", u.events)
 
 	mux.Handle("GET /{$}", u.page(func(*http.Request) (reply, error) { return goTo("/overview"), nil }))
 	mux.Handle("GET /overview", u.page(u.overview))
+	mux.Handle("GET /find", u.page(u.find))
 	mux.Handle("GET /updates", u.page(u.updates))
 	mux.Handle("POST /updates/bulk", u.page(u.updatesBulk))
 	mux.Handle("POST /updates/rule", u.page(u.updatesRule))
