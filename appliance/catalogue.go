@@ -100,7 +100,17 @@ type pkg struct {
 type group struct {
 	groupRecord
 	exists  bool
-	members map[agentproto.HostID]editRecord
+	members map[agentproto.HostID]editRecord // given one by one
+	terms   map[termKey]editRecord           // of the condition that chooses the others
+	chooses matcher                          // what the terms come to; nil chooses nobody
+}
+
+// has says whether a host at a node of that site is in the group.
+func (g *group) has(h *host, site string) bool {
+	if _, given := g.members[h.id]; given {
+		return true
+	}
+	return g.chooses.matches(&h.Facts, site)
 }
 
 // everyone is the built-in group of all hosts.
@@ -153,7 +163,7 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return c.takeUpdate(id, r)
 	case "package", "line", "assign":
 		return c.takePackage(kind, id, r)
-	case "group", "member":
+	case "group", "member", "term":
 		return c.takeGroup(kind, id, r)
 	case "command":
 		return takeByHost(c.commands, id, r)
@@ -168,7 +178,10 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	case "meeting":
 		return set(c.meetings, id, r)
 	case "node", "removed", "anchor", "gossip", "recovery":
-		return c.roster.take(kind, id, r)
+		if err := c.roster.take(kind, id, r); err != nil || kind != "node" {
+			return err
+		}
+		c.declassBySite(nil)
 	}
 	return nil
 }
@@ -246,12 +259,16 @@ func (c *catalogue) takePresence(id agentproto.HostID, r replicate.Record) error
 		return nil
 	}
 	h := c.host(id)
+	was := h.at.Node
 	h.at = presenceRecord{}
-	if r.Deleted {
-		return nil
+	var err error
+	if !r.Deleted {
+		err = decode(r.Key, r.Value, &h.at)
+		h.at.Node = c.words.of(h.at.Node)
 	}
-	err := decode(r.Key, r.Value, &h.at)
-	h.at.Node = c.words.of(h.at.Node)
+	if h.at.Node != was {
+		c.declassBySite(h)
+	}
 	return err
 }
 
@@ -330,7 +347,7 @@ func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
 	name, hostID, _ := strings.Cut(id, "/")
 	g := c.groups[name]
 	if g == nil {
-		g = &group{members: map[agentproto.HostID]editRecord{}}
+		g = &group{}
 		c.groups[name] = g
 	}
 	if g.members == nil {
@@ -344,13 +361,30 @@ func (c *catalogue) takeGroup(kind, id string, r replicate.Record) error {
 		return set(g.members, agentproto.HostID(hostID), r)
 	}
 	wake(c.contrary)
+	if kind == "term" {
+		return c.takeTerm(g, id, r)
+	}
 	if g.exists, g.groupRecord = !r.Deleted, (groupRecord{}); r.Deleted {
-		if len(g.members) == 0 {
+		if len(g.members)+len(g.terms) == 0 {
 			delete(c.groups, name)
 		}
 		return nil
 	}
 	return decode(r.Key, r.Value, &g.groupRecord)
+}
+
+// takeTerm changes the condition of a group, and by that who is in it.
+func (c *catalogue) takeTerm(g *group, id string, r replicate.Record) error {
+	if g.terms == nil {
+		g.terms = map[termKey]editRecord{}
+	}
+	_, k := termOf(id)
+	err := set(g.terms, k, r)
+	g.chooses = conditionOf(g.terms).matcher()
+	for _, h := range c.hosts {
+		c.declass(h)
+	}
+	return err
 }
 
 // takeByHost keeps a record whose key is <host>/<id>.

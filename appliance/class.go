@@ -29,9 +29,9 @@ func (c *catalogue) classOf(h *host) *class {
 	if h.class != nil {
 		return h.class
 	}
-	k := class{settings: h.Settings, groups: []string{everyone}}
+	k, site := class{settings: h.Settings, groups: []string{everyone}}, c.siteOf(h)
 	for name, g := range c.groups {
-		if _, ok := g.members[h.id]; ok {
+		if name != everyone && g.has(h, site) {
 			k.groups = append(k.groups, name)
 		}
 	}
@@ -158,7 +158,48 @@ func (c *catalogue) membersOf(name string) iter.Seq[agentproto.HostID] {
 	if !c.isGroup(name) {
 		return func(func(agentproto.HostID) bool) {}
 	}
-	return maps.Keys(c.groups[name].members)
+	g := c.groups[name]
+	if g.chooses == nil {
+		return maps.Keys(g.members)
+	}
+	return func(yield func(agentproto.HostID) bool) {
+		for id, h := range c.hosts {
+			if g.has(h, c.siteOf(h)) && !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// siteOf is the site of the node that a host is at, or was last.
+func (c *catalogue) siteOf(h *host) string {
+	if h.at.Node == "" {
+		return ""
+	}
+	if n, ok := c.roster.node(h.at.Node); ok {
+		return n.Site
+	}
+	return c.folder.share.siteOf(h.at.Node)
+}
+
+// declassBySite makes the class of a host, nil for all of them, be found anew
+// where a group chooses hosts by the site they are at.
+func (c *catalogue) declassBySite(h *host) {
+	bySite := false
+	for _, g := range c.groups {
+		bySite = bySite || g.chooses.looksAt(factSite)
+	}
+	if !bySite {
+		return
+	}
+	c.touch()
+	if h != nil {
+		c.declass(h)
+		return
+	}
+	for _, h := range c.hosts {
+		c.declass(h)
+	}
 }
 
 // A policy is what decides about hosts that have the same settings and

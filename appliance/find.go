@@ -78,8 +78,8 @@ func (a *Appliance) findRules(ctx context.Context, text string) (packages []Pack
 	slices.SortStableFunc(packages, func(x, y PackageRow) int {
 		return nameRank(text, x.Name, x.Description) - nameRank(text, y.Name, y.Description)
 	})
-	a.cat.mu.RLock()
-	defer a.cat.mu.RUnlock()
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(a.cat.groups)) {
 		if g := a.cat.groups[name]; g.exists && nameRank(text, name, g.Description) < noName {
 			groups = append(groups, a.cat.groupRow(name))

@@ -216,6 +216,62 @@ func hostOrder(sort string, t *countTable) func([]*host) {
 	}
 }
 
+// HostsNamed finds hosts by name, FQDN or HostID, one for each.
+func (a *Appliance) HostsNamed(_ context.Context, names []string) (ids []agentproto.HostID, err error) {
+	c := a.cat
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	called := c.called()
+	for _, name := range names {
+		switch list := called[strings.ToLower(name)]; len(list) {
+		case 0:
+			return nil, invalid("members", "There is no host %.60q.", name)
+		case 1:
+			ids = append(ids, list[0].id)
+		default:
+			return nil, invalid("members", "%d hosts are called %.60q: name it by its HostID.", len(list), name)
+		}
+	}
+	return ids, nil
+}
+
+// NamesOf are hosts by their names, or by HostID where a name is that of two,
+// in order. HostsNamed finds the same hosts by them.
+func (a *Appliance) NamesOf(_ context.Context, ids []agentproto.HostID) (names []string) {
+	c := a.cat
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	called := c.called()
+	for _, id := range ids {
+		h := c.hosts[id]
+		switch {
+		case h == nil: // removed meanwhile
+		case len(called[strings.ToLower(h.Facts.Name)]) == 1:
+			names = append(names, h.Facts.Name)
+		default:
+			names = append(names, string(id))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// called are the hosts by everything they are called, in lower case.
+func (c *catalogue) called() map[string][]*host {
+	m := make(map[string][]*host, 2*len(c.hosts))
+	for _, h := range c.hosts {
+		if h.Key == "" {
+			continue
+		}
+		name, fqdn := strings.ToLower(h.Facts.Name), strings.ToLower(h.Facts.FQDN)
+		m[name], m[string(h.id)] = append(m[name], h), append(m[string(h.id)], h)
+		if fqdn != "" && fqdn != name {
+			m[fqdn] = append(m[fqdn], h)
+		}
+	}
+	return m
+}
+
 // Host is one host with everything that decides about it.
 func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, error) {
 	c, where := a.cat, a.census()

@@ -98,6 +98,11 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 		name, host, _ := strings.Cut(id, "/")
 		return "group " + name, or(value != nil, "host "+host+" is a member", "host "+host+" is no member")
 	},
+	"term": func(id string, value []byte) (string, string) {
+		name, k := termOf(id)
+		what := string(k.fact) + " " + k.value
+		return "group " + name, or(value != nil, "its condition has "+what, "its condition has no "+what)
+	},
 	"limits": func(id string, value []byte) (string, string) {
 		r, _ := decoded[Limits](value)
 		site, _ := hex.DecodeString(id)
@@ -265,6 +270,11 @@ func (c *catalogue) contradictions() (list []contradiction) {
 		for id := range g.members {
 			if !g.exists {
 				list = append(list, contradiction{groups.prefix + name, members.prefix + name + "/" + string(id)})
+			}
+		}
+		for k := range g.terms {
+			if !g.exists {
+				list = append(list, contradiction{groups.prefix + name, terms.prefix + termID(name, k)})
 			}
 		}
 	}

@@ -65,17 +65,76 @@ func (c *catalogue) packageRemoval(name string) change {
 
 // groupChange is what storing the edit of a group would do.
 func (c *catalogue) groupChange(name string, e GroupEdit) change {
+	next := c.groupAfter(name, e)
+	k := change{try: func(after *catalogue) { after.groups[name] = next }, moved: map[agentproto.HostID]bool{}}
+	for id, h := range c.hosts {
+		if is, then := c.isIn(name, h), next.has(h, c.siteOf(h)); is != then {
+			k.moved[id] = true
+		}
+	}
+	return k
+}
+
+// groupAfter is a group as an edit would leave it.
+func (c *catalogue) groupAfter(name string, e GroupEdit) *group {
 	next := &group{exists: true, groupRecord: groupRecord{Description: e.Description, Accepts: e.Accepts, Settings: e.Settings}, members: map[agentproto.HostID]editRecord{}}
 	for _, h := range e.Members {
 		next.members[h] = editRecord{}
 	}
-	k := change{try: func(after *catalogue) { after.groups[name] = next }, moved: map[agentproto.HostID]bool{}}
-	if now := c.groups[name]; now != nil {
-		differ(k.moved, now.members, next.members)
-	} else {
-		differ(k.moved, nil, next.members)
+	if e.Condition != nil {
+		next.chooses = e.Condition.matcher()
+	} else if now := c.groups[name]; now != nil {
+		next.chooses = now.chooses
 	}
-	return k
+	return next
+}
+
+// isIn says whether a host is in a group as it is.
+func (c *catalogue) isIn(name string, h *host) bool {
+	g := c.groups[name]
+	return g != nil && g.has(h, c.siteOf(h))
+}
+
+// maxMembership is how many members of a group an answer names.
+const maxMembership = 200
+
+// PreviewMembers says who would be in a group after PutGroup with the same
+// edit; those whose place changes come first.
+func (a *Appliance) PreviewMembers(_ context.Context, name string, e GroupEdit) (Membership, error) {
+	if err := e.check(a.cat, name); err != nil {
+		return Membership{}, err
+	}
+	c := a.cat
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, next, stay := Membership{Members: []HostName{}}, c.groupAfter(name, e), []HostName(nil)
+	for _, h := range c.sorted() {
+		if h.Key == "" {
+			continue
+		}
+		is, then := c.isIn(name, h), next.has(h, c.siteOf(h))
+		if name == everyone {
+			is, then = true, true
+		}
+		row := HostName{ID: h.id, Name: h.Facts.Name, OS: h.Facts.OS, Joins: then && !is, Leaves: is && !then}
+		switch {
+		case then == is && then:
+			m.Hosts++
+			stay = append(stay, row)
+			continue
+		case then:
+			m.Hosts++
+			m.Joins++
+		case is:
+			m.Leaves++
+		default:
+			continue
+		}
+		m.Members = append(m.Members, row)
+	}
+	m.Members = append(m.Members, stay...)
+	m.Members = m.Members[:min(len(m.Members), maxMembership)]
+	return m, nil
 }
 
 // differ adds what is in one of the two sets and not in the other.
@@ -109,7 +168,7 @@ func (c *catalogue) impact(k change, now time.Time) Impact {
 		ghost := ghosts[is]
 		switch {
 		case k.moved[h.id]:
-			ghost = &host{id: h.id, hostRecord: h.hostRecord}
+			ghost = &host{id: h.id, hostRecord: h.hostRecord, at: h.at}
 		case ghost == nil:
 			ghost = &host{class: &class{settings: is.settings, groups: is.groups, packages: is.packages}}
 			ghosts[is] = ghost

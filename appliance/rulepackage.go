@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -360,8 +361,8 @@ func missingFrom(a, b []string) string {
 
 // Groups lists the groups by name, the built-in one first.
 func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
-	a.cat.mu.RLock()
-	defer a.cat.mu.RUnlock()
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
 	list := []GroupRow{a.cat.groupRow(everyone)}
 	for _, name := range slices.Sorted(maps.Keys(a.cat.groups)) {
 		if name != everyone && a.cat.groups[name].exists {
@@ -371,15 +372,22 @@ func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
 	return list, nil
 }
 
+// groupRow is a group as lists show it. The lock is held for writing.
 func (c *catalogue) groupRow(name string) GroupRow {
 	g := c.groups[name]
-	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Packages: []string{}, Settings: g.Settings}
-	for id := range c.membersOf(name) {
+	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Condition: conditionOf(g.terms), Packages: []string{}, Settings: g.Settings}
+	for id := range g.members {
 		if c.hosts[id] != nil {
 			r.Members = append(r.Members, id)
 		}
 	}
 	slices.Sort(r.Members)
+	c.classify()
+	for _, k := range c.classes {
+		if slices.Contains(k.groups, name) {
+			r.Hosts += k.hosts
+		}
+	}
 	for _, p := range slices.Sorted(maps.Keys(c.packages)) {
 		if _, ok := c.packages[p].groups[name]; ok && c.packages[p].exists {
 			r.Packages = append(r.Packages, p)
@@ -390,8 +398,8 @@ func (c *catalogue) groupRow(name string) GroupRow {
 
 // Group is one group.
 func (a *Appliance) Group(_ context.Context, name string) (GroupRow, error) {
-	a.cat.mu.RLock()
-	defer a.cat.mu.RUnlock()
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
 	if g := a.cat.groups[name]; g == nil || !g.exists {
 		return GroupRow{}, notFound("There is no group %.64q.", name)
 	}
@@ -406,8 +414,16 @@ func (e GroupEdit) check(c *catalogue, name string) error {
 	if name == everyone && len(e.Members) > 0 {
 		return invalid("members", "The group all holds every host by itself.")
 	}
+	if name == everyone && e.Condition != nil && !e.Condition.Empty() {
+		return invalid("condition", "The group all holds every host by itself.")
+	}
 	if len(e.Description) > 500 {
 		return invalid("description", "The description has %d characters, at most 500.", len(e.Description))
+	}
+	if e.Condition != nil {
+		if _, err := e.Condition.checked(); err != nil {
+			return err
+		}
 	}
 	for _, m := range e.Accepts {
 		if err := m.Validate(); err != nil {
@@ -456,12 +472,38 @@ func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e Group
 		if err != nil {
 			return err
 		}
+		if e.Condition != nil {
+			more, less, err := replaceTerms(tx, name, *e.Condition, edit)
+			if err != nil {
+				return err
+			}
+			plus, minus = append(plus, more...), append(minus, less...)
+		}
 		return a.audit(tx, by, "edit group", "group "+name, changes(minus, was.Settings, e.Settings), changes(plus, e.Settings, was.Settings))
 	})
 	if err != nil {
 		return false, fmt.Errorf("edit group %s: %w", name, err)
 	}
 	return created, nil
+}
+
+// replaceTerms makes the records of a group's condition those that it needs,
+// and says what became more and less, for the audit log.
+func replaceTerms(tx *replicate.Tx, group string, c Condition, edit editRecord) (more, less []string, err error) {
+	if c, err = c.checked(); err != nil {
+		return nil, nil, err
+	}
+	var want []string
+	for _, k := range c.keys() {
+		want = append(want, termID(group, k))
+	}
+	more, less, err = replace(tx, terms, group+"/", want, edit)
+	for _, list := range [][]string{more, less} {
+		for i, s := range list {
+			list[i] = strings.Replace(s, "/", " ", 1)
+		}
+	}
+	return more, less, err
 }
 
 // changes are hosts and options that are on one side of an edit and not on the
@@ -491,7 +533,7 @@ func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) erro
 		if err := groups.del(tx, name); err != nil {
 			return err
 		}
-		if err := delAll(tx, members, name+"/"); err != nil {
+		if err := errors.Join(delAll(tx, members, name+"/"), delAll(tx, terms, name+"/")); err != nil {
 			return err
 		}
 		for r, err := range assigns.all(tx, "") {

@@ -27,6 +27,7 @@ var (
 	assigns    = table[editRecord]{"assign/"}       // <package>/group/<name>, <package>/host/<host>
 	groups     = table[groupRecord]{"group/"}       // <name>
 	members    = table[editRecord]{"member/"}       // <group>/<host>
+	terms      = table[editRecord]{"term/"}         // <group>/<fact>/<value>: of its condition
 	commands   = table[commandRecord]{"command/"}   // <host>/<id>
 	outcomes   = table[outcomeRecord]{"outcome/"}   // <host>/<id>: written where the host is, which may not know the command yet
 	presences  = table[presenceRecord]{"presence/"} // <host>: the node it is at

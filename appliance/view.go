@@ -294,8 +294,10 @@ type PackageEdit struct {
 type GroupRow struct {
 	Name        string              `json:"name"`
 	Description string              `json:"description,omitempty"`
-	Accepts     []rules.Maturity    `json:"accepts,omitempty"` // maturities its members accept; none: PROD only
-	Members     []agentproto.HostID `json:"members"`           // of the built-in group "all" every host
+	Accepts     []rules.Maturity    `json:"accepts,omitempty"`  // maturities its members accept; none: PROD only
+	Members     []agentproto.HostID `json:"members"`            // given one by one
+	Condition   Condition           `json:"condition,omitzero"` // chooses hosts besides, by what they are
+	Hosts       int                 `json:"hosts"`              // in it, by either; of the built-in group "all" every host
 	Packages    []string            `json:"packages"`
 	// Settings are options of [waptwua] as wapt-get.ini spells them; they hold
 	// for the members, whatever their own files say.
@@ -306,8 +308,26 @@ type GroupRow struct {
 type GroupEdit struct {
 	Description string              `json:"description"`
 	Accepts     []rules.Maturity    `json:"accepts"`
-	Members     []agentproto.HostID `json:"members"`
+	Members     []agentproto.HostID `json:"members"`             // given one by one
+	Condition   *Condition          `json:"condition,omitempty"` // chooses hosts besides; null leaves the one there is
 	Settings    map[string]string   `json:"settings,omitempty"`
+}
+
+// A Membership is who would be in a group after an edit, by name.
+type Membership struct {
+	Hosts   int        `json:"hosts"`   // in all
+	Joins   int        `json:"joins"`   // of them: not in it now
+	Leaves  int        `json:"leaves"`  // in it now and not any more
+	Members []HostName `json:"members"` // at most 200
+}
+
+// A HostName is a host by its names, and whether an edit changes its place.
+type HostName struct {
+	ID     agentproto.HostID `json:"id"`
+	Name   string            `json:"name"`
+	OS     string            `json:"os"`
+	Joins  bool              `json:"joins,omitempty"`
+	Leaves bool              `json:"leaves,omitempty"`
 }
 
 // A Task is one download, running, waiting or done: the rows of "Show

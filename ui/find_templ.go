@@ -189,7 +189,7 @@ func findPage(v findView) templ.Component {
 						}
 						ctx = templ.InitializeContext(ctx)
 						for _, g := range v.Found.Groups {
-							templ_7745c5c3_Err = foundItem("/groups/"+g.Name, "users", g.Name, g.Description, count(len(g.Members), "host")).Render(ctx, templ_7745c5c3_Buffer)
+							templ_7745c5c3_Err = foundItem("/groups/"+g.Name, "users", g.Name, g.Description, count(g.Hosts, "host")).Render(ctx, templ_7745c5c3_Buffer)
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err
 							}

@@ -3,17 +3,45 @@ package ui
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
 )
 
-// groupView is one group and the options it sets, as the form has them.
+// groupView is one group as the form has it.
 type groupView struct {
-	Row     appliance.GroupRow
-	Options []groupOption
-	Problem *appliance.Problem
+	New         bool
+	Row         appliance.GroupRow // as it is stored
+	Name        string
+	Description string
+	Accepts     []rules.Maturity
+	Members     string // names of hosts, one a line
+	Facts       []groupFact
+	Options     []groupOption
+	Problem     *appliance.Problem
+	Preview     *appliance.Membership // of what the form says; nil before anything was changed
+	Impact      *appliance.Impact
+	Met         []appliance.MeetingRow
+}
+
+// A groupFact is one fact of the condition on the form.
+type groupFact struct {
+	Key, Text, Hint string
+	Value           string // lists with commas
+	Wrong           string
+}
+
+// groupFacts are the facts in the words of the page.
+var groupFacts = []groupFact{
+	{Key: "name", Text: "Name", Hint: "BRS-*, !*-LAB-*"},
+	{Key: "os", Text: "System", Hint: "Windows 11*, Windows Server 2025*"},
+	{Key: "build", Text: "Build", Hint: "10.0.26200.*, or >=10.0.26100"},
+	{Key: "domain", Text: "Domain", Hint: "corp.example"},
+	{Key: "ad_site", Text: "Active Directory site", Hint: "Brest*"},
+	{Key: "subnet", Text: "Subnet of an address", Hint: "10.35.0.0/16"},
+	{Key: "site", Text: "Site of the node it is at", Hint: "brest; notebooks change theirs"},
 }
 
 // A groupOption is one option of [waptwua] on the form. The empty value leaves
@@ -49,12 +77,31 @@ func (u *UI) groups(r *http.Request) (reply, error) {
 	return show(groupsPage(list)), nil
 }
 
+func (u *UI) groupNew(*http.Request) (reply, error) {
+	return show(groupPage(groupView{New: true, Facts: factsOf(appliance.Condition{}), Options: optionsOf(nil)})), nil
+}
+
 func (u *UI) group(r *http.Request) (reply, error) {
 	row, err := u.node.Group(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return reply{}, err
 	}
-	return show(groupPage(groupView{Row: row, Options: optionsOf(row.Settings)})), nil
+	v := groupView{
+		Row: row, Name: row.Name, Description: row.Description, Accepts: row.Accepts, Members: strings.Join(u.node.NamesOf(r.Context(), row.Members), "\n"),
+		Facts: factsOf(row.Condition), Options: optionsOf(row.Settings),
+	}
+	if v.Met, err = u.node.Meetings(r.Context(), "group "+row.Name); err != nil {
+		return reply{}, err
+	}
+	return show(groupPage(v)), nil
+}
+
+func factsOf(c appliance.Condition) []groupFact {
+	list := slices.Clone(groupFacts)
+	for i, values := range [][]string{c.Name, c.OS, c.Build, c.Domain, c.ADSite, c.Subnet, c.Site} { // in the order of groupFacts
+		list[i].Value = strings.Join(values, ", ")
+	}
+	return list
 }
 
 func optionsOf(settings map[string]string) []groupOption {
@@ -69,47 +116,164 @@ func optionsOf(settings map[string]string) []groupOption {
 	return list
 }
 
-// groupSave stores the options of a group; who is in it stays.
-func (u *UI) groupSave(r *http.Request) (reply, error) {
-	row, err := u.node.Group(r.Context(), r.PathValue("name"))
-	if err != nil {
-		return reply{}, err
+// groupForm is the form as it came in, and the edit it comes to.
+func (u *UI) groupForm(r *http.Request) (v groupView, e appliance.GroupEdit, err error) {
+	v = groupView{
+		New: r.FormValue("isnew") != "", Name: strings.TrimSpace(r.FormValue("name")), Description: strings.TrimSpace(r.FormValue("description")),
+		Accepts: typed[rules.Maturity](r.Form["accepts"]), Members: r.FormValue("members"), Facts: slices.Clone(groupFacts), Options: optionsOf(nil),
 	}
-	e := appliance.GroupEdit{Description: row.Description, Accepts: row.Accepts, Members: row.Members, Settings: map[string]string{}}
-	if row.Name == everyone {
-		e.Members = nil
-	}
-	for key, v := range row.Settings { // what this page does not know stays
-		e.Settings[key] = v
-	}
-	for _, o := range groupOptions {
-		delete(e.Settings, o.Key)
-		if v := strings.TrimSpace(r.FormValue(o.Key)); v != "" {
-			e.Settings[o.Key] = v
+	if !v.New {
+		v.Name = r.PathValue("name")
+		if v.Row, err = u.node.Group(r.Context(), v.Name); err != nil {
+			return v, e, err
 		}
 	}
-	impact, err := u.node.PreviewGroup(r.Context(), row.Name, e)
+	texts := map[string]string{}
+	for i, f := range v.Facts {
+		v.Facts[i].Value = r.FormValue("if_" + f.Key)
+		texts[f.Key] = v.Facts[i].Value
+	}
+	e = appliance.GroupEdit{Description: v.Description, Accepts: v.Accepts, Settings: map[string]string{}}
+	for key, value := range v.Row.Settings { // what this page does not know stays
+		e.Settings[key] = value
+	}
+	for i, o := range groupOptions {
+		v.Options[i].Value = strings.TrimSpace(r.FormValue(o.Key))
+		delete(e.Settings, o.Key)
+		if v.Options[i].Value != "" {
+			e.Settings[o.Key] = v.Options[i].Value
+		}
+	}
+	if v.Name == everyone {
+		return v, e, nil
+	}
+	c, err := appliance.ParseCondition(texts)
+	if err != nil {
+		return v, e, err
+	}
+	e.Condition = &c
+	e.Members, err = u.node.HostsNamed(r.Context(), words(v.Members))
+	return v, e, err
+}
+
+// words are the values of a field that takes one a line.
+func words(text string) (list []string) {
+	for w := range strings.FieldsFuncSeq(text, func(c rune) bool { return strings.ContainsRune("\r\n,;", c) }) {
+		if w = strings.TrimSpace(w); w != "" {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// groupSave stores the whole form, or says who would be in the group and what
+// storing it would do.
+func (u *UI) groupSave(r *http.Request) (reply, error) {
+	v, e, err := u.groupForm(r)
+	if err == nil && v.New && v.Name == "new" {
+		return groupAgain(v, &appliance.Problem{Kind: appliance.Invalid, Field: "name", Msg: "A group cannot be called new: that is where this page is."}), nil
+	}
+	if err == nil && v.New {
+		if _, err := u.node.Group(r.Context(), v.Name); err == nil {
+			return groupAgain(v, &appliance.Problem{Kind: appliance.Conflict, Field: "name", Msg: fmt.Sprintf("There is a group %s already.", v.Name), Hint: "Choose another name, or edit that one."}), nil
+		}
+	}
+	var impact appliance.Impact
+	var members appliance.Membership
 	if err == nil {
-		_, err = u.node.PutGroup(r.Context(), actor(r), row.Name, e)
+		impact, err = u.node.PreviewGroup(r.Context(), v.Name, e)
+	}
+	if err == nil {
+		members, err = u.node.PreviewMembers(r.Context(), v.Name, e)
+	}
+	if err == nil && r.FormValue("do") == "preview" {
+		v.Preview, v.Impact = &members, &impact
+		return show(groupPage(v)), nil
+	}
+	if err == nil {
+		_, err = u.node.PutGroup(r.Context(), actor(r), v.Name, e)
 	}
 	if p, ok := formError(err); ok {
-		v := groupView{Row: row, Options: optionsOf(e.Settings), Problem: p}
-		for i := range v.Options {
-			v.Options[i].Value = strings.TrimSpace(r.FormValue(v.Options[i].Key))
-			if p.Field == "settings."+v.Options[i].Key {
-				v.Options[i].Wrong = p.Msg
-			}
-		}
-		return again(groupPage(v)), nil
+		return groupAgain(v, p), nil
 	}
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo("/groups/"+row.Name).saying("Saved. %s Hosts hear of it at their next check-in.", impact.Summary()), nil
+	return goTo("/groups/"+v.Name).saying("Saved. %s %s Hosts hear of it at their next check-in.", membersText(members), impact.Summary()), nil
+}
+
+// groupAgain shows the form with what is wrong where it is wrong.
+func groupAgain(v groupView, p *appliance.Problem) reply {
+	v.Problem = p
+	for i, o := range v.Options {
+		if p.Field == "settings."+o.Key {
+			v.Options[i].Wrong = p.Msg
+		}
+	}
+	for i, f := range v.Facts {
+		if p.Field == "condition."+f.Key {
+			v.Facts[i].Wrong = p.Msg
+		}
+	}
+	return again(groupPage(v))
+}
+
+func (u *UI) groupDelete(r *http.Request) (reply, error) {
+	name := r.PathValue("name")
+	if err := u.node.DeleteGroup(r.Context(), actor(r), name); err != nil {
+		return reply{}, err
+	}
+	return goTo("/groups").saying("Group %s is deleted. Its hosts stay, without what it gave them.", name), nil
+}
+
+// membersText says in numbers who is in a group after an edit.
+func membersText(m appliance.Membership) string {
+	s := count(m.Hosts, "host") + " in the group"
+	switch {
+	case m.Joins > 0 && m.Leaves > 0:
+		s += fmt.Sprintf(", %s new, %s gone", num(m.Joins), num(m.Leaves))
+	case m.Joins > 0:
+		s += fmt.Sprintf(", %s new", num(m.Joins))
+	case m.Leaves > 0:
+		s += fmt.Sprintf(", %s gone", num(m.Leaves))
+	}
+	return s + "."
 }
 
 // everyone is the built-in group.
 const everyone = "all"
+
+func (v groupView) title() string {
+	if v.New {
+		return "New group"
+	}
+	return "Group " + v.Name
+}
+
+func (v groupView) path() string {
+	if v.New {
+		return "/groups"
+	}
+	return "/groups/" + v.Name
+}
+
+func (v groupView) wrong(field string) string {
+	if v.Problem != nil && v.Problem.Field == field {
+		return v.Problem.Msg
+	}
+	return ""
+}
+
+// saveText repeats on the button what saving does.
+func (v groupView) saveText() string {
+	if v.Preview != nil {
+		return "Save with " + count(v.Preview.Hosts, "host")
+	}
+	if v.New {
+		return "Make the group"
+	}
+	return "Save for " + count(v.Row.Hosts, "host")
+}
 
 // settingsText are a group's options in one line.
 func settingsText(settings map[string]string) string {
@@ -128,4 +292,22 @@ func optionHint(o groupOption) string {
 		return o.Key
 	}
 	return o.Key + ": " + o.Hint
+}
+
+// whoText says in one line who is in a group.
+func whoText(g appliance.GroupRow) string {
+	var list []string
+	if !g.Condition.Empty() {
+		list = append(list, g.Condition.String())
+	}
+	if len(g.Members) > 0 {
+		list = append(list, count(len(g.Members), "host")+" given one by one")
+	}
+	switch {
+	case g.Name == everyone:
+		return "every host"
+	case len(list) == 0:
+		return "nobody yet"
+	}
+	return strings.Join(list, ", and ")
 }

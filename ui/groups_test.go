@@ -19,8 +19,8 @@ func TestGroups(t *testing.T) {
 	if _, page := a.get("/groups"); !strings.Contains(page, `href="/groups/brest"`) || !strings.Contains(page, `href="/groups/all"`) {
 		t.Errorf("the list shows\n%s", page)
 	}
-	status, page := a.post("/groups/brest", "/groups/brest", url.Values{"install_delay": {"7d"}, "default_allow": {"False"}, "enabled": {""}})
-	if status != 200 || !strings.Contains(page, "Saved. No decision changes on any host.") || !strings.Contains(page, `value="7d"`) || !strings.Contains(page, `<option value="False" selected>`) {
+	status, page := a.post("/groups/brest", "/groups/brest", url.Values{"description": {"The branch in Brest."}, "install_delay": {"7d"}, "default_allow": {"False"}, "enabled": {""}})
+	if status != 200 || !strings.Contains(page, "Saved. 0 hosts in the group. No decision changes on any host.") || !strings.Contains(page, `value="7d"`) || !strings.Contains(page, `<option value="False" selected>`) {
 		t.Errorf("%d\n%s", status, page)
 	}
 	g, err := a.node.Group(t.Context(), "brest")
@@ -37,4 +37,50 @@ func TestGroups(t *testing.T) {
 	if status, _ := a.get("/groups/nobody"); status != 404 {
 		t.Errorf("a group that is not there: %d", status)
 	}
+}
+
+// TestAGroupWithACondition is made with forms alone: previewed, saved, changed
+// and deleted.
+func TestAGroupWithACondition(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	first := invented(1, "2026-11 Cumulative Update (KB5000001)", "Critical")
+	a.enrol(1, pc("BRS-WKS-0001"), needs(first), first)
+	a.enrol(2, pc("BRS-LAB-0001"), needs(first))
+	a.enrol(3, pc("LOR-WKS-0001"), needs(first))
+	form := url.Values{"isnew": {"1"}, "name": {"brest"}, "description": {"The branch"}, "if_name": {"BRS-*, !*-lab-*"}, "if_subnet": {"10.35"}, "accepts": {"PREPROD"}}
+	if status, page := a.post("/groups/new", "/groups", form); status != 422 || !strings.Contains(page, "is no network; write it like 10.35.0.0/16") || !strings.Contains(page, `value="BRS-*, !*-lab-*"`) {
+		t.Errorf("a wrong subnet: %d\n%s", status, page)
+	}
+	form.Set("if_subnet", "10.35.0.0/16")
+	form.Set("do", "preview")
+	if status, page := a.post("/groups/new", "/groups", form); status != 200 || !strings.Contains(page, "1 host in the group, 1 new. Not saved yet.") || !strings.Contains(page, "BRS-WKS-0001") || strings.Contains(page, "LOR-WKS-0001") {
+		t.Errorf("the preview: %d\n%s", status, page)
+	}
+	if list, _ := a.node.Groups(t.Context()); len(list) != 1 {
+		t.Errorf("the preview made %+v", list)
+	}
+	form.Set("do", "save")
+	form.Set("members", "lor-wks-0001\r\n")
+	if status, page := a.post("/groups/new", "/groups", form); status != 200 || !strings.Contains(page, "Saved. 2 hosts in the group, 2 new.") || !strings.Contains(page, ">LOR-WKS-0001</textarea>") || !strings.Contains(page, `value="10.35.0.0/16"`) {
+		t.Errorf("saved: %d\n%s", status, page)
+	}
+	if _, page := a.get("/groups"); !strings.Contains(page, "name !*-lab-*, BRS-*; subnet 10.35.0.0/16, and 1 host given one by one") {
+		t.Errorf("the list:\n%s", page)
+	}
+	if status, page := a.post("/groups/new", "/groups", form); status != 422 || !strings.Contains(page, "There is a group brest already.") {
+		t.Errorf("made twice: %d\n%s", status, page)
+	}
+	edit := url.Values{"members": {"nobody"}}
+	if status, page := a.post("/groups/brest", "/groups/brest", edit); status != 422 || !strings.Contains(page, "There is no host") || !strings.Contains(page, ">nobody</textarea>") {
+		t.Errorf("a host that is not there: %d\n%s", status, page)
+	}
+	if status, page := a.post("/groups/brest", "/groups/brest", url.Values{"if_name": {"BRS-*"}}); status != 200 || !strings.Contains(page, "2 hosts in the group, 1 new, 1 gone.") {
+		t.Errorf("changed: %d\n%s", status, page)
+	}
+	if status, page := a.post("/groups/brest", "/groups/brest/delete", url.Values{}); status != 200 || !strings.Contains(page, "Group brest is deleted.") {
+		t.Errorf("deleted: %d\n%s", status, page)
+	}
+	a.tidy("/groups/new", 200)
+	a.tidy("/groups/all", 200)
 }

@@ -219,6 +219,14 @@ func intent() []route {
 				}
 				return c.node.PreviewGroup(c.Context(), c.PathValue("name"), e)
 			}},
+		{method: "POST", path: "groups/{name}/members/preview", summary: "Who would be in the group after storing the same edit; nothing is stored", role: appliance.Viewer, body: appliance.GroupEdit{}, answer: appliance.Membership{},
+			do: func(c call) (any, error) {
+				var e appliance.GroupEdit
+				if err := c.decode(&e); err != nil {
+					return nil, err
+				}
+				return c.node.PreviewMembers(c.Context(), c.PathValue("name"), e)
+			}},
 		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},
 		{method: "GET", path: "check", summary: "What the node needs from its surroundings, and whether it is so", role: appliance.Viewer, answer: []appliance.Check{},

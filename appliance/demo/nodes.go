@@ -218,6 +218,10 @@ func (p *play) choosePilots(ctx context.Context) error {
 	for _, h := range list.Hosts {
 		e.Members = append(e.Members, h.ID)
 	}
+	servers := appliance.GroupEdit{Description: "Whatever branch they are in.", Condition: &appliance.Condition{OS: []string{"Windows Server*"}}}
+	if _, err = p.nodes[0].PutGroup(ctx, demoOwner, "servers", servers); err != nil {
+		return err
+	}
 	_, err = p.nodes[0].PutGroup(ctx, demoOwner, "pilots", e)
 	return err
 }
