@@ -197,6 +197,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("missing files", a.keepFiles)
 	part("cleaning", a.cleanNightly)
 	part("housekeeping", a.keepHouse)
+	part("emergency stops", a.folder.keepBlocked)
 	part("folder check", a.folder.verify)
 	part("sharing", a.folder.share.run)
 	part("web", func(ctx context.Context) error { return a.serve(ctx, pages) })

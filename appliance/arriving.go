@@ -36,7 +36,8 @@ func (f *folder) serveArriving(w http.ResponseWriter, r *http.Request, name stri
 	describe(w.Header(), name, &heldFile{fileRecord: rec})
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Time{}) // how long pieces take is the line's business; the caller's own patience ends it
-	http.ServeContent(f.toAgent(r.Context(), w), r, name, rec.Completed, reader)
+	defer f.sending(name, ctl)()
+	http.ServeContent(f.toAgent(r.Context(), w, name), r, name, rec.Completed, reader)
 	return true
 }
 

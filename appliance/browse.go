@@ -327,6 +327,7 @@ func (c *catalogue) foreseen(u updateRecord) (rules.Verdict, string) {
 				p.Packages = append(p.Packages, rules.Package{Name: name, Maturity: g.Maturity, Lines: slices.Collect(maps.Keys(g.lines))})
 			}
 		}
+		p.Packages = append(p.Packages, c.stopPackage()...)
 		c.everyRule = rules.Compile(p)
 	}
 	d := c.everyRule.Decide(ruleView(u, false), time.Now())

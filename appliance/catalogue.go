@@ -38,6 +38,7 @@ type catalogue struct {
 	admins   map[string]adminRecord
 	tokens   map[string]tokenRecord
 	meetings map[string]meetingRecord
+	stops    map[rules.UpdateID]map[string]stopRecord // by update and id, see stop.go
 	// contrary is sent to when a line came that may stand beside its contrary.
 	contrary chan struct{}
 	// classes are the hosts about which the same rules decide, policies what
@@ -123,6 +124,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
 		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
+		stops:    map[rules.UpdateID]map[string]stopRecord{},
 		variants: variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 	err := a.db.Follow(func(list []replicate.Record) {
@@ -169,6 +171,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return takeByHost(c.commands, id, r)
 	case "outcome":
 		return takeByHost(c.outcomes, id, r)
+	case "stop":
+		return c.takeStop(id, r)
 	case "file":
 		c.touch()
 	case "admin":
@@ -288,6 +292,9 @@ func (c *catalogue) takeUpdate(id string, r replicate.Record) error {
 	}
 	if err := set(u.reported, revision, r); err != nil {
 		return err
+	}
+	if c.stops[rules.UpdateID(name)] != nil {
+		defer c.blockFiles()
 	}
 	delete(u.revisions, revision)
 	if rec, ok := u.reported[revision]; ok {

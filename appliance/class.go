@@ -235,6 +235,7 @@ func (c *catalogue) policyOf(h *host) *policy {
 			p.Packages = append(p.Packages, rules.Package{Name: name, Maturity: g.Maturity, Lines: slices.Collect(maps.Keys(g.lines))})
 		}
 	}
+	p.Packages = append(p.Packages, c.stopPackage()...)
 	hash := p.Hash()
 	if c.policies[hash] == nil { // classes that differ in nothing that decides share one
 		c.policies[hash] = &policy{Policy: p, hash: hash, set: rules.Compile(p), decided: map[decisionKey]rules.Decision{}}

@@ -51,6 +51,9 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 	now := time.Now().UTC()
 	f.mu.Lock()
 	for _, o := range list {
+		if f.block(o.file) != "" {
+			continue
+		}
 		delete(f.marks, o.file)
 		t := f.queue[o.file]
 		if t == nil {
@@ -206,10 +209,15 @@ func (f *folder) try(ctx context.Context, t *task) {
 	}
 	var status string
 	var fetched int64
-	err := f.makeRoom(ctx, t)
+	trying, end := f.trying(ctx, t)
+	err := f.makeRoom(trying, t)
 	if err == nil {
-		status, fetched, err = fetch(ctx, t)
+		status, fetched, err = fetch(trying, t)
 	}
+	if err != nil && errors.Is(context.Cause(trying), errStopped) {
+		err = errStopped
+	}
+	end()
 	if t.way == byMicrosoft {
 		f.upstream.Add(fetched)
 	}
@@ -233,10 +241,26 @@ func (f *folder) try(ctx context.Context, t *task) {
 	f.mu.Unlock()
 	f.save(ctx, t)
 	if err != nil {
-		f.log.WarnContext(ctx, "download failed, trying again", "file", row.File, "try", row.Attempts, "next", row.NextTry, "err", err)
+		f.log.WarnContext(ctx, or(errors.Is(err, errStopped), "download ended by an emergency stop", "download failed, trying again"), "file", row.File, "try", row.Attempts, "next", row.NextTry, "err", err)
 		return
 	}
 	f.log.InfoContext(ctx, "download ended", "file", row.File, "status", status, "bytes", row.Size, "moved", row.Fetched, "took", row.Finished.Sub(row.Started).Round(time.Millisecond))
+}
+
+// trying is the context of one try, which an emergency stop of the file ends.
+func (f *folder) trying(ctx context.Context, t *task) (trying context.Context, end func()) {
+	trying, cancel := context.WithCancelCause(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.cancel = cancel; f.block(t.File) != "" { // it came before there was anything to cancel
+		cancel(errStopped)
+	}
+	return trying, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		t.cancel = nil
+		cancel(nil)
+	}
 }
 
 // failed puts a task off. The lock is held.
@@ -245,6 +269,10 @@ func (f *folder) failed(t *task, err error) {
 	t.settled = false
 	var full *microsoft.FullError
 	var quota *quotaError
+	if errors.Is(err, errStopped) {
+		f.stopped(t)
+		return
+	}
 	if errors.As(err, &quota) {
 		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1
 		t.Error, t.Hint = quota.explain(f.node.NodeName())
@@ -486,6 +514,10 @@ func (a *Appliance) DownloadUpdates(ctx context.Context, by Actor, ids []rules.U
 func (f *folder) ordersOf(id rules.UpdateID, by string) ([]order, error) {
 	c := f.node.cat
 	c.mu.RLock()
+	if s, stopped := c.stop(id); stopped {
+		c.mu.RUnlock()
+		return nil, &Problem{Kind: Conflict, Msg: fmt.Sprintf("The update is under an emergency stop by %s: %s", s.By, s.Reason), Hint: "Nothing of it is downloaded until an owner undoes the stop."}
+	}
 	var revisions []updateRecord
 	if u := c.updates[id]; u != nil {
 		revisions = slices.Collect(maps.Values(u.revisions))

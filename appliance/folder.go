@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"sync"
@@ -36,18 +37,22 @@ type folder struct {
 	work  [byMicrosoft + 1]chan struct{} // there is something to download, by the way it comes
 	doubt chan struct{}                  // there is something to verify
 
+	blocked  atomic.Pointer[map[string]string] // files under an emergency stop, and why; see stop.go
+	blocking chan struct{}                     // they changed
+
 	spacing sync.Mutex // held while room is made
 
 	// mu is a leaf: neither the store nor the catalogue is called with it
 	// held, because both call back here.
 	mu      sync.RWMutex
 	held    map[string]*heldFile
-	doubts  map[string]bool       // files to be verified
-	strange map[string]time.Time  // files that nothing is known of, by when they changed
-	marks   map[string]time.Time  // files deleted by hand
-	queue   map[string]*task      // downloads that have not ended, by file
-	ended   []Task                // the newest last
-	bundled map[string]BundleFile // of the last imported bundle, what is to be brought
+	doubts  map[string]bool                              // files to be verified
+	strange map[string]time.Time                         // files that nothing is known of, by when they changed
+	marks   map[string]time.Time                         // files deleted by hand
+	queue   map[string]*task                             // downloads that have not ended, by file
+	ended   []Task                                       // the newest last
+	bundled map[string]BundleFile                        // of the last imported bundle, what is to be brought
+	sends   map[string]map[*http.ResponseController]bool // of a file, to whom
 	cab     microsoft.CabVersion
 	cabNext time.Time // when Microsoft is asked again
 	refused refusedCab
@@ -79,7 +84,7 @@ func (h holding) is(info fs.FileInfo) bool {
 func openFolder(a *Appliance) (*folder, error) {
 	f := &folder{
 		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
-		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1), blocking: make(chan struct{}, 1), sends: map[string]map[*http.ResponseController]bool{},
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
 		marks: map[string]time.Time{}, queue: map[string]*task{}, bundled: map[string]BundleFile{},
 	}
@@ -363,6 +368,8 @@ func (f *folder) state(name string) fileState {
 	}
 	s := fileState{State: NotDownloaded}
 	switch at, ok := f.marks[name]; {
+	case f.block(name) != "":
+		s.Note = "It is not downloaded: " + f.block(name) + "."
 	case f.doubts[name]:
 		s.State, s.Note = Queued, "The file is in the folder and is being verified."
 	case ok:

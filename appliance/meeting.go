@@ -84,6 +84,11 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 		name, line := lineOf(id)
 		return "package " + name, or(value != nil, line.String(), "took out "+line.String())
 	},
+	"stop": func(id string, value []byte) (string, string) {
+		update, _, _ := strings.Cut(id, "/")
+		r, ok := decoded[stopRecord](value)
+		return "update " + update, or(ok, "emergency stop: "+r.Reason, "undid the emergency stop")
+	},
 	"assign": func(id string, value []byte) (string, string) {
 		name, to, _ := strings.Cut(id, "/")
 		to = strings.Replace(to, "/", " ", 1)

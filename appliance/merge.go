@@ -341,5 +341,6 @@ func (c *catalogue) mergeAnew(log *slog.Logger) {
 	c.touch()
 	c.forgetPolicies()
 	c.byFile = nil
+	c.blockFiles()
 	log.Debug("reported updates merged with the scan cab's", "updates", len(ids), "took", time.Since(began))
 }

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -134,6 +135,9 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 	folder := a.folder.trouble()
 	if folder != nil {
 		add(true, folder.Msg, "No file is served or downloaded until it can. "+folder.Hint, "Show download tasks", "/downloads")
+	}
+	if list, err := a.Stops(context.Background()); err == nil && len(list) > 0 {
+		add(true, fmt.Sprintf("%s under an emergency stop.", things(len(list), "update is", "updates are")), fmt.Sprintf("%s stopped %s: %s", list[0].By, cmp.Or(list[0].Update.Title, string(list[0].Update.ID)), list[0].Reason), "See it", "/updates/"+string(list[0].Update.ID))
 	}
 	floor := int64(a.config().DiskFloor)
 	add(folder == nil && s.FreeBytes < floor, fmt.Sprintf("%s has %s free, below its floor of %s.", s.Node, bytesText(s.FreeBytes), bytesText(floor)), "No file is downloaded until there is space.", "Review unused files", "/clean")

@@ -26,7 +26,7 @@ type change struct {
 func (c *catalogue) whatIf() *catalogue {
 	return &catalogue{
 		log: c.log, folder: c.folder, roster: c.roster, variants: c.variants, updates: c.updates,
-		packages: maps.Clone(c.packages), groups: maps.Clone(c.groups), classes: map[string]*class{}, policies: map[string]*policy{},
+		packages: maps.Clone(c.packages), stops: maps.Clone(c.stops), groups: maps.Clone(c.groups), classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 }
 

@@ -57,6 +57,14 @@ func fateOf(r replicate.Record, there bool) fate {
 			return apply
 		}
 		return drop
+	case "stop": // stopped here: stop wins
+		switch {
+		case r.Deleted && there:
+			return decide
+		case !r.Deleted:
+			return apply
+		}
+		return drop
 	case "host":
 		switch {
 		case r.Deleted && there:

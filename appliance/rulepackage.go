@@ -133,6 +133,9 @@ func (e PackageEdit) check(c *catalogue, name string) error {
 	if err := rules.CheckName(name); err != nil {
 		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
 	}
+	if name == rules.EmergencyStop {
+		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: "The name " + name + " stands for emergency stops.", Hint: "Choose another name. An update is stopped on its own page, or with wuamesh stop."}
+	}
 	if err := e.Maturity.Validate(); err != nil {
 		return &Problem{Kind: Invalid, Field: "maturity", Msg: upper(err.Error()) + ".", Err: err}
 	}

@@ -56,6 +56,10 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 		agentproto.WriteProblem(w, agentproto.Problem{Status: http.StatusNotFound, Title: "There is no such file.", Hint: "Files lie flat in the folder, under the names Microsoft gave them."})
 		return
 	}
+	if why := f.block(name); why != "" {
+		refuse(w, why)
+		return
+	}
 	if until := f.share.limits.Blocked(swarm.Agents, swarm.Up, time.Now()); !until.IsZero() {
 		later(w, min(max(time.Until(until), shortestRetry), offlineRetry), "The site's limits let nothing go to agents now; next allowed at "+clock(until)+".", "Ask again after the time in Retry-After.")
 		return
@@ -72,21 +76,26 @@ func (f *folder) serve(w http.ResponseWriter, r *http.Request) {
 func (f *folder) send(w http.ResponseWriter, r *http.Request, name string, file *os.File, h *heldFile) {
 	defer file.Close()
 	h.asked.Store(time.Now().Unix())
-	describe(w.Header(), name, h)
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Now().Add(usualRetry + time.Duration(h.Bytes/slowest)*time.Second)) // where it cannot be set there is none
 	defer ctl.SetWriteDeadline(time.Time{})
-	http.ServeContent(f.toAgent(r.Context(), w), r, name, h.Modified, file)
+	defer f.sending(name, ctl)()
+	if why := f.block(name); why != "" { // it came since the file was opened
+		refuse(w, why)
+		return
+	}
+	describe(w.Header(), name, h)
+	http.ServeContent(f.toAgent(r.Context(), w, name), r, name, h.Modified, file)
 }
 
 // toAgent is how bytes of a file go out: counted, and where the site limits
 // what agents take, no faster than that.
-func (f *folder) toAgent(ctx context.Context, w http.ResponseWriter) http.ResponseWriter {
+func (f *folder) toAgent(ctx context.Context, w http.ResponseWriter, name string) http.ResponseWriter {
 	m := &meter{ResponseWriter: w, sent: f.sent.Add}
 	if !f.share.limits.Limited(swarm.Agents, swarm.Up) {
 		return m
 	}
-	return &brake{meter: m, ctx: ctx, limits: f.share.limits}
+	return &brake{meter: m, ctx: ctx, limits: f.share.limits, blocked: func() bool { return f.block(name) != "" }}
 }
 
 // A brake passes bytes on as the site's limits allow. It hides the meter's
@@ -95,11 +104,16 @@ type brake struct {
 	*meter
 	ctx    context.Context // of the request
 	limits *swarm.Limits
+	// blocked says that an emergency stop of the file came.
+	blocked func() bool
 }
 
 func (b *brake) Write(p []byte) (n int, err error) {
 	ctl := http.NewResponseController(b.meter.ResponseWriter)
 	for n < len(p) {
+		if b.blocked() {
+			return n, errStopped
+		}
 		part := p[n:min(len(p), n+16<<10)]
 		if err := b.limits.Take(b.ctx, swarm.Agents, swarm.Up, int64(len(part))); err != nil {
 			return n, err

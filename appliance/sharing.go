@@ -232,7 +232,10 @@ func (s *sharing) newSwarm(mesh *replicate.Mesh) *swarm.Swarm {
 			return swarm.Peer{ID: from.NodeID, Site: s.folders[from.NodeID].Site}, from.NodeID != ""
 		},
 		Held: s.open,
-		Has:  func(d swarm.Digest) bool { return s.heldAs(d) != "" },
+		Has: func(d swarm.Digest) bool {
+			name := s.heldAs(d)
+			return name != "" && s.f.block(name) == ""
+		},
 		Lied: s.lied, Rotten: s.rotten,
 		Room: func(n int64) bool { return s.f.free() >= n+int64(s.f.node.config().DiskFloor) },
 	})
@@ -296,7 +299,7 @@ func (s *sharing) changed() {
 // open opens a held file with its manifest, for peers.
 func (s *sharing) open(d swarm.Digest) (*os.File, *swarm.Manifest, error) {
 	name := s.heldAs(d)
-	if name == "" {
+	if name == "" || s.f.block(name) != "" {
 		return nil, nil, fs.ErrNotExist
 	}
 	m, err := s.manifest(d)
@@ -450,7 +453,7 @@ func (s *sharing) writeShelves(ctx context.Context) error {
 	is := map[string][]string{}
 	s.f.mu.RLock()
 	for name, h := range s.f.held {
-		if h.Root != "" {
+		if h.Root != "" && s.f.block(name) == "" {
 			short := shortName(name)
 			is[bucketOf(short)] = append(is[bucketOf(short)], short)
 		}

@@ -24,6 +24,7 @@ var (
 	updates    = table[updateRecord]{"update/"}     // <id>/<revision>
 	packages   = table[packageRecord]{"package/"}   // <name>
 	lines      = table[editRecord]{"line/"}         // <package>/<kind>/<value>/<verb>
+	stops      = table[stopRecord]{"stop/"}         // <update>/<random>
 	assigns    = table[editRecord]{"assign/"}       // <package>/group/<name>, <package>/host/<host>
 	groups     = table[groupRecord]{"group/"}       // <name>
 	members    = table[editRecord]{"member/"}       // <group>/<host>

@@ -50,8 +50,9 @@ type task struct {
 	forcedHere bool // an admin of this node asked: it does not wait for another's turn
 	way        way  // how it comes, once it runs
 
-	sampled time.Time // when Rate was last computed
-	before  int64     // bytes on disk then
+	cancel  context.CancelCauseFunc // of the try that runs; nil for none
+	sampled time.Time               // when Rate was last computed
+	before  int64                   // bytes on disk then
 }
 
 func newTask(kind, file string, now time.Time) *task {

@@ -262,6 +262,11 @@ func (a *Appliance) UpdateByID(_ context.Context, id rules.UpdateID) (UpdateDeta
 	for _, f := range c.filesToShow(u, cab, there) {
 		d.Files = append(d.Files, c.fileRow(f))
 	}
+	if c.stops[id] != nil {
+		s := c.stopRow(id, t)
+		d.Stop = &s
+		d.Lines = append(d.Lines, rules.Ref{Package: rules.EmergencyStop, Line: stopLine(id)})
+	}
 	d.OnHosts = c.onHosts(id, now)
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		for l := range c.packages[name].lines {
@@ -409,6 +414,9 @@ func (c *catalogue) reporters(id rules.UpdateID, now time.Time) []reporter {
 			}
 			by[o] = append(by[o], reporter{h, k})
 		}
+	}
+	if c.stops[id] != nil { // who has it already is what matters then
+		return slices.Concat(by[outcomeOK], by[outcomePending], by[outcomeMissing], by[outcomeDiscarded])
 	}
 	return slices.Concat(by[outcomeMissing], by[outcomePending], by[outcomeDiscarded], by[outcomeOK])
 }

@@ -120,9 +120,10 @@ type UpdateDetail struct {
 	SupersededBy []UpdateName `json:"superseded_by,omitempty"`
 	KBSiblings   []UpdateName `json:"kb_siblings,omitempty"` // the other UpdateIDs of its KB
 	Files        []FileRow    `json:"files"`
-	OnHosts      []HostUpdate `json:"on_hosts"`           // at most 500, worst first
+	OnHosts      []HostUpdate `json:"on_hosts"`           // at most 500, worst first; under a stop those that have it first
 	Lines        []rules.Ref  `json:"lines"`              // of all packages, that match it
 	Problems     []string     `json:"problems,omitempty"` // hosts that describe it differently, refused URLs
+	Stop         *StopRow     `json:"stop,omitempty"`     // of an emergency stop
 }
 
 // An UpdateName is an update by its names.

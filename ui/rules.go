@@ -20,7 +20,11 @@ func (u *UI) rules(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return show(rulesPage(list, met)), nil
+	stops, err := u.node.Stops(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	return show(rulesPage(list, met, stops)), nil
 }
 
 // ruleView is the editor of one package: what is stored, or what a form said
@@ -58,6 +62,15 @@ func (v ruleView) title() string {
 		return "New rule package"
 	}
 	return v.Name
+}
+
+// packageURL is where a package is edited; emergency stops are undone at their
+// updates, which the list of packages names.
+func packageURL(name string) string {
+	if name == rules.EmergencyStop {
+		return "/rules"
+	}
+	return "/rules/" + name
 }
 
 func (u *UI) ruleNew(r *http.Request) (reply, error) {

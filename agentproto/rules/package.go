@@ -56,6 +56,11 @@ const (
 // Maturities lists every maturity, earliest first.
 var Maturities = [...]Maturity{Dev, Preprod, Prod}
 
+// EmergencyStop is the package that holds the updates which were stopped for
+// every host: it is no package of an admin, and no host is without it while
+// anything is stopped.
+const EmergencyStop = "emergency-stop"
+
 // A Package is a named set of lines.
 type Package struct {
 	Name     string   `json:"name"` // see [CheckName]

@@ -21,7 +21,7 @@ func Compile(p Policy) *Ruleset {
 	r := &Ruleset{settings: p.Settings, lines: map[Line]string{}}
 	for _, pkg := range p.Packages {
 		for _, l := range pkg.Lines {
-			if name, ok := r.lines[l]; !ok || pkg.Name < name {
+			if name, ok := r.lines[l]; !ok || pkg.Name == EmergencyStop || pkg.Name < name && name != EmergencyStop {
 				r.lines[l] = pkg.Name
 			}
 		}

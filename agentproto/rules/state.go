@@ -44,6 +44,9 @@ func Sentence(d Decision, r Reason, title string) string {
 	case Installed:
 		return "Installed."
 	case ReasonForbidden:
+		if d.By != nil && d.By.Package == EmergencyStop {
+			return "Forbidden everywhere by an emergency stop."
+		}
 		return "Forbidden by " + by(d, title) + "."
 	case ReasonNoRule:
 		return "No rule allows it, and default_allow is off."

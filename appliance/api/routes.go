@@ -47,6 +47,10 @@ type (
 	Lines struct {
 		Lines []rules.Line `json:"lines"`
 	}
+	// Stop is the body of POST updates/{id}/stop.
+	Stop struct {
+		Reason string `json:"reason"`
+	}
 	// SetupLink answers POST setup-link.
 	SetupLink struct {
 		URL string `json:"url"`
@@ -165,6 +169,28 @@ func intent() []route {
 			do: func(c call) (any, error) { return nil, c.node.ApproveHost(c.Context(), c.actor, c.host()) }},
 		{method: "DELETE", path: "hosts/{host}", summary: "Remove a host; its certificate is refused from now on", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.RemoveHost(c.Context(), c.actor, c.host()) }},
+		{method: "GET", path: "stops", summary: "Emergency stops in force, the latest first", role: appliance.Viewer, answer: []appliance.StopRow{},
+			do: func(c call) (any, error) { return c.node.Stops(c.Context()) }},
+		{method: "GET", path: "updates/{id}/stop", summary: "What an emergency stop of the update would do to hosts, or undoing the one in force", role: appliance.Viewer, answer: appliance.Impact{},
+			do: func(c call) (any, error) {
+				id, err := c.updateID()
+				if err != nil {
+					return nil, err
+				}
+				return c.node.PreviewStop(c.Context(), id)
+			}},
+		{method: "POST", path: "updates/{id}/stop", summary: "Emergency stop: forbidden on every host whatever rules say, its files neither served nor downloaded", role: appliance.Operator, body: Stop{}, answer: appliance.UpdateDetail{}, do: stop},
+		{method: "DELETE", path: "updates/{id}/stop", summary: "Undo the emergency stop: rules decide again", role: appliance.Owner, answer: appliance.UpdateDetail{},
+			do: func(c call) (any, error) {
+				id, err := c.updateID()
+				if err != nil {
+					return nil, err
+				}
+				if err := c.node.UndoStop(c.Context(), c.actor, id); err != nil {
+					return nil, err
+				}
+				return c.node.UpdateByID(c.Context(), id)
+			}},
 		{method: "GET", path: "rules", summary: "Rule packages", role: appliance.Viewer, answer: []appliance.PackageRow{},
 			do: func(c call) (any, error) { return c.node.Packages(c.Context()) }},
 		{method: "GET", path: "rules/{name}", summary: "One rule package with its lines", role: appliance.Viewer, answer: appliance.PackageDetail{},
@@ -334,6 +360,21 @@ func hostUpdates(c call) (any, error) {
 	}
 	list, total, next, err := c.node.HostUpdates(c.Context(), c.host(), q.Get("q"), states, p)
 	return HostUpdates{total, list, next}, err
+}
+
+func stop(c call) (any, error) {
+	id, err := c.updateID()
+	if err != nil {
+		return nil, err
+	}
+	var s Stop
+	if err := c.decode(&s); err != nil {
+		return nil, err
+	}
+	if err := c.node.Stop(c.Context(), c.actor, id, s.Reason); err != nil {
+		return nil, err
+	}
+	return c.node.UpdateByID(c.Context(), id)
 }
 
 func editLines(c call, edit func(context.Context, appliance.Actor, string, []rules.Line) error) (any, error) {
