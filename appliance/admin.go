@@ -295,7 +295,7 @@ func (a *Appliance) keepHouse(ctx context.Context) error {
 					}
 				}
 			}
-			return errors.Join(a.expireCommands(tx), forgetMeetings(tx))
+			return errors.Join(a.expireCommands(tx), forgetMeetings(tx), forgetVersions(tx))
 		})
 	})
 }

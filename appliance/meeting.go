@@ -401,11 +401,11 @@ func (a *Appliance) SettleMeeting(ctx context.Context, by Actor, id string, othe
 		}
 		if other {
 			kept = row.Lost
-			if err := m.takeLost(tx, by); err != nil {
+			if err := a.versionedKey(tx, by, m.Won.Key, "settle two edits", func() error { return m.takeLost(tx, by) }); err != nil {
 				return err
 			}
 		} else if row.Both {
-			if err := tx.Delete(m.Lost.Key); err != nil {
+			if err := a.versionedKey(tx, by, m.Lost.Key, "settle two edits", func() error { return tx.Delete(m.Lost.Key) }); err != nil {
 				return err
 			}
 		}

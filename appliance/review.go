@@ -50,7 +50,7 @@ func fateOf(r replicate.Record, there bool) fate {
 	switch kind {
 	case "status", "presence", "shelf", "folder", "lease", "gossip":
 		return drop
-	case "removed", "audit", "meeting": // for ever, or under a name of their own
+	case "removed", "audit", "meeting", "version": // for ever, or under a name of their own
 		return apply
 	case "token":
 		if r.Deleted || !there { // revoked here, or made here
@@ -217,7 +217,7 @@ func (a *Appliance) Review(ctx context.Context, by Actor, id string, take bool) 
 				return &Problem{Kind: Conflict, Msg: "A newer version of wuamesh wrote this, so this one cannot make the change again.", Hint: "Update this node first."}
 			}
 			what = "make a kept change"
-			if err := putIntent(tx, by, r.Key, value); err != nil {
+			if err := a.versionedKey(tx, by, r.Key, what, func() error { return putIntent(tx, by, r.Key, value) }); err != nil {
 				return err
 			}
 		}

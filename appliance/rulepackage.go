@@ -176,6 +176,11 @@ func checkLines(list []rules.Line) error {
 // which. Only what differs is written, so an edit elsewhere of another line
 // lives on.
 func (a *Appliance) PutPackage(ctx context.Context, by Actor, name string, e PackageEdit) (created bool, err error) {
+	return a.putPackage(ctx, by, name, e, "")
+}
+
+// putPackage is PutPackage with what the audit log calls it; empty for an edit.
+func (a *Appliance) putPackage(ctx context.Context, by Actor, name string, e PackageEdit, action string) (created bool, err error) {
 	if err := by.need(Owner); err != nil {
 		return false, err
 	}
@@ -188,42 +193,44 @@ func (a *Appliance) PutPackage(ctx context.Context, by Actor, name string, e Pac
 			return err
 		}
 		created = !exists
-		edit := editRecord{By: by.Name, At: tx.Now()}
-		if created || old.Description != e.Description || old.Maturity != e.Maturity {
-			if err := packages.put(tx, name, packageRecord{e.Description, e.Maturity, edit}); err != nil {
-				return err
-			}
-		}
-		var lineIDs, assignIDs []string
-		for _, l := range e.Lines {
-			lineIDs = append(lineIDs, lineID(name, l))
-		}
-		for _, g := range e.Groups {
-			assignIDs = append(assignIDs, name+"/group/"+g)
-		}
-		for _, h := range e.Hosts {
-			assignIDs = append(assignIDs, name+"/host/"+string(h))
-		}
-		plus, minus, err := replace(tx, lines, name+"/", lineIDs, edit)
-		if err != nil {
-			return err
-		}
-		plus2, minus2, err := replace(tx, assigns, name+"/", assignIDs, edit)
-		if err != nil {
-			return err
-		}
-		action := "edit rule package"
-		if created {
-			action = "make rule package"
-		}
-		return a.audit(tx, by, action, "package "+name, strings.Join(append(minus, minus2...), ", "),
-			strings.Join(append([]string{string(e.Maturity)}, append(plus, plus2...)...), ", "))
+		what := cmp.Or(action, or(created, "make rule package", "edit rule package"))
+		return a.versioned(tx, by, name, what, func() error { return a.writePackage(tx, by, name, e, old, what) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("edit rule package %s: %w", name, err)
 	}
 	a.log.InfoContext(ctx, "rule package edited", "package", name, "by", by.Name)
 	return created, nil
+}
+
+// writePackage writes what differs of an edit, with its entry in the audit log.
+func (a *Appliance) writePackage(tx *replicate.Tx, by Actor, name string, e PackageEdit, old packageRecord, action string) error {
+	edit := editRecord{By: by.Name, At: tx.Now()}
+	if old.At.IsZero() || old.Description != e.Description || old.Maturity != e.Maturity {
+		if err := packages.put(tx, name, packageRecord{e.Description, e.Maturity, edit}); err != nil {
+			return err
+		}
+	}
+	var lineIDs, assignIDs []string
+	for _, l := range e.Lines {
+		lineIDs = append(lineIDs, lineID(name, l))
+	}
+	for _, g := range e.Groups {
+		assignIDs = append(assignIDs, name+"/group/"+g)
+	}
+	for _, h := range e.Hosts {
+		assignIDs = append(assignIDs, name+"/host/"+string(h))
+	}
+	plus, minus, err := replace(tx, lines, name+"/", lineIDs, edit)
+	if err != nil {
+		return err
+	}
+	plus2, minus2, err := replace(tx, assigns, name+"/", assignIDs, edit)
+	if err != nil {
+		return err
+	}
+	return a.audit(tx, by, action, "package "+name, strings.Join(append(minus, minus2...), ", "),
+		strings.Join(append([]string{string(e.Maturity)}, append(plus, plus2...)...), ", "))
 }
 
 // replace makes the edits below a prefix be just want, and says what it added
@@ -260,13 +267,10 @@ func (a *Appliance) DeletePackage(ctx context.Context, by Actor, name string) er
 		if _, ok, err := packages.find(tx, name); err != nil || !ok {
 			return cmpErr(err, noPackage(name))
 		}
-		if err := packages.del(tx, name); err != nil {
-			return err
-		}
-		if err := delAll(tx, lines, name+"/"); err != nil {
-			return err
-		}
-		if err := delAll(tx, assigns, name+"/"); err != nil {
+		err := a.versioned(tx, by, name, "delete rule package", func() error {
+			return cmp.Or(packages.del(tx, name), delAll(tx, lines, name+"/"), delAll(tx, assigns, name+"/"))
+		})
+		if err != nil {
 			return err
 		}
 		return a.audit(tx, by, "delete rule package", "package "+name, "", "")
@@ -324,10 +328,16 @@ func (a *Appliance) editLines(ctx context.Context, by Actor, name string, list [
 		if err != nil {
 			return err
 		}
-		for _, l := range list {
-			if err := edit(tx, l); err != nil {
-				return err
+		err = a.versioned(tx, by, name, "edit rule package", func() error {
+			for _, l := range list {
+				if err := edit(tx, l); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		after, err := lineTexts(tx, name)
 		if err != nil {
@@ -539,14 +549,19 @@ func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) erro
 		if err := errors.Join(delAll(tx, members, name+"/"), delAll(tx, terms, name+"/")); err != nil {
 			return err
 		}
+		var gone []string
 		for r, err := range assigns.all(tx, "") {
 			if err != nil {
 				return err
 			}
 			if strings.HasSuffix(r.id, "/group/"+name) {
-				if err := assigns.del(tx, r.id); err != nil {
-					return err
-				}
+				gone = append(gone, r.id)
+			}
+		}
+		for _, id := range gone {
+			err := a.versionedKey(tx, by, assigns.prefix+id, "delete group "+name, func() error { return assigns.del(tx, id) })
+			if err != nil {
+				return err
 			}
 		}
 		return a.audit(tx, by, "delete group", "group "+name, "", "")

@@ -24,6 +24,7 @@ var (
 	updates    = table[updateRecord]{"update/"}     // <id>/<revision>
 	packages   = table[packageRecord]{"package/"}   // <name>
 	lines      = table[editRecord]{"line/"}         // <package>/<kind>/<value>/<verb>
+	versions   = table[versionRecord]{"version/"}   // <package>/<rising time>-<random>
 	stops      = table[stopRecord]{"stop/"}         // <update>/<random>
 	assigns    = table[editRecord]{"assign/"}       // <package>/group/<name>, <package>/host/<host>
 	groups     = table[groupRecord]{"group/"}       // <name>

@@ -24,7 +24,11 @@ func (u *UI) rules(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return show(rulesPage(list, met, stops)), nil
+	deleted, err := u.node.Deleted(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	return show(rulesPage(list, met, stops, deleted)), nil
 }
 
 // ruleView is the editor of one package: what is stored, or what a form said
@@ -44,6 +48,7 @@ type ruleView struct {
 	Problem  *appliance.Problem
 	Impact   *appliance.Impact // of what the form says; nil before anything was changed
 	Met      []appliance.MeetingRow
+	Versions []appliance.PackageVersion // the latest first
 }
 
 // saveText repeats on the button what saving does.
@@ -106,6 +111,9 @@ func (u *UI) editor(r *http.Request, v ruleView) (reply, error) {
 		return reply{}, err
 	}
 	if v.Met, err = u.node.Meetings(r.Context(), "package "+v.Name); err != nil {
+		return reply{}, err
+	}
+	if v.Versions, err = u.node.Versions(r.Context(), v.Name); err != nil && !v.New {
 		return reply{}, err
 	}
 	v.Products, v.Classes = list.Facets.Product, list.Facets.Classification
@@ -194,7 +202,7 @@ func (u *UI) ruleDelete(r *http.Request) (reply, error) {
 	if err := u.node.DeletePackage(r.Context(), actor(r), name); err != nil {
 		return reply{}, err
 	}
-	return goTo("/rules").saying("Package %s is deleted.", name), nil
+	return goTo("/rules").saying("Package %s is deleted. WUA Rules lists it below, to bring it back.", name), nil
 }
 
 var kindTexts = map[rules.Kind]string{

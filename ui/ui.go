@@ -72,6 +72,8 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /rules/new", u.page(u.ruleNew))
 	mux.Handle("GET /rules/{name}", u.page(u.rule))
 	mux.Handle("POST /rules", u.page(u.ruleSave))
+	mux.Handle("GET /rules/{name}/versions/{version}", u.page(u.version))
+	mux.Handle("POST /rules/{name}/versions/{version}", u.page(u.versionRestore))
 	mux.Handle("POST /rules/{name}/delete", u.page(u.ruleDelete))
 	mux.Handle("GET /hosts", u.page(u.hosts))
 	mux.Handle("POST /hosts/actions", u.page(u.hostsAction))

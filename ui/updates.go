@@ -305,11 +305,12 @@ func foreseen(u appliance.UpdateRow) string {
 
 // onHostsText counts the hosts that are shown, which are the worst.
 func onHostsText(u appliance.UpdateDetail) string {
+	order := ", " + hostOrder(u)
 	all := u.Hosts.OK + u.Hosts.Missing + u.Hosts.Pending + u.Hosts.Discarded
 	if all > len(u.OnHosts) {
-		return num(len(u.OnHosts)) + " of " + num(all) + ", worst first"
+		return num(len(u.OnHosts)) + " of " + num(all) + order
 	}
-	return num(len(u.OnHosts)) + ", worst first"
+	return num(len(u.OnHosts)) + order
 }
 
 // uncounted says of a list that nobody counted how many match.

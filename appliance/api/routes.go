@@ -220,6 +220,25 @@ func intent() []route {
 			do: func(c call) (any, error) { return editLines(c, c.node.AddLines) }},
 		{method: "DELETE", path: "rules/{name}/lines", summary: "Take lines out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},
 			do: func(c call) (any, error) { return editLines(c, c.node.RemoveLines) }},
+		{method: "GET", path: "rules/{name}/versions", summary: "The edits of a package, the latest first; of a deleted one, too", role: appliance.Viewer, answer: []appliance.PackageVersion{},
+			do: func(c call) (any, error) { return c.node.Versions(c.Context(), c.PathValue("name")) }},
+		{method: "GET", path: "rules/{name}/versions/{version}", summary: "The package as it was after an edit", role: appliance.Viewer, answer: appliance.VersionDetail{},
+			do: func(c call) (any, error) {
+				return c.node.Version(c.Context(), c.PathValue("name"), c.PathValue("version"))
+			}},
+		{method: "GET", path: "rules/{name}/versions/{version}/impact", summary: "What going back to the version would do; nothing is stored", role: appliance.Viewer, answer: appliance.Impact{},
+			do: func(c call) (any, error) {
+				return c.node.PreviewVersion(c.Context(), c.PathValue("name"), c.PathValue("version"))
+			}},
+		{method: "POST", path: "rules/{name}/versions/{version}/restore", summary: "Go back to a version, as a new one; a deleted package is there again", role: appliance.Owner, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) {
+				if err := c.node.Restore(c.Context(), c.actor, c.PathValue("name"), c.PathValue("version")); err != nil {
+					return nil, err
+				}
+				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
+		{method: "GET", path: "deleted-rules", summary: "Packages that were deleted and can be brought back", role: appliance.Viewer, answer: []appliance.DeletedPackage{},
+			do: func(c call) (any, error) { return c.node.Deleted(c.Context()) }},
 		{method: "DELETE", path: "rules/{name}", summary: "Delete a rule package", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeletePackage(c.Context(), c.actor, c.PathValue("name")) }},
 		{method: "GET", path: "groups", summary: "Groups of hosts", role: appliance.Viewer, answer: []appliance.GroupRow{},

@@ -14,8 +14,8 @@ import (
 )
 
 var rulesCommand = Command{
-	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE]]", Summary: "List rule packages, show one, or edit its lines",
-	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157",
+	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | versions | back VERSION]]", Summary: "List rule packages, show one, edit its lines, or go back to a version",
+	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -30,6 +30,16 @@ var rulesCommand = Command{
 					return err
 				}
 				return printPackage(s, p)
+			case 2:
+				if args[1] != "versions" {
+					return usage("after NAME comes versions, back VERSION, or VERB KIND VALUE")
+				}
+				return t.versions(ctx, s, args[0])
+			case 3:
+				if args[1] != "back" {
+					return usage("after NAME comes versions, back VERSION, or VERB KIND VALUE")
+				}
+				return t.goBack(ctx, s, args[0], args[2], *dry)
 			case 4:
 				return t.editLine(ctx, s, args[0], args[1:], *dry)
 			default:
