@@ -189,6 +189,9 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	}
 	part("store", a.db.Run)
 	part("watchers", a.watch.run)
+	part("counts", func(ctx context.Context) error {
+		return a.cat.keepCounts(ctx, func() { a.watch.tell("hosts"); a.watch.tell("updates") })
+	})
 	part("arrivals", a.streams.tellArrivals)
 	part("policies", a.tellPolicies)
 	part("downloads", a.folder.run)

@@ -43,14 +43,21 @@ type catalogue struct {
 	contrary chan struct{}
 	// classes are the hosts about which the same rules decide, policies what
 	// they decide by; both are found when asked for, see class.go.
-	classes   map[string]*class
-	policies  map[string]*policy
-	table     *countTable // the last counts, see matrix.go
-	changed   bool        // something that is counted changed since
-	byName    []*host     // hosts in the order of their names; nil when one changed
-	strays    bool        // some host has no class yet
-	byFile    map[string]wantedFile
-	everyRule *rules.Ruleset // of all packages together; nil until asked for
+	classes  map[string]*class
+	policies map[string]*policy
+	table    *countTable // the last counts, see matrix.go
+	changed  bool        // something that is counted changed since
+	// background says that keepCounts runs; recount makes it count. counting
+	// is while it counts for the first time, counted tells of the end of that.
+	background bool
+	recount    chan struct{}
+	counting   bool
+	counted    sync.Cond
+	slots      int     // numbers that hosts have in a countTable, from 0
+	byName     []*host // hosts in the order of their names; nil when one changed
+	strays     bool    // some host has no class yet
+	byFile     map[string]wantedFile
+	everyRule  *rules.Ruleset // of all packages together; nil until asked for
 }
 
 // A host is one managed machine in memory.
@@ -60,7 +67,7 @@ type host struct {
 	status   scanRecord
 	statuses hostStatuses
 	class    *class    // nil until asked for
-	slot     int       // its place in a countTable
+	slot     int       // its place in a countTable, its own for ever
 	seen     time.Time // last contact; kept in memory alone
 	at       presenceRecord
 	doing    string
@@ -127,6 +134,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		stops:    map[rules.UpdateID]map[string]stopRecord{},
 		variants: variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
+	c.recount, c.counted.L = make(chan struct{}, 1), &c.mu
 	err := a.db.Follow(func(list []replicate.Record) {
 		a.records.Add(int64(len(list)))
 		c.follow(list) // first: what the others wake up looks here
@@ -231,7 +239,8 @@ func (c *catalogue) takeHost(id agentproto.HostID, r replicate.Record) error {
 func (c *catalogue) host(id agentproto.HostID) *host {
 	h := c.hosts[id]
 	if h == nil {
-		h = &host{id: id}
+		h = &host{id: id, slot: c.slots}
+		c.slots++
 		c.hosts[id], c.byName = h, nil
 	}
 	return h

@@ -209,10 +209,6 @@ type policy struct {
 	hash    string
 	set     *rules.Ruleset
 	decided map[decisionKey]rules.Decision
-
-	// Of the count in progress alone, by cell: see matrix.go.
-	outcomes []outcome
-	hosts    []int32
 }
 
 type decisionKey struct {

@@ -107,40 +107,81 @@ func (a *Appliance) hostRows(list []*host) (rows []HostRow) {
 // without its rows. The lock is held for writing.
 func (c *catalogue) matching(q HostQuery, t *countTable, where census) (matching []*host, list HostList) {
 	list.Hosts = []HostRow{}
-	systems, states, groups := map[string]int{}, map[string]int{}, map[*class]int{}
+	c.classify()
+	var states [4]int
+	systems, groups, inGroup := map[string]*facetTally{}, map[*class]int{}, map[*class]bool{}
+	for _, k := range c.classes {
+		inGroup[k] = q.Group == "" || q.Group == everyone || c.isGroup(q.Group) && slices.Contains(k.groups, q.Group)
+	}
+	narrow := q.narrows()
+	var os *facetTally // of the host before: most have that of their neighbour
 	for _, h := range c.sorted() {
 		if h.Key == "" {
 			continue // something of it came, it itself not yet
 		}
 		list.Total++
-		if !q.matches(h, where) {
+		if narrow && !q.matches(h, where) {
 			continue
 		}
 		n := t.of(h).StateCounts
-		okOS := len(q.OS) == 0 || slices.Contains(q.OS, h.Facts.OS)
-		okState := len(q.State) == 0 || slices.ContainsFunc(q.State, func(s rules.State) bool { return n.of(s) > 0 })
-		okGroup := q.Group == "" || q.Group == everyone || c.isGroup(q.Group) && slices.Contains(c.classOf(h).groups, q.Group)
-		if okState && okGroup {
-			systems[h.Facts.OS]++
-		}
-		if okOS && okState {
-			groups[c.classOf(h)]++
-		}
-		if okOS && okGroup {
-			for _, s := range []rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded} {
-				if n.of(s) > 0 {
-					states[string(s)]++
-				}
+		if os == nil || os.value != h.Facts.OS {
+			if os = systems[h.Facts.OS]; os == nil {
+				os = &facetTally{value: h.Facts.OS, chosen: len(q.OS) == 0 || slices.Contains(q.OS, h.Facts.OS)}
+				systems[h.Facts.OS] = os
 			}
 		}
-		if okOS && okState && okGroup {
+		okState := len(q.State) == 0 || slices.ContainsFunc(q.State, func(s rules.State) bool { return n.of(s) > 0 })
+		k := c.classOf(h)
+		okGroup := inGroup[k]
+		if okState && okGroup {
+			os.n++
+		}
+		if os.chosen && okState {
+			groups[k]++
+		}
+		if !os.chosen || !okGroup {
+			continue
+		}
+		for i, has := range [...]bool{n.OK > 0, n.Missing > 0, n.Pending > 0, n.Discarded > 0} {
+			if has {
+				states[i]++
+			}
+		}
+		if okState {
 			matching = append(matching, h)
 		}
 	}
 	hostOrder(q.Sort, t)(matching)
 	list.Matching = len(matching)
-	list.OS, list.State, list.Groups = facetList(systems), facetList(states), facetList(c.byGroup(groups))
+	list.OS, list.State, list.Groups = systemFacet(systems), stateFacet(states), facetList(c.byGroup(groups))
 	return matching, list
+}
+
+// A facetTally is one choice of a facet while hosts are looked at.
+type facetTally struct {
+	value  string
+	chosen bool
+	n      int
+}
+
+func systemFacet(systems map[string]*facetTally) []FacetCount {
+	m := map[string]int{}
+	for _, f := range systems {
+		if f.n > 0 {
+			m[f.value] = f.n
+		}
+	}
+	return facetList(m)
+}
+
+func stateFacet(n [4]int) []FacetCount {
+	m := map[string]int{}
+	for i, s := range []rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded} {
+		if n[i] > 0 {
+			m[string(s)] = n[i]
+		}
+	}
+	return facetList(m)
 }
 
 // byGroup turns numbers of hosts by class into numbers by group.
@@ -163,6 +204,9 @@ func facetList(m map[string]int) []FacetCount {
 	}
 	return list
 }
+
+// narrows says that matches leaves some host out.
+func (q HostQuery) narrows() bool { return q.Seen != "" || q.Text != "" }
 
 func (q HostQuery) matches(h *host, where census) bool {
 	switch q.Seen {
@@ -189,30 +233,67 @@ func (q HostQuery) matches(h *host, where census) bool {
 }
 
 // hostOrder returns what sorts hosts that come in the order of their names.
+// What is compared is taken out of the hosts first: a hundred thousand of them
+// lie all over memory.
 func hostOrder(sort string, t *countTable) func([]*host) {
 	key, down := strings.CutPrefix(sort, "-")
-	var by func(x, y *host) int
+	var of func(h *host) int64
 	switch key {
-	case "os":
-		by = func(x, y *host) int { return strings.Compare(x.Facts.OS, y.Facts.OS) }
 	case "scan":
-		by = func(x, y *host) int { return x.status.Good.Compare(y.status.Good) }
+		of = func(h *host) int64 { return h.status.Good.UnixMilli() }
 	case "seen":
-		by = func(x, y *host) int { return x.lastSeen().Compare(y.lastSeen()) }
+		of = func(h *host) int64 { return h.lastSeen().UnixMilli() }
 	case "missing":
-		by = func(x, y *host) int { return t.of(x).Missing - t.of(y).Missing }
+		of = func(h *host) int64 { return int64(t.of(h).Missing) }
 	case "pending":
-		by = func(x, y *host) int { return t.of(x).Pending - t.of(y).Pending }
-	}
-	return func(list []*host) {
-		switch {
-		case by == nil && down:
-			slices.Reverse(list)
-		case down:
-			slices.SortStableFunc(list, func(x, y *host) int { return by(y, x) })
-		case by != nil:
-			slices.SortStableFunc(list, by)
+		of = func(h *host) int64 { return int64(t.of(h).Pending) }
+	case "os":
+		return func(list []*host) { sortBy(list, systemRank(list), down) }
+	default:
+		return func(list []*host) {
+			if down {
+				slices.Reverse(list)
+			}
 		}
+	}
+	return func(list []*host) { sortBy(list, of, down) }
+}
+
+// systemRank numbers the systems of hosts in their order.
+func systemRank(list []*host) func(*host) int64 {
+	rank := map[string]int64{}
+	for _, h := range list {
+		rank[h.Facts.OS] = 0
+	}
+	for i, name := range slices.Sorted(maps.Keys(rank)) {
+		rank[name] = int64(i)
+	}
+	return func(h *host) int64 { return rank[h.Facts.OS] }
+}
+
+// sortBy sorts by a number; of two that are equal the one that came first
+// stays first, up or down.
+func sortBy(list []*host, of func(*host) int64, down bool) {
+	type place struct {
+		key int64
+		at  int
+	}
+	places := make([]place, len(list))
+	for i, h := range list {
+		places[i] = place{of(h), i}
+		if down {
+			places[i].key = -places[i].key
+		}
+	}
+	slices.SortFunc(places, func(x, y place) int {
+		if c := cmp.Compare(x.key, y.key); c != 0 {
+			return c
+		}
+		return x.at - y.at
+	})
+	was := slices.Clone(list)
+	for i, p := range places {
+		list[i] = was[p.at]
 	}
 }
 

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"iter"
 	"slices"
 	"strings"
@@ -164,7 +165,12 @@ type hostCounts struct {
 }
 
 // of returns the counts of a host, zero when it came after the table.
-func (t *countTable) of(h *host) hostCounts { return t.hosts[h.slot] }
+func (t *countTable) of(h *host) hostCounts {
+	if h.slot >= len(t.hosts) {
+		return hostCounts{}
+	}
+	return t.hosts[h.slot]
+}
 
 type updateCounts struct {
 	StateCounts
@@ -187,9 +193,10 @@ var strict = []rules.Verdict{rules.Forbidden, rules.NoRule, rules.Hidden, rules.
 func (c *catalogue) touch() { c.changed = true }
 
 // A few hundred thousand statuses are counted within milliseconds, whenever
-// someone looks after a change. Where there are more, what is shown may be old
-// by as many times of what counting takes: a fleet that reports all the time
-// is counted in a tenth of the node's time at most.
+// someone looks after a change. Where there are more, they are counted in the
+// background, and what is shown may be old by as many times of what counting
+// takes: a fleet that reports all the time takes a tenth of a processor at
+// most for it.
 const (
 	quickCells = 200_000
 	countShare = 10
@@ -197,18 +204,90 @@ const (
 )
 
 // counts returns the table, building it anew when it is old. The lock is held
-// for writing.
+// for writing; it is given up while the first count of a large fleet goes on.
 func (c *catalogue) counts(now time.Time) *countTable {
-	if t := c.table; t != nil {
-		age := now.Sub(t.built)
-		if age < countLife && !c.changed || t.cells > quickCells && age < countShare*t.took {
-			return t
-		}
+	for c.table == nil && c.counting {
+		c.counted.Wait()
+	}
+	t := c.table
+	switch {
+	case t == nil:
+	case now.Sub(t.built) < countLife && !c.changed:
+		return t
+	case t.cells > quickCells && c.background:
+		wake(c.recount)
+		return t
+	case t.cells > quickCells && now.Sub(t.built) < countShare*t.took:
+		return t
 	}
 	c.changed = false
 	c.table = c.count(now)
 	c.table.took = time.Since(now)
 	return c.table
+}
+
+// keepCounts counts a large fleet anew, beside everything else, whenever
+// someone looked at counts that are old, until ctx ends; told is called when
+// there are new ones.
+func (c *catalogue) keepCounts(ctx context.Context, told func()) error {
+	c.mu.Lock()
+	c.background = true
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		t := c.table
+		c.counting = t == nil
+		c.mu.Unlock()
+		if t == nil || t.cells > quickCells {
+			c.countAside()
+			if t != nil {
+				told()
+			}
+		}
+		if !c.due(ctx) {
+			c.mu.Lock()
+			c.background = false
+			c.mu.Unlock()
+			return nil
+		}
+	}
+}
+
+// due waits until counts are asked for and counting is due again.
+func (c *catalogue) due(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-c.recount:
+	}
+	c.mu.Lock()
+	rest := time.Until(c.table.built.Add(countShare * c.table.took))
+	c.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(rest):
+		return true
+	}
+}
+
+// countAside counts without holding the lock, but for moments.
+func (c *catalogue) countAside() {
+	c.mu.Lock()
+	now := time.Now()
+	c.changed = false
+	k := c.newCount(now)
+	c.mu.Unlock()
+	k.run(func(f func()) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		f()
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.took = time.Since(now)
+	c.table, c.counting = k.countTable, false
+	c.counted.Broadcast()
 }
 
 // An outcome is what a policy and the files make of a cell, in a byte: one of
@@ -228,46 +307,145 @@ const (
 
 var outcomeOf = map[rules.State]outcome{rules.OK: outcomeOK, rules.Missing: outcomeMissing, rules.Pending: outcomePending, rules.Discarded: outcomeDiscarded}
 
-// count goes through every status of every host once. Hosts of one policy
-// have the same outcome for the same cell, so each is worked out once and
-// looked up for all others; what only depends on how many hosts have a cell
-// is added up from the number of hosts per policy and cell in the end.
+// count goes through every status of every host once. The lock is held for
+// writing.
 func (c *catalogue) count(now time.Time) *countTable {
-	t := &countTable{
-		built: now, hosts: make([]hostCounts, len(c.hosts)+1), updates: map[rules.UpdateID]*updateCounts{},
+	k := c.newCount(now)
+	k.run(func(f func()) { f() })
+	return k.countTable
+}
+
+// A counting is one pass over every status of every host. Hosts of one policy
+// have the same outcome for the same cell, so each is worked out once and
+// looked up for all others; what only depends on how many hosts have a cell is
+// added up from the number of hosts per policy and cell in the end. It looks
+// at the hosts as they were when it began.
+type counting struct {
+	*countTable
+	c        *catalogue
+	now      time.Time
+	list     []counted
+	policies map[*policy]*policyCells
+}
+
+// A counted host is what counting looks at of it; none of it changes.
+type counted struct {
+	hostStatuses
+	policy *policyCells
+	slot   int
+	node   string
+	fresh  bool // it was scanned lately
+}
+
+// policyCells are the hosts of one policy, by cell.
+type policyCells struct {
+	policy   *policy
+	outcomes []outcome
+	hosts    []int32
+}
+
+// newCount notes what there is to count. The lock is held for writing.
+func (c *catalogue) newCount(now time.Time) *counting {
+	k := &counting{c: c, now: now, list: make([]counted, 0, len(c.hosts)), policies: map[*policy]*policyCells{}, countTable: &countTable{
+		built: now, hosts: make([]hostCounts, c.slots), updates: map[rules.UpdateID]*updateCounts{},
 		wanted: map[string]*wantedFile{}, needed: map[string]bool{}, failures: map[uint32]int{}, lacking: map[lack]int{},
-	}
+	}}
 	cells := len(c.variants.list) << cellShift
-	var used []*policy
-	slot := 0 // that of hosts which come later
-	for _, h := range c.sorted() {
-		slot++
-		h.slot = slot
+	for _, h := range c.hosts {
 		if !h.enrolled() {
 			if h.Waiting {
-				t.waiting++
+				k.waiting++
 			}
 			continue
 		}
 		p := c.policyOf(h)
-		if p.hosts == nil {
-			p.outcomes, p.hosts = make([]outcome, cells), make([]int32, cells)
-			used = append(used, p)
+		t := k.policies[p]
+		if t == nil {
+			t = &policyCells{p, make([]outcome, cells), make([]int32, cells)}
+			k.policies[p] = t
 		}
-		t.hosts[h.slot] = c.countHost(h, p, t, now)
-		t.addHost(h, now)
-		t.cells += len(h.statuses.cells)
-	}
-	for _, p := range used {
-		for k, n := range p.hosts {
-			if n > 0 {
-				t.add(c.pair(p, cell(k), c.status(&host{}, cell(k)), now), int(n))
-			}
+		if h.Claim != "" {
+			k.claims++
 		}
-		p.outcomes, p.hosts = nil, nil
+		k.list = append(k.list, counted{h.statuses, t, h.slot, h.status.Node, now.Sub(h.status.Good) < scanAge})
+		k.cells += len(h.statuses.cells)
 	}
-	c.addSites(t)
-	return t
+	return k
+}
+
+// run counts. Within locked the catalogue may be looked at; everything else
+// needs no lock.
+func (k *counting) run(locked func(func())) {
+	for i := range k.list {
+		h := &k.list[i]
+		n := k.host(h, locked)
+		k.hosts[h.slot] = n
+		k.enrolled++
+		switch {
+		case !h.fresh:
+			k.unscanned++
+		case !n.important:
+			k.compliant++
+		}
+	}
+	for p, t := range k.policies {
+		for cells, at := t.hosts, 0; at < len(cells); {
+			locked(func() { at = k.some(p, cells, at) })
+		}
+	}
+	locked(func() { k.c.addSites(k.countTable) })
+}
+
+// some adds up the cells of a policy from one on, as many as may be held up
+// the lock for, and returns where to go on.
+func (k *counting) some(p *policy, cells []int32, at int) int {
+	for left := 200; at < len(cells) && left > 0; at++ {
+		if n := cells[at]; n > 0 {
+			left--
+			k.add(k.c.pair(p, cell(at), k.c.status(&host{}, cell(at)), k.now), int(n))
+		}
+	}
+	return at
+}
+
+func (k *counting) host(h *counted, locked func(func())) hostCounts {
+	var states [outcomeDiscarded + 1]int
+	var flags outcome
+	t := h.policy
+	for _, cell := range h.cells {
+		o := t.outcomes[cell]
+		if o == 0 {
+			o = k.workOut(h, cell, locked)
+		}
+		t.hosts[cell]++
+		if o&outcomeLacking != 0 && h.node != "" {
+			k.lacking[lack{cell.variant(), h.node}]++
+		}
+		states[o&outcomeState]++
+		flags |= o
+	}
+	if flags&outcomeFailed != 0 {
+		k.addFailures(h)
+	}
+	return hostCounts{StateCounts{states[outcomeOK], states[outcomeMissing], states[outcomePending], states[outcomeDiscarded]}, flags&outcomeImportant != 0}
+}
+
+// workOut finds the outcome of a cell that the policy had none for yet.
+func (k *counting) workOut(h *counted, cell cell, locked func(func())) (o outcome) {
+	locked(func() { o = k.c.outcome(h.policy.policy, &host{statuses: h.hostStatuses}, cell, k.now) })
+	h.policy.outcomes[cell] = o
+	return o
+}
+
+// addFailures counts a host once for each code.
+func (k *counting) addFailures(h *counted) {
+	seen := map[uint32]bool{}
+	for _, cell := range h.cells {
+		if code := h.tries[cell.variant()].hresult; h.policy.outcomes[cell]&outcomeFailed != 0 && !seen[code] {
+			seen[code] = true
+			k.failures[code]++
+		}
+	}
 }
 
 // addSites says of each wanted file where the hosts are that wait for it.
@@ -286,28 +464,6 @@ func (c *catalogue) addSites(t *countTable) {
 	}
 }
 
-func (c *catalogue) countHost(h *host, p *policy, t *countTable, now time.Time) hostCounts {
-	var states [outcomeDiscarded + 1]int
-	var flags outcome
-	for _, k := range h.statuses.cells {
-		o := p.outcomes[k]
-		if o == 0 {
-			o = c.outcome(p, h, k, now)
-			p.outcomes[k] = o
-		}
-		p.hosts[k]++
-		if o&outcomeLacking != 0 && h.status.Node != "" {
-			t.lacking[lack{k.variant(), h.status.Node}]++
-		}
-		states[o&outcomeState]++
-		flags |= o
-	}
-	if flags&outcomeFailed != 0 {
-		t.addFailures(h, p)
-	}
-	return hostCounts{StateCounts{states[outcomeOK], states[outcomeMissing], states[outcomePending], states[outcomeDiscarded]}, flags&outcomeImportant != 0}
-}
-
 func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time) outcome {
 	r := c.pair(p, k, c.status(h, k), now)
 	o := outcomeOf[r.state]
@@ -324,30 +480,6 @@ func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time) outcome {
 		o |= outcomeFailed
 	}
 	return o
-}
-
-// addFailures counts a host once for each code.
-func (t *countTable) addFailures(h *host, p *policy) {
-	seen := map[uint32]bool{}
-	for _, k := range h.statuses.cells {
-		if code := h.statuses.tries[k.variant()].hresult; p.outcomes[k]&outcomeFailed != 0 && !seen[code] {
-			seen[code] = true
-			t.failures[code]++
-		}
-	}
-}
-
-func (t *countTable) addHost(h *host, now time.Time) {
-	t.enrolled++
-	if h.Claim != "" {
-		t.claims++
-	}
-	switch {
-	case now.Sub(h.status.Good) >= scanAge:
-		t.unscanned++
-	case !t.of(h).important:
-		t.compliant++
-	}
 }
 
 // add counts n hosts of one policy that have the same status of one update.

@@ -387,11 +387,9 @@ func (c *catalogue) reported(r reporter, now time.Time) HostUpdate {
 // reporters are the hosts that report an update, worst first. The lock is held
 // for writing.
 func (c *catalogue) reporters(id rules.UpdateID, now time.Time) []reporter {
-	about := map[int]bool{}
+	about := make([]bool, len(c.variants.list)) // a map would be asked fifteen million times
 	for n, v := range c.variants.list {
-		if v.id == id {
-			about[n] = true
-		}
+		about[n] = v.id == id
 	}
 	var by [outcomeDiscarded + 1][]reporter
 	outcomes := map[*policy]map[cell]outcome{}
