@@ -3,6 +3,8 @@ package ui
 import (
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
@@ -50,17 +52,61 @@ func hostQuery(q url.Values) appliance.HostQuery {
 	}
 }
 
-// hostsAction triggers the hosts that a form has ticked, or a group.
+// A triggerView asks before an action reaches more than one host.
+type triggerView struct {
+	Action agentproto.Action
+	Hosts  []appliance.HostRow // some of them, by the list's order
+	Count  int
+	Was    int // how many there were when the page was made; 0 for the same
+	IDs    []string
+	Query  string // of the list, when all that match are meant
+	Back   string
+}
+
+// hostsAction triggers the hosts that a form has ticked, all that match its
+// list, or a group. Before it reaches more than can be seen, or restarts
+// more than one, it says how many there are.
 func (u *UI) hostsAction(r *http.Request) (reply, error) {
-	n, err := u.node.Trigger(r.Context(), actor(r), agentproto.Action(r.FormValue("do")), typed[agentproto.HostID](r.Form["id"]), r.FormValue("group"))
-	if err != nil {
-		return reply{}, err
-	}
 	back := "/hosts"
 	if b := r.FormValue("back"); b != "" {
 		back = local(b)
 	}
-	return goTo(back).saying("The %s is queued on %s. Connected hosts begin now, the others when they return.", r.FormValue("do"), count(n, "host")), nil
+	v := triggerView{Action: agentproto.Action(r.FormValue("do")), IDs: r.Form["id"], Back: back}
+	ids := typed[agentproto.HostID](v.IDs)
+	if r.FormValue("all") != "" {
+		_, v.Query, _ = strings.Cut(back, "?")
+		q, err := url.ParseQuery(v.Query)
+		if err != nil {
+			return reply{}, &appliance.Problem{Kind: appliance.Invalid, Msg: "The filter cannot be read.", Hint: "Go back and choose the hosts again.", Err: err}
+		}
+		ids, v.IDs = nil, nil
+		for h := range u.node.EachHost(r.Context(), hostQuery(hostFilter(q))) {
+			ids = append(ids, h.ID)
+			if len(v.Hosts) < triggerShown {
+				v.Hosts = append(v.Hosts, h)
+			}
+		}
+	}
+	v.Count = len(ids)
+	seen, _ := strconv.Atoi(r.FormValue("seen"))
+	asked := r.FormValue("group") == "" && (r.FormValue("all") != "" || v.Action == agentproto.ActionInstall && len(ids) > 1)
+	if asked && seen != v.Count {
+		v.Was = seen
+		return show(triggerPage(v)), nil
+	}
+	n, err := u.node.Trigger(r.Context(), actor(r), v.Action, ids, r.FormValue("group"))
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo(back).saying("The %s is queued on %s. Connected hosts begin now, the others when they return.", v.Action, count(n, "host")), nil
+}
+
+// triggerShown is how many hosts are named before an action reaches them.
+const triggerShown = 20
+
+func (v triggerView) title() string {
+	verb := map[agentproto.Action]string{agentproto.ActionScan: "Scan", agentproto.ActionDownload: "Download on", agentproto.ActionInstall: "Install on"}[v.Action]
+	return verb + " " + count(v.Count, "host")
 }
 
 // hostView is one host; Why is the one update that is explained.

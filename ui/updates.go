@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"wuamesh/agentproto/rules"
@@ -137,6 +138,28 @@ func typed[T ~string](list []string) (out []T) {
 	return out
 }
 
+// maxAllUpdates is how many updates may be meant by all that match: what is
+// more than anybody reads is said by product, classification or severity.
+const maxAllUpdates = 500
+
+// matchingUpdates are all that match the list that a form is of.
+func (u *UI) matchingUpdates(r *http.Request) (ids []rules.UpdateID, err error) {
+	_, query, _ := strings.Cut(local(r.FormValue("back")), "?")
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, &appliance.Problem{Kind: appliance.Invalid, Msg: "The filter cannot be read.", Hint: "Go back and choose the updates again.", Err: err}
+	}
+	for row, err := range u.node.EachUpdate(r.Context(), updateQuery(canonical(q))) {
+		if err != nil {
+			return nil, err
+		}
+		if ids = append(ids, row.ID); len(ids) > maxAllUpdates {
+			return nil, &appliance.Problem{Kind: appliance.Invalid, Msg: fmt.Sprintf("More than %d updates match.", maxAllUpdates), Hint: "Narrow the filter, or write a rule by product, classification or severity: it holds for updates that come later, too."}
+		}
+	}
+	return ids, nil
+}
+
 // chosenUpdates reads the rows a form has ticked.
 func chosenUpdates(r *http.Request) ([]rules.UpdateID, error) {
 	var ids []rules.UpdateID
@@ -177,7 +200,16 @@ func (f ruleForm) title() string {
 
 // updatesBulk does what needs no question, and asks for the package else.
 func (u *UI) updatesBulk(r *http.Request) (reply, error) {
-	ids, err := chosenUpdates(r)
+	var ids []rules.UpdateID
+	var err error
+	if r.FormValue("all") != "" {
+		ids, err = u.matchingUpdates(r)
+	} else {
+		ids, err = chosenUpdates(r)
+	}
+	if err == nil && r.FormValue("all") != "" && r.FormValue("all") != strconv.Itoa(len(ids)) {
+		err = &appliance.Problem{Kind: appliance.Conflict, Msg: fmt.Sprintf("%s match now; there were %s when you looked.", count(len(ids), "update"), r.FormValue("all")), Hint: "Nothing was done. Go back, reload the list, and choose again."}
+	}
 	if err != nil {
 		return reply{}, err
 	}
