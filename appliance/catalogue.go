@@ -53,11 +53,15 @@ type catalogue struct {
 	recount    chan struct{}
 	counting   bool
 	counted    sync.Cond
-	slots      int     // numbers that hosts have in a countTable, from 0
-	byName     []*host // hosts in the order of their names; nil when one changed
-	strays     bool    // some host has no class yet
-	byFile     map[string]wantedFile
-	everyRule  *rules.Ruleset // of all packages together; nil until asked for
+	index      []indexed // for lists of hosts, see hostindex.go; nil when something of it changed
+	// classNumbers and systems are what the index has by number.
+	classNumbers []*class
+	systems      numbered
+	slots        int     // numbers that hosts have in a countTable, from 0
+	byName       []*host // hosts in the order of their names; nil when one changed
+	strays       bool    // some host has no class yet
+	byFile       map[string]wantedFile
+	everyRule    *rules.Ruleset // of all packages together; nil until asked for
 }
 
 // A host is one managed machine in memory.

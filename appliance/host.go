@@ -28,7 +28,7 @@ func (a *Appliance) hostRow(h *host, t *countTable, s census) HostRow {
 	r := HostRow{
 		ID: h.id, Name: h.Facts.Name, FQDN: h.Facts.FQDN, OS: h.Facts.OS, Build: h.Facts.Build, Groups: c.groupsOf(h), Waiting: h.Waiting,
 		Seen: h.lastSeen(), Node: s.node(h), Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
-		Online: s.online(h), Counts: t.of(h).StateCounts,
+		Online: s.online(h), Counts: t.of(h).counts(),
 	}
 	if h.Claim != "" {
 		r.Problems = append(r.Problems, "Another machine, or this one after a new installation, asks to be this host. Approve it if you know why.")
@@ -107,89 +107,100 @@ func (a *Appliance) hostRows(list []*host) (rows []HostRow) {
 // without its rows. The lock is held for writing.
 func (c *catalogue) matching(q HostQuery, t *countTable, where census) (matching []*host, list HostList) {
 	list.Hosts = []HostRow{}
-	c.classify()
-	var states [4]int
-	systems, groups, inGroup := map[string]*facetTally{}, map[*class]int{}, map[*class]bool{}
-	for _, k := range c.classes {
-		inGroup[k] = q.Group == "" || q.Group == everyone || c.isGroup(q.Group) && slices.Contains(k.groups, q.Group)
-	}
-	narrow := q.narrows()
-	var os *facetTally // of the host before: most have that of their neighbour
-	for _, h := range c.sorted() {
-		if h.Key == "" {
-			continue // something of it came, it itself not yet
-		}
+	index := c.indexed()
+	var states [outcomeDiscarded]int
+	systems, groups := make([]int, len(c.systems.names)), make([]int, len(c.classNumbers))
+	chosen, inGroup := q.choices(c)
+	want := q.states()
+	for i := range index {
+		x := &index[i]
 		list.Total++
-		if narrow && !q.matches(h, where) {
+		if (q.Seen != "" || q.Text != "") && !q.matches(x.host, where) {
 			continue
 		}
-		n := t.of(h).StateCounts
-		if os == nil || os.value != h.Facts.OS {
-			if os = systems[h.Facts.OS]; os == nil {
-				os = &facetTally{value: h.Facts.OS, chosen: len(q.OS) == 0 || slices.Contains(q.OS, h.Facts.OS)}
-				systems[h.Facts.OS] = os
-			}
+		var n hostCounts
+		if x.slot < len(t.hosts) {
+			n = t.hosts[x.slot]
 		}
-		okState := len(q.State) == 0 || slices.ContainsFunc(q.State, func(s rules.State) bool { return n.of(s) > 0 })
-		k := c.classOf(h)
-		okGroup := inGroup[k]
+		okState := want == nil || want.any(n)
+		okOS, okGroup := chosen == nil || chosen[x.system], inGroup == nil || inGroup[x.class]
 		if okState && okGroup {
-			os.n++
+			systems[x.system]++
 		}
-		if os.chosen && okState {
-			groups[k]++
+		if okOS && okState {
+			groups[x.class]++
 		}
-		if !os.chosen || !okGroup {
+		if !okOS || !okGroup {
 			continue
 		}
-		for i, has := range [...]bool{n.OK > 0, n.Missing > 0, n.Pending > 0, n.Discarded > 0} {
-			if has {
-				states[i]++
+		for s, many := range n.states {
+			if many > 0 {
+				states[s]++
 			}
 		}
 		if okState {
-			matching = append(matching, h)
+			matching = append(matching, x.host)
 		}
 	}
 	hostOrder(q.Sort, t)(matching)
 	list.Matching = len(matching)
-	list.OS, list.State, list.Groups = systemFacet(systems), stateFacet(states), facetList(c.byGroup(groups))
+	list.OS, list.State, list.Groups = c.systems.facet(systems), stateFacet(states), facetList(c.byGroup(groups))
 	return matching, list
 }
 
-// A facetTally is one choice of a facet while hosts are looked at.
-type facetTally struct {
-	value  string
-	chosen bool
-	n      int
-}
-
-func systemFacet(systems map[string]*facetTally) []FacetCount {
-	m := map[string]int{}
-	for _, f := range systems {
-		if f.n > 0 {
-			m[f.value] = f.n
+// choices are the systems and the classes of hosts that a query chooses, by
+// number; nil chooses all.
+func (q HostQuery) choices(c *catalogue) (systems, classes []bool) {
+	if len(q.OS) > 0 {
+		systems = make([]bool, len(c.systems.names))
+		for i, name := range c.systems.names {
+			systems[i] = slices.Contains(q.OS, name)
 		}
 	}
-	return facetList(m)
+	if q.Group != "" && q.Group != everyone {
+		classes = make([]bool, len(c.classNumbers))
+		for i, k := range c.classNumbers {
+			classes[i] = c.isGroup(q.Group) && slices.Contains(k.groups, q.Group)
+		}
+	}
+	return systems, classes
 }
 
-func stateFacet(n [4]int) []FacetCount {
+// A stateSet are states of which a host has to have an update in one.
+type stateSet []outcome
+
+func (q HostQuery) states() (list stateSet) {
+	for _, s := range q.State {
+		if o := outcomeOf[s]; o != 0 {
+			list = append(list, o)
+		}
+	}
+	if len(q.State) > 0 && list == nil {
+		return stateSet{} // of a state that nobody knows there are none
+	}
+	return list
+}
+
+func (l stateSet) any(n hostCounts) bool {
+	return slices.ContainsFunc(l, func(o outcome) bool { return n.of(o) > 0 })
+}
+
+func stateFacet(n [outcomeDiscarded]int) []FacetCount {
 	m := map[string]int{}
-	for i, s := range []rules.State{rules.OK, rules.Missing, rules.Pending, rules.Discarded} {
-		if n[i] > 0 {
-			m[string(s)] = n[i]
+	for s, o := range outcomeOf {
+		if n[o-1] > 0 {
+			m[string(s)] = n[o-1]
 		}
 	}
 	return facetList(m)
 }
 
 // byGroup turns numbers of hosts by class into numbers by group.
-func (c *catalogue) byGroup(classes map[*class]int) map[string]int {
+func (c *catalogue) byGroup(classes []int) map[string]int {
 	groups := map[string]int{}
-	for k, n := range classes {
-		for _, g := range k.groups {
-			if g != everyone && c.isGroup(g) {
+	for i, n := range classes {
+		for _, g := range c.classNumbers[i].groups {
+			if n > 0 && g != everyone && c.isGroup(g) {
 				groups[g] += n
 			}
 		}
@@ -204,9 +215,6 @@ func facetList(m map[string]int) []FacetCount {
 	}
 	return list
 }
-
-// narrows says that matches leaves some host out.
-func (q HostQuery) narrows() bool { return q.Seen != "" || q.Text != "" }
 
 func (q HostQuery) matches(h *host, where census) bool {
 	switch q.Seen {
@@ -244,9 +252,9 @@ func hostOrder(sort string, t *countTable) func([]*host) {
 	case "seen":
 		of = func(h *host) int64 { return h.lastSeen().UnixMilli() }
 	case "missing":
-		of = func(h *host) int64 { return int64(t.of(h).Missing) }
+		of = func(h *host) int64 { return int64(t.of(h).of(outcomeMissing)) }
 	case "pending":
-		of = func(h *host) int64 { return int64(t.of(h).Pending) }
+		of = func(h *host) int64 { return int64(t.of(h).of(outcomePending)) }
 	case "os":
 		return func(list []*host) { sortBy(list, systemRank(list), down) }
 	default:

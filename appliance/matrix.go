@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -158,10 +159,18 @@ type lack struct {
 	node    string
 }
 
-// hostCounts are the updates of one host by state.
+// hostCounts are the updates of one host by state, small: those of a hundred
+// thousand hosts stay in the processor's cache while lists look at them. A host
+// reports a few thousand updates at most.
 type hostCounts struct {
-	StateCounts
-	important bool // an allowed Critical or Important update waits
+	states    [outcomeDiscarded]uint16 // by outcome, without the first
+	important bool                     // an allowed Critical or Important update waits
+}
+
+func (n hostCounts) of(o outcome) int { return int(n.states[o-1]) }
+
+func (n hostCounts) counts() StateCounts {
+	return StateCounts{n.of(outcomeOK), n.of(outcomeMissing), n.of(outcomePending), n.of(outcomeDiscarded)}
 }
 
 // of returns the counts of a host, zero when it came after the table.
@@ -427,7 +436,11 @@ func (k *counting) host(h *counted, locked func(func())) hostCounts {
 	if flags&outcomeFailed != 0 {
 		k.addFailures(h)
 	}
-	return hostCounts{StateCounts{states[outcomeOK], states[outcomeMissing], states[outcomePending], states[outcomeDiscarded]}, flags&outcomeImportant != 0}
+	n := hostCounts{important: flags&outcomeImportant != 0}
+	for i := range n.states {
+		n.states[i] = uint16(min(states[i+1], math.MaxUint16))
+	}
+	return n
 }
 
 // workOut finds the outcome of a cell that the policy had none for yet.

@@ -373,7 +373,19 @@ func missingFrom(a, b []string) string {
 }
 
 // Groups lists the groups by name, the built-in one first.
-func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
+func (a *Appliance) Groups(ctx context.Context) ([]GroupRow, error) {
+	list, err := a.GroupsBrief(ctx)
+	a.cat.mu.RLock()
+	defer a.cat.mu.RUnlock()
+	for i := range list {
+		list[i].Members = a.cat.given(list[i].Name)
+	}
+	return list, err
+}
+
+// GroupsBrief is Groups without naming the members: thousands of names are
+// much for a list.
+func (a *Appliance) GroupsBrief(context.Context) ([]GroupRow, error) {
 	a.cat.mu.Lock()
 	defer a.cat.mu.Unlock()
 	list := []GroupRow{a.cat.groupRow(everyone)}
@@ -385,16 +397,26 @@ func (a *Appliance) Groups(context.Context) ([]GroupRow, error) {
 	return list, nil
 }
 
-// groupRow is a group as lists show it. The lock is held for writing.
+// given are the hosts of a group that were given one by one. The lock is held.
+func (c *catalogue) given(name string) []agentproto.HostID {
+	ids := []agentproto.HostID{}
+	if g := c.groups[name]; g != nil {
+		for id := range g.members {
+			if c.hosts[id] != nil {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// groupRow is a group as lists show it, without its members. The lock is held
+// for writing.
 func (c *catalogue) groupRow(name string) GroupRow {
 	g := c.groups[name]
 	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Condition: conditionOf(g.terms), Packages: []string{}, Settings: g.Settings}
-	for id := range g.members {
-		if c.hosts[id] != nil {
-			r.Members = append(r.Members, id)
-		}
-	}
-	slices.Sort(r.Members)
+	r.Given = len(g.members)
 	c.classify()
 	for _, k := range c.classes {
 		if slices.Contains(k.groups, name) {
@@ -416,7 +438,9 @@ func (a *Appliance) Group(_ context.Context, name string) (GroupRow, error) {
 	if g := a.cat.groups[name]; g == nil || !g.exists {
 		return GroupRow{}, notFound("There is no group %.64q.", name)
 	}
-	return a.cat.groupRow(name), nil
+	row := a.cat.groupRow(name)
+	row.Members = a.cat.given(name)
+	return row, nil
 }
 
 // check says what is wrong with an edit, by field.

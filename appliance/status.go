@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -200,7 +201,7 @@ type try struct {
 
 // hostStatuses are the statuses of a host in memory.
 type hostStatuses struct {
-	cells []cell
+	cells []cell      // in order, so that one is found without looking at all
 	tries map[int]try // by variant; most hosts have none
 }
 
@@ -222,7 +223,20 @@ func (v *variants) pack(list []agentproto.Status) (h hostStatuses) {
 			h.tries[n] = try{s.HResult, s.Tried}
 		}
 	}
+	slices.Sort(h.cells)
 	return h
+}
+
+// about yields the cells about one variant.
+func (h hostStatuses) about(variant int) iter.Seq[cell] {
+	return func(yield func(cell) bool) {
+		at, _ := slices.BinarySearch(h.cells, cell(variant)<<cellShift)
+		for ; at < len(h.cells) && h.cells[at].variant() == variant; at++ {
+			if !yield(h.cells[at]) {
+				return
+			}
+		}
+	}
 }
 
 // status is what a cell stands for.

@@ -387,30 +387,31 @@ func (c *catalogue) reported(r reporter, now time.Time) HostUpdate {
 // reporters are the hosts that report an update, worst first. The lock is held
 // for writing.
 func (c *catalogue) reporters(id rules.UpdateID, now time.Time) []reporter {
-	about := make([]bool, len(c.variants.list)) // a map would be asked fifteen million times
+	var variants []int
 	for n, v := range c.variants.list {
-		about[n] = v.id == id
+		if v.id == id {
+			variants = append(variants, n)
+		}
 	}
 	var by [outcomeDiscarded + 1][]reporter
 	outcomes := map[*policy]map[cell]outcome{}
 	for _, h := range c.sorted() {
-		if !h.enrolled() {
-			continue
-		}
-		for _, k := range h.statuses.cells {
-			if !about[k.variant()] {
-				continue
+		for _, n := range variants {
+			for k := range h.statuses.about(n) {
+				if !h.enrolled() {
+					continue
+				}
+				p := c.policyOf(h)
+				if outcomes[p] == nil {
+					outcomes[p] = map[cell]outcome{}
+				}
+				o := outcomes[p][k]
+				if o == 0 {
+					o = c.outcome(p, h, k, now) & outcomeState
+					outcomes[p][k] = o
+				}
+				by[o] = append(by[o], reporter{h, k})
 			}
-			p := c.policyOf(h)
-			if outcomes[p] == nil {
-				outcomes[p] = map[cell]outcome{}
-			}
-			o := outcomes[p][k]
-			if o == 0 {
-				o = c.outcome(p, h, k, now) & outcomeState
-				outcomes[p][k] = o
-			}
-			by[o] = append(by[o], reporter{h, k})
 		}
 	}
 	if c.stops[id] != nil { // who has it already is what matters then

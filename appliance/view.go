@@ -298,6 +298,7 @@ type GroupRow struct {
 	Accepts     []rules.Maturity    `json:"accepts,omitempty"`  // maturities its members accept; none: PROD only
 	Members     []agentproto.HostID `json:"members"`            // given one by one
 	Condition   Condition           `json:"condition,omitzero"` // chooses hosts besides, by what they are
+	Given       int                 `json:"-"`                  // how many were given one by one
 	Hosts       int                 `json:"hosts"`              // in it, by either; of the built-in group "all" every host
 	Packages    []string            `json:"packages"`
 	// Settings are options of [waptwua] as wapt-get.ini spells them; they hold

@@ -70,7 +70,7 @@ var groupOptions = []groupOption{
 }
 
 func (u *UI) groups(r *http.Request) (reply, error) {
-	list, err := u.node.Groups(r.Context())
+	list, err := u.node.GroupsBrief(r.Context())
 	if err != nil {
 		return reply{}, err
 	}
@@ -300,8 +300,8 @@ func whoText(g appliance.GroupRow) string {
 	if !g.Condition.Empty() {
 		list = append(list, g.Condition.String())
 	}
-	if len(g.Members) > 0 {
-		list = append(list, count(len(g.Members), "host")+" given one by one")
+	if g.Given > 0 {
+		list = append(list, count(g.Given, "host")+" given one by one")
 	}
 	switch {
 	case g.Name == everyone:

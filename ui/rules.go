@@ -98,7 +98,7 @@ func (u *UI) rule(r *http.Request) (reply, error) {
 // editor adds what the form offers to choose from.
 func (u *UI) editor(r *http.Request, v ruleView) (reply, error) {
 	var err error
-	if v.Groups, err = u.node.Groups(r.Context()); err != nil {
+	if v.Groups, err = u.node.GroupsBrief(r.Context()); err != nil {
 		return reply{}, err
 	}
 	hosts, err := u.node.Hosts(r.Context(), appliance.HostQuery{Page: appliance.Page{Limit: 500}})

@@ -110,7 +110,7 @@ func (u *UI) linesTable(r *http.Request) (reply, error) {
 }
 
 func (u *UI) groupsTable(r *http.Request) (reply, error) {
-	list, err := u.node.Groups(r.Context())
+	list, err := u.node.GroupsBrief(r.Context())
 	head := []string{"Group", "Description", "Hosts", "Condition", "Accepts", "Packages", "Options it sets"}
 	return save("groups", head, rowsOf(list, func(g appliance.GroupRow) row {
 		return row{g.Name, g.Description, g.Hosts, g.Condition.String(), joined(g.Accepts), strings.Join(g.Packages, "; "), settingsText(g.Settings)}
