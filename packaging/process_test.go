@@ -55,6 +55,7 @@ type process struct {
 	dir    string
 	url    string // of a node's pages
 	folder string // likewise
+	token  string // of its API, once one was made
 	ended  chan struct{}
 
 	mu   sync.Mutex
@@ -116,8 +117,14 @@ func start(t *testing.T, dir string, args ...string) *process {
 // folder in dir.
 func launch(t *testing.T, dir, config string) *process {
 	t.Helper()
+	return launchAs(t, "rns-01", dir, config)
+}
+
+// launchAs is launch of a node with a name.
+func launchAs(t *testing.T, name, dir, config string) *process {
+	t.Helper()
 	file := filepath.Join(dir, "wuamesh.toml")
-	text := fmt.Sprintf("name = \"rns-01\"\ndata = %q\nfolder = %q\nlisten_https = \"127.0.0.1:0\"\nlisten_http = \"127.0.0.1:0\"\n%s\n", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua"), config)
+	text := fmt.Sprintf("name = %q\ndata = %q\nfolder = %q\nlisten_https = \"127.0.0.1:0\"\nlisten_http = \"127.0.0.1:0\"\n%s\n", name, filepath.Join(dir, "data"), filepath.Join(dir, "waptwua"), config)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
