@@ -1,0 +1,199 @@
+package ui_test
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
+)
+
+// galleryDir is where TestGallery writes every page in every state as HTML,
+// and with Chromium as screenshots:
+//
+//	go test ./ui -run TestGallery -gallery /tmp/gallery
+var galleryDir = flag.String("gallery", "", "write every page in every state, and screenshots of it, to this `directory`")
+
+// A gallery is the pages that were looked at.
+type gallery struct {
+	*admin
+	state string
+	pages map[string]string
+}
+
+// look shows a page in a state, and says what is wrong with it.
+func (g *gallery) look(name, path string, status int, want ...string) {
+	g.t.Helper()
+	g.tidy(path, status)
+	_, page := g.get(path)
+	g.keep(name, page, want...)
+}
+
+func (g *gallery) keep(name, page string, want ...string) {
+	g.t.Helper()
+	for _, w := range want {
+		if !strings.Contains(page, w) {
+			g.t.Errorf("%s, %s: without %q\n%.3000s", g.state, name, w, page)
+		}
+	}
+	g.pages[g.state+"-"+name] = page
+}
+
+// lists are the pages that every state is looked at on.
+var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "agents", "access", "audit"}
+
+// TestGallery looks at every page empty, with one of everything, with many, in
+// error, with long names, and as somebody without rights.
+func TestGallery(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	g := &gallery{a, "empty", map[string]string{}}
+	for page, want := range map[string]string{
+		"overview": "", "updates": "", "rules": "No rule package yet", "hosts": "No host here", "groups": "every host", "downloads": "No download here", "clean": "Nothing is unused",
+		"mesh": "rns-01", "agents": "", "access": "No token", "audit": "Audit log",
+	} {
+		g.look(page, "/"+page, 200, want)
+	}
+	g.look("find", "/find", 200, "What are you looking for?")
+	g.look("find-nothing", "/find?q=zzz", 200, "Nothing is called zzz")
+
+	g.state = "one"
+	first := invented(1, "2026-11 Cumulative Update for Windows 11 Version 25H2 for x64-based Systems (KB5000001)", rules.Critical)
+	id := a.enrol(1, pc("BRS-WKS-0001"), needs(first), first)
+	g.edit("baseline", "What everybody gets", "brest")
+	g.everyList()
+	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001")
+	g.look("host-why", "/hosts/"+string(id)+"?why="+string(first.ID), 200, "Decided")
+	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
+	g.look("rule", "/rules/baseline", 200, "What everybody gets")
+	g.look("group", "/groups/brest", 200, "BRS-*")
+
+	g.state = "error"
+	_, page := a.post("/groups/new", "/groups", url.Values{"isnew": {"1"}, "name": {"Bad Name"}, "if_subnet": {"10"}})
+	g.keep("group", page, "Bad Name")
+	_, page = a.post("/rules/new", "/rules", url.Values{"isnew": {"1"}, "name": {"ERP freeze"}, "maturity": {"PROD"}, "verb": {"forbid"}, "kind": {"kb"}, "value": {"soon"}})
+	g.keep("rule", page, "ERP freeze")
+	_, page = a.post("/downloads", "/downloads/limits", url.Values{"down": {"fast"}})
+	g.keep("downloads", page, "Limits of this site")
+	g.look("nowhere", "/nowhere", 404, "There is no page")
+	g.look("host", "/hosts/nobody", 404, "There is no host")
+	g.look("update", "/updates/KB5", 404)
+
+	g.state = "many"
+	for n := 2; n < 62; n++ {
+		u := invented(n, fmt.Sprintf("2026-%02d Cumulative Update for Windows 11 (KB%d)", 1+n%12, 5000000+n), rules.Severities[n%len(rules.Severities)])
+		f := pc(fmt.Sprintf("BRS-WKS-%04d", n))
+		f.OS = []string{"Windows 11 Pro 25H2", "Windows 10 Enterprise LTSC 2021", "Windows Server 2025 Datacenter"}[n%3]
+		a.enrol(n, f, append(needs(first), agentproto.Status{ID: u.ID, Revision: u.Revision, Installed: n%4 > 0}), u)
+	}
+	for n := range 12 {
+		g.edit(fmt.Sprintf("package-%02d", n), "One of many", fmt.Sprintf("group-%02d", n))
+	}
+	g.everyList()
+	g.look("all-hosts", "/hosts?q=brs", 200, "All 61 hosts that match")
+	g.look("update", "/updates/"+string(first.ID), 200, "61, worst first")
+
+	g.state = "long"
+	long := strings.Repeat("Zusammengesetzte-Bezeichnung-", 6)
+	u := invented(900, "2026-11 "+strings.Repeat("Kumulatives Aktualisierungspaket für Windows Server ", 8), rules.Important)
+	f := pc("WKS-" + strings.Repeat("X", 11))
+	f.FQDN, f.OS, f.Model = strings.Repeat("sehr-langer-name.", 8)+"example", "Windows 11 Enterprise mehrere Sitzungen Evaluierung 25H2", long
+	longID := a.enrol(900, f, needs(u), u)
+	g.edit(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))
+	g.everyList()
+	g.look("host", "/hosts/"+string(longID), 200, f.Name)
+	g.look("update", "/updates/"+string(u.ID), 200, "Kumulatives")
+	g.look("rule", "/rules/"+strings.Repeat("langer-name-", 5), 200)
+	g.look("group", "/groups/"+strings.Repeat("sehr-lang-", 6), 200)
+
+	g.state = "no-rights"
+	if err := a.node.PutAdmin(t.Context(), owner, "paul", appliance.Viewer, "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	a.Jar, _ = cookiejar.New(nil)
+	if status, page := a.post("/login", "/login", url.Values{"name": {"paul"}, "password": {"correct horse battery"}}); status != 200 || !strings.Contains(page, "Log out paul") {
+		t.Fatalf("a viewer cannot log in: %d\n%.500s", status, page)
+	}
+	g.everyList()
+	_, page = a.post("/groups/brest", "/groups/brest", url.Values{"description": {"mine"}})
+	g.keep("group-saved", page, "You need the role owner for this; you are viewer.")
+	_, page = a.post("/hosts", "/hosts/actions", url.Values{"do": {"scan"}, "id": {string(id)}})
+	g.keep("hosts-scan", page, "You need the role operator for this; you are viewer.")
+	if *galleryDir != "" {
+		g.write(*galleryDir)
+	}
+}
+
+// everyList looks at every list in the state there is.
+func (g *gallery) everyList() {
+	g.t.Helper()
+	for _, page := range lists {
+		g.look(page, "/"+page, 200)
+	}
+}
+
+// edit makes a package for a group, which is made with it.
+func (g *gallery) edit(pkg, description, group string) {
+	g.t.Helper()
+	c := appliance.Condition{Name: []string{"BRS-*"}, Subnet: []string{"10.35.0.0/16"}}
+	if _, err := g.node.PutGroup(g.t.Context(), owner, group, appliance.GroupEdit{Description: description, Condition: &c}); err != nil {
+		g.t.Fatal(err)
+	}
+	e := appliance.PackageEdit{Description: description, Maturity: rules.Prod, Groups: []string{group}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}, {Verb: rules.Forbid, Kind: rules.ByKB, Value: "5000007"}}}
+	if _, err := g.node.PutPackage(g.t.Context(), owner, pkg, e); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// write keeps the pages, and has Chromium take their pictures from a server
+// that answers with nothing else.
+func (g *gallery) write(dir string) {
+	g.t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		g.t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /a/", func(w http.ResponseWriter, r *http.Request) {
+		resp, err := g.Get(g.base + r.URL.Path)
+		if err != nil {
+			return
+		}
+		defer resp.Body.Close()
+		w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+		io.Copy(w, resp.Body)
+	})
+	mux.HandleFunc("GET /page/{name}/{theme}", func(w http.ResponseWriter, r *http.Request) {
+		page := strings.Replace(g.pages[r.PathValue("name")], "data-theme=\"", "data-theme=\""+r.PathValue("theme"), 1)
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Write([]byte(page))
+	})
+	mux.HandleFunc("GET /phone/{name}/{theme}", func(w http.ResponseWriter, r *http.Request) { // Chromium's window is wider than a phone
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<body style="margin:0"><iframe style="border:0;width:390px;height:844px" src="/page/%s/%s"></iframe>`, r.PathValue("name"), r.PathValue("theme"))
+	})
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+	for name, page := range g.pages {
+		if err := os.WriteFile(filepath.Join(dir, name+".html"), []byte(page), 0o644); err != nil {
+			g.t.Fatal(err)
+		}
+		for _, s := range []struct{ suffix, size, as, theme string }{{"1440", "1440,900", "page", "light"}, {"1440-dark", "1440,900", "page", "dark"}, {"390", "500,844", "phone", "light"}, {"390-dark", "500,844", "phone", "dark"}} {
+			out, err := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size="+s.size,
+				"--screenshot="+filepath.Join(dir, name+"-"+s.suffix+".png"), srv.URL+"/"+s.as+"/"+name+"/"+s.theme).CombinedOutput()
+			if err != nil {
+				g.t.Fatalf("Chromium takes no picture of %s: %v\n%s", name, err, out)
+			}
+		}
+	}
+}
