@@ -24,6 +24,8 @@ type reply struct {
 	page   templ.Component
 	next   string
 	toast  string // said on the next page
+	// file is the name of a file to save, with that text, instead of a page.
+	file, text string
 	// refresh asks for the page again in a second, also without scripts.
 	refresh bool
 	cookie  *http.Cookie
@@ -243,6 +245,13 @@ func (u *UI) write(w http.ResponseWriter, r *http.Request, rep reply, began time
 			return
 		}
 		rep = u.sorry(r, err)
+	}
+	if rep.file != "" {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", rep.file))
+		w.WriteHeader(rep.status)
+		io.WriteString(w, rep.text)
+		return
 	}
 	var buf bytes.Buffer
 	if err := rep.page.Render(r.Context(), &buf); err != nil {

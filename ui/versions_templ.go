@@ -107,7 +107,7 @@ func versionItem(name string, v appliance.PackageVersion) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if !v.At.IsZero() {
-			templ_7745c5c3_Err = whenever(v.At, moment(v.At)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = whenever(v.At, moment(v.At)+" ").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -118,6 +118,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[agentproto.Action]():       words(agentproto.ActionScan, agentproto.ActionDownload, agentproto.ActionInstall),
 	reflect.TypeFor[appliance.CheckResult]():   words(appliance.CheckOK, appliance.CheckWarning, appliance.CheckFailed, appliance.CheckSkipped),
 	reflect.TypeFor[appliance.Grade]():         words(appliance.Good, appliance.Late, appliance.Lost),
+	reflect.TypeFor[appliance.RuleFormat]():    words(appliance.TOML, appliance.WAPT),
 	reflect.TypeFor[appliance.Role]():          words(appliance.Viewer, appliance.Operator, appliance.Owner),
 	reflect.TypeFor[appliance.TokenUse]():      words(appliance.ForAPI, appliance.ForEnroll),
 	reflect.TypeFor[appliance.DownloadState](): words(appliance.NotDownloaded, appliance.Queued, appliance.Downloading, appliance.Failed, appliance.Downloaded),

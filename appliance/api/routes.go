@@ -47,6 +47,14 @@ type (
 	Lines struct {
 		Lines []rules.Line `json:"lines"`
 	}
+	// RuleText answers GET rule-set.
+	RuleText struct {
+		Text string `json:"text"`
+	}
+	// Promote is the body of POST rules/{name}/promote.
+	Promote struct {
+		Reason string `json:"reason"`
+	}
 	// Stop is the body of POST updates/{id}/stop.
 	Stop struct {
 		Reason string `json:"reason"`
@@ -220,6 +228,19 @@ func intent() []route {
 			do: func(c call) (any, error) { return editLines(c, c.node.AddLines) }},
 		{method: "DELETE", path: "rules/{name}/lines", summary: "Take lines out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},
 			do: func(c call) (any, error) { return editLines(c, c.node.RemoveLines) }},
+		{method: "GET", path: "rules/{name}/promote", summary: "Where promoting the package takes it, and what that does to hosts", role: appliance.Viewer, answer: appliance.Promotion{},
+			do: func(c call) (any, error) { return c.node.PreviewPromotion(c.Context(), c.PathValue("name")) }},
+		{method: "POST", path: "rules/{name}/promote", summary: "Promote the package from DEV to PREPROD, or from PREPROD to PROD", role: appliance.Owner, body: Promote{}, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) {
+				var p Promote
+				if err := c.decode(&p); err != nil {
+					return nil, err
+				}
+				if err := c.node.Promote(c.Context(), c.actor, c.PathValue("name"), p.Reason); err != nil {
+					return nil, err
+				}
+				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
 		{method: "GET", path: "rules/{name}/versions", summary: "The edits of a package, the latest first; of a deleted one, too", role: appliance.Viewer, answer: []appliance.PackageVersion{},
 			do: func(c call) (any, error) { return c.node.Versions(c.Context(), c.PathValue("name")) }},
 		{method: "GET", path: "rules/{name}/versions/{version}", summary: "The package as it was after an edit", role: appliance.Viewer, answer: appliance.VersionDetail{},
@@ -236,6 +257,38 @@ func intent() []route {
 					return nil, err
 				}
 				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
+		{method: "GET", path: "rule-set", summary: "All packages as TOML, or one as WAPT's waptwua_rules.json", role: appliance.Viewer, answer: RuleText{},
+			query: []param{{name: "format", doc: "toml or wapt; default toml"}, {name: "package", doc: "of wapt: which"}},
+			do: func(c call) (any, error) {
+				q := c.URL.Query()
+				var text string
+				var err error
+				switch format := appliance.RuleFormat(cmp.Or(q.Get("format"), string(appliance.TOML))); format {
+				case appliance.TOML:
+					text, err = c.node.ExportRules(c.Context())
+				case appliance.WAPT:
+					text, err = c.node.ExportWAPT(c.Context(), q.Get("package"))
+				default:
+					err = &appliance.Problem{Kind: appliance.Invalid, Field: "format", Msg: "format is toml or wapt."}
+				}
+				return RuleText{text}, err
+			}},
+		{method: "POST", path: "rule-set/preview", summary: "What taking a file of rules in would change, and do to hosts; nothing is stored", role: appliance.Viewer, body: appliance.RuleFile{}, answer: appliance.RuleDiff{},
+			do: func(c call) (any, error) {
+				var f appliance.RuleFile
+				if err := c.decode(&f); err != nil {
+					return nil, err
+				}
+				return c.node.DiffRules(c.Context(), f)
+			}},
+		{method: "PUT", path: "rule-set", summary: "Take a file of rules in: checked whole first, then each package is one change", role: appliance.Owner, body: appliance.RuleFile{}, answer: appliance.RuleDiff{},
+			do: func(c call) (any, error) {
+				var f appliance.RuleFile
+				if err := c.decode(&f); err != nil {
+					return nil, err
+				}
+				return c.node.ImportRules(c.Context(), c.actor, f)
 			}},
 		{method: "GET", path: "deleted-rules", summary: "Packages that were deleted and can be brought back", role: appliance.Viewer, answer: []appliance.DeletedPackage{},
 			do: func(c call) (any, error) { return c.node.Deleted(c.Context()) }},

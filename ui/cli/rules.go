@@ -14,13 +14,19 @@ import (
 )
 
 var rulesCommand = Command{
-	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | versions | back VERSION]]", Summary: "List rule packages, show one, edit its lines, or go back to a version",
-	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run",
+	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version, keep all in a file",
+	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
+		var f ruleFile
+		f.flags(fs)
+		reason := fs.String("reason", "", "promote: what shows that it is good for more hosts")
 		dry := fs.Bool("dry-run", false, "only say what the edit would do to hosts")
 		return func(ctx context.Context, s Streams, args []string) error {
+			if len(args) > 0 && fileVerbs[args[0]] {
+				return t.ruleFile(ctx, s, args, f, *dry)
+			}
 			switch len(args) {
 			case 0:
 				return t.packages(ctx, s)
@@ -31,8 +37,11 @@ var rulesCommand = Command{
 				}
 				return printPackage(s, p)
 			case 2:
+				if args[1] == "promote" {
+					return t.promote(ctx, s, args[0], *reason, *dry)
+				}
 				if args[1] != "versions" {
-					return usage("after NAME comes versions, back VERSION, or VERB KIND VALUE")
+					return usage("after NAME comes promote, versions, back VERSION, or VERB KIND VALUE")
 				}
 				return t.versions(ctx, s, args[0])
 			case 3:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"wuamesh/appliance"
+	"wuamesh/appliance/api"
 )
 
 // versions lists the edits of a package, of a deleted one, too.
@@ -52,5 +53,32 @@ func (t *target) goBack(ctx context.Context, s Streams, name, version string, dr
 		return printJSON(s.Out, p)
 	}
 	fmt.Fprintln(s.Err, i.Summary())
+	return printPackage(s, p)
+}
+
+// promote takes a package one maturity on, and says what that does to hosts.
+func (t *target) promote(ctx context.Context, s Streams, name, reason string, dry bool) error {
+	if reason == "" && !dry {
+		return usage("say why with --reason")
+	}
+	var step appliance.Promotion
+	if err := t.call(ctx, s, "rules/"+name+"/promote", nil, &step); err != nil {
+		return err
+	}
+	if dry {
+		if t.json {
+			return printJSON(s.Out, step)
+		}
+		fmt.Fprintf(s.Out, "%s from %s to %s.\n", name, step.From, step.To)
+		return printImpact(s, step.Impact)
+	}
+	var p appliance.PackageDetail
+	if err := t.post(ctx, s, "rules/"+name+"/promote", api.Promote{Reason: reason}, &p); err != nil {
+		return err
+	}
+	if t.json {
+		return printJSON(s.Out, p)
+	}
+	fmt.Fprintln(s.Err, step.Impact.Summary())
 	return printPackage(s, p)
 }

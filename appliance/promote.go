@@ -1,0 +1,61 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"wuamesh/agentproto/rules"
+)
+
+// Promotion is what Promote would do.
+type Promotion struct {
+	From   rules.Maturity `json:"from"`
+	To     rules.Maturity `json:"to"`
+	Impact Impact         `json:"impact"`
+}
+
+// promotion is the package one maturity further on.
+func (a *Appliance) promotion(ctx context.Context, name string) (from rules.Maturity, e PackageEdit, err error) {
+	p, err := a.Package(ctx, name)
+	if err != nil {
+		return "", e, err
+	}
+	e = p.Edit()
+	i := slices.Index(rules.Maturities[:], e.Maturity)
+	if i < 0 || i == len(rules.Maturities)-1 {
+		return "", e, &Problem{Kind: Conflict, Msg: fmt.Sprintf("Package %s is %s already: there is nothing to promote it to.", name, e.Maturity), Hint: "Edit the package to take its maturity back."}
+	}
+	from, e.Maturity = e.Maturity, rules.Maturities[i+1]
+	return from, e, nil
+}
+
+// PreviewPromotion says where Promote takes a package, and what that does to
+// hosts.
+func (a *Appliance) PreviewPromotion(ctx context.Context, name string) (Promotion, error) {
+	from, e, err := a.promotion(ctx, name)
+	if err != nil {
+		return Promotion{}, err
+	}
+	i, err := a.PreviewPackage(ctx, name, e)
+	return Promotion{from, e.Maturity, i}, err
+}
+
+// Promote takes a package from DEV to PREPROD, or from PREPROD to PROD. The
+// reason stands in its versions and in the audit log.
+func (a *Appliance) Promote(ctx context.Context, by Actor, name, reason string) error {
+	reason = strings.Join(strings.Fields(reason), " ")
+	switch {
+	case reason == "":
+		return &Problem{Kind: Invalid, Field: "reason", Msg: "A promotion needs a reason.", Hint: "Say what shows that the package is good for more hosts, for whoever asks in a year."}
+	case len(reason) > maxStopReason:
+		return invalid("reason", "The reason has %d characters, at most %d.", len(reason), maxStopReason)
+	}
+	_, e, err := a.promotion(ctx, name)
+	if err != nil {
+		return err
+	}
+	_, err = a.putPackage(ctx, by, name, e, fmt.Sprintf("promote to %s (%s)", e.Maturity, reason))
+	return err
+}
