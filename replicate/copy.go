@@ -46,6 +46,14 @@ func (f *freshCopy) unsent(c change) bool {
 	return f.db.wrote(c.Version.Writer) && c.seq > max(f.acked[c.Version.Writer], f.given[c.Version.Writer])
 }
 
+// recent says whether a change is so young that a deletion which replaced it
+// is still remembered: where neither it nor anything newer is on the other
+// node, that one never heard of it. Whoever made it may be dropping it as well,
+// because it is here.
+func (f *freshCopy) recent(c change) bool {
+	return c.Version.Clock.Time().After(f.db.now().Add(-tombstoneAge))
+}
+
 // take stores sets of the other node, whatever is here.
 func (f *freshCopy) take(ctx context.Context, sets ...ChangeSet) error {
 	for _, cs := range sets {
@@ -83,7 +91,7 @@ func (f *freshCopy) replace(b *batch, j *job, c change, end uint64) error {
 	if ours.Key != "" && (ours.Version == c.Version || f.ours(ours)) {
 		return nil
 	}
-	if ours.Key != "" && f.unsent(ours) {
+	if ours.Key != "" && (f.unsent(ours) || f.recent(ours) && b.db.wins(ours.Record, c.Record)) {
 		if err := b.review(ours); err != nil {
 			return err
 		}
@@ -93,7 +101,7 @@ func (f *freshCopy) replace(b *batch, j *job, c change, end uint64) error {
 	return b.put(c, ours, end)
 }
 
-// review sets an own change aside for a person to decide on.
+// review sets a change aside for a person to decide on.
 func (b *batch) review(c change) error {
 	if err := b.txn.Set([]byte(reviewPrefix+c.Key), c.encode()); err != nil {
 		return fmt.Errorf("set %s aside: %w", c.Key, err)
@@ -128,7 +136,7 @@ func (f *freshCopy) sweep(b *batch, j *job, after string) (last string, more boo
 		return last, more, err
 	}
 	for _, c := range gone {
-		if f.unsent(c) {
+		if f.unsent(c) || f.recent(c) {
 			if err := b.review(c); err != nil {
 				return last, more, err
 			}

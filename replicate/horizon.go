@@ -60,13 +60,15 @@ const (
 )
 
 // putRight takes back what was stamped while this node's clock was ahead,
-// now that it is known to be right. A new epoch begins. What this node wrote
-// is filed under it, with the time of now where its time was beyond the
-// horizon. What others wrote beyond it is dropped, and kept for review until
-// they file it anew. What either replaced is not known any more, so the
-// vector of all that others have is dropped too, and they are asked for
-// everything again. Until the end nobody takes records of this node by sync,
-// because its high-water mark is beyond their horizon.
+// now that it is known to be right. What this node wrote beyond the horizon
+// gets the time of now; what others wrote beyond it is dropped, and kept for
+// review until they file it anew. What either replaced is not known any more,
+// so the vector of all that others have is dropped, and they are asked for
+// everything again. All that is held is filed under a new epoch of this node,
+// whoever wrote it: of a log that no vector names any more nobody would send
+// what is left, and when all nodes put right at once that is everything. Until
+// the end nobody takes records of this node by sync, because its high-water
+// mark is beyond their horizon.
 func (db *DB) putRight(ctx context.Context) (done bool, err error) {
 	p := &mending{}
 	for more := true; more; {
@@ -142,7 +144,7 @@ func (p *mending) wrong(b *batch) (list []change, last string, err error) {
 		if c.Version.Clock <= horizon {
 			p.highest = max(p.highest, c.Version.Clock)
 		}
-		if c.Version.Clock <= horizon && (!b.db.wrote(c.Version.Writer) || c.Version.Writer == p.writer) {
+		if c.Version.Clock <= horizon && c.Version.Writer == p.writer {
 			continue
 		}
 		list = append(list, c)
@@ -155,10 +157,11 @@ func (p *mending) wrong(b *batch) (list []change, last string, err error) {
 
 // refile puts records right.
 func (p *mending) refile(b *batch, j *job, list []change) error {
-	var own []change
+	var kept []change
+	horizon, now := b.db.horizon(), clockAt(b.db.now())+1
 	for _, c := range list {
-		if b.db.wrote(c.Version.Writer) {
-			own = append(own, c)
+		if c.Version.Clock <= horizon || b.db.wrote(c.Version.Writer) {
+			kept = append(kept, c)
 			continue
 		}
 		if err := errors.Join(b.review(c), b.erase(c)); err != nil {
@@ -167,17 +170,18 @@ func (p *mending) refile(b *batch, j *job, list []change) error {
 		c.Deleted, c.Value = true, nil
 		j.changes = append(j.changes, c)
 	}
-	if len(own) == 0 {
+	if len(kept) == 0 {
 		return nil
 	}
-	horizon, now := b.db.horizon(), clockAt(b.db.now())+1
-	cs := ChangeSet{Writer: p.writer, After: b.have(p.writer), End: b.db.seq + uint64(len(own))}
-	for i, old := range own {
+	cs := ChangeSet{Writer: p.writer, After: b.have(p.writer), End: b.db.seq + uint64(len(kept))}
+	for i, old := range kept {
 		c := change{old.Record, b.db.seq + uint64(i) + 1}
 		c.Version.Writer = p.writer
 		if old.Version.Clock > horizon {
 			c.Version.Clock = now
-			c.Saw = append([]Sighting{{nodeNumber(p.writer), old.Version.Clock}}, old.Saw[:min(len(old.Saw), maxSaw-1)]...)
+		}
+		if old.Version.Clock > horizon || !b.db.wrote(old.Version.Writer) {
+			c.Saw = append([]Sighting{{nodeNumber(old.Version.Writer), old.Version.Clock}}, old.Saw[:min(len(old.Saw), maxSaw-1)]...)
 		}
 		if err := b.put(c, old, cs.End); err != nil {
 			return err

@@ -329,6 +329,11 @@ func (s *sim) check() {
 		if n.db.Digest() != s.nodes[0].db.Digest() {
 			s.t.Errorf("seed %d: node %d has another digest than node 0", s.seed, i+1)
 		}
+		for w, live := range n.db.live {
+			if n.db.vector[w] == 0 {
+				s.t.Errorf("seed %d: node %d holds %d records of the log %s, and its vector does not name it", s.seed, i+1, live, w)
+			}
+		}
 		if live, err := n.db.counted(); err != nil || !maps.Equal(live, n.db.live) {
 			s.t.Errorf("seed %d: node %d counts %v, its logs have %v (%v)", s.seed, i+1, n.db.live, live, err)
 		}
