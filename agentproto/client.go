@@ -54,6 +54,7 @@ type Client struct {
 	stream  string             // the node of the stream of events
 	goHome  func()             // ends that stream: a nearer node is back
 	look    time.Duration      // how often a stream looks for nearer nodes
+	moved   chan struct{}      // the order of the nodes is another one: look now
 }
 
 // resting is how long a node is left alone.
@@ -87,7 +88,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		conf.ServerName, conf.InsecureSkipVerify = EnrollServerName, true
 		conf.VerifyConnection = func(cs tls.ConnectionState) error { return VerifyPin(cs, o.Pin) }
 	}
-	c := &Client{log: o.Log, named: o.Named, look: cmp.Or(o.Look, usualLook), http: &http.Client{Transport: &http.Transport{
+	c := &Client{log: o.Log, named: o.Named, look: cmp.Or(o.Look, usualLook), moved: make(chan struct{}, 1), http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: nil,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   15 * time.Second,
@@ -129,6 +130,12 @@ func (c *Client) SetNodes(nodes []string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !slices.Equal(nodes, c.nodes) && c.goHome != nil {
+		select {
+		case c.moved <- struct{}{}:
+		default:
+		}
+	}
 	c.nodes = slices.Clone(nodes)
 	for n := range c.resting {
 		if !slices.Contains(nodes, n) {
@@ -176,7 +183,8 @@ func (c *Client) reached(node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.resting, node)
-	if at, here := slices.Index(c.nodes, c.stream), slices.Index(c.nodes, node); c.goHome != nil && at > here && here >= 0 {
+	at, here := slices.Index(c.nodes, c.stream), slices.Index(c.nodes, node)
+	if c.goHome != nil && here >= 0 && (at > here || at < 0) {
 		c.goHome()
 	}
 }
@@ -402,10 +410,15 @@ func (c *Client) lookForNearer(ctx context.Context, node string) {
 		case <-ctx.Done():
 			wait.Stop()
 			return
+		case <-c.moved:
+			wait.Stop()
 		case <-wait.C:
 		}
 		c.mu.Lock()
-		nearer := slices.Clone(c.nodes[:max(slices.Index(c.nodes, node), 0)])
+		nearer := slices.Clone(c.nodes)
+		if at := slices.Index(nearer, node); at >= 0 { // else it is none of those to ask any more
+			nearer = nearer[:at]
+		}
 		c.mu.Unlock()
 		for _, n := range nearer {
 			if c.answers(ctx, n) {

@@ -222,7 +222,8 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 	}
 	next := checkinIdle
 	resp := agentproto.CheckinResponse{Node: a.NodeName(), Cab: a.folder.cabRef(), Commands: a.cat.waitingFor(id)}
-	resp.Nodes, resp.Placed = a.nodesFor(placeOf(k.Facts, r.RemoteAddr), r.Host)
+	at := placeOf(k.Facts, r.RemoteAddr)
+	resp.Nodes, resp.Placed, resp.Only = a.nodesFor(at, r.Host)
 	a.cat.mu.Lock()
 	h := a.cat.hosts[id]
 	if h == nil {
@@ -235,7 +236,8 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 		next = checkinBusy
 	}
 	next = next*9/10 + rand.N(next/5)
-	h.doing, h.due = k.Doing, time.Now().Add(next)
+	h.doing, h.due, h.from = k.Doing, time.Now().Add(next), r.RemoteAddr
+	mark := routeMark(a.cat.routes(), at)
 	resp.Resend = h.status.Hash != k.Statuses
 	a.cat.mu.Unlock()
 	resp.PolicyHash = p.hash
@@ -243,7 +245,7 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 		resp.Policy = &p.Policy
 	}
 	resp.Next = agentproto.Duration(next)
-	a.streams.note(id, p.hash)
+	a.streams.note(id, p.hash+mark)
 	a.watch.tell("hosts")
 	a.answer(w, r, resp, nil)
 }

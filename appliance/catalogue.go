@@ -39,6 +39,9 @@ type catalogue struct {
 	tokens   map[string]tokenRecord
 	meetings map[string]meetingRecord
 	stops    map[rules.UpdateID]map[string]stopRecord // by update and id, see stop.go
+	// repositoryRules by id; ordered is them in their order, nil until asked for.
+	repositoryRules map[string]repositoryRuleRecord
+	ordered         []*route
 	// contrary is sent to when a line came that may stand beside its contrary.
 	contrary chan struct{}
 	// classes are the hosts about which the same rules decide, policies what
@@ -74,6 +77,7 @@ type host struct {
 	slot     int       // its place in a countTable, its own for ever
 	seen     time.Time // last contact; kept in memory alone
 	at       presenceRecord
+	from     string // address of its last check-in here; kept in memory alone
 	doing    string
 	due      time.Time // when its next check-in should come
 }
@@ -135,8 +139,9 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
 		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
-		stops:    map[rules.UpdateID]map[string]stopRecord{},
-		variants: variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
+		stops:           map[rules.UpdateID]map[string]stopRecord{},
+		repositoryRules: map[string]repositoryRuleRecord{},
+		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 	c.recount, c.counted.L = make(chan struct{}, 1), &c.mu
 	err := a.db.Follow(func(list []replicate.Record) {
@@ -193,6 +198,9 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return set(c.tokens, id, r)
 	case "meeting":
 		return set(c.meetings, id, r)
+	case "repository-rule":
+		c.ordered = nil
+		return set(c.repositoryRules, id, r)
 	case "node", "removed", "anchor", "gossip", "recovery":
 		if err := c.roster.take(kind, id, r); err != nil || kind != "node" {
 			return err
@@ -285,6 +293,9 @@ func (c *catalogue) takePresence(id agentproto.HostID, r replicate.Record) error
 	}
 	if h.at.Node != was {
 		c.declassBySite(h)
+	}
+	if h.at.At.After(h.seen) {
+		h.from = "" // it has been elsewhere since
 	}
 	return err
 }

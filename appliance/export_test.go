@@ -378,6 +378,29 @@ func RankNodes(list []Candidate, f agentproto.Facts, remote string) (names []str
 	return names, placed
 }
 
+// ChooseNodes is RankNodes with repository rules, which get the ids 1, 2 and
+// so on. used are the rules that hold, by their names.
+func ChooseNodes(rules []RepositoryRuleEdit, list []Candidate, f agentproto.Facts, remote string) (names, used []string, only bool) {
+	var all []choice
+	for _, c := range list {
+		all = append(all, choice{id: c.Name, rec: nodeRecord{Name: c.Name, Site: c.Site, Nets: c.Nets}, self: c.Self, away: c.Away, trip: c.Trip})
+	}
+	var routes []*route
+	for i, e := range rules {
+		routes = append(routes, newRoute(fmt.Sprint(i+1), repositoryRuleRecord{RepositoryRuleEdit: e}))
+	}
+	p := placeOf(f, remote)
+	ranked, _ := rankNodes(all, p)
+	chosen, hold, only := applyRoutes(routes, ranked, p)
+	for _, c := range chosen {
+		names = append(names, c.rec.Name)
+	}
+	for _, r := range hold {
+		used = append(used, r.Name)
+	}
+	return names, used, only
+}
+
 // Streams says whether the host's stream of events is to this node.
 func (a *Appliance) Streams(id agentproto.HostID) bool { return a.streams.open(id) }
 

@@ -363,7 +363,7 @@ func (c *catalogue) called() map[string][]*host {
 
 // Host is one host with everything that decides about it.
 func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, error) {
-	c, where := a.cat, a.census()
+	c, where, nodes := a.cat, a.census(), a.candidates()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.hosts[id]
@@ -383,6 +383,7 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	for _, r := range c.commandsOf(id) {
 		d.Commands = append(d.Commands, CommandRow{r.Command, r.State, r.Detail, r.Changed})
 	}
+	d.Choice = choiceFor(nodes, c.routes(), h.place())
 	slices.SortFunc(d.Commands, func(x, y CommandRow) int { return cmp.Or(y.Issued.Compare(x.Issued), strings.Compare(x.ID, y.ID)) })
 	d.Commands = d.Commands[:min(len(d.Commands), 50)]
 	return d, nil

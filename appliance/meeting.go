@@ -97,6 +97,9 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 	"group": func(id string, value []byte) (string, string) {
 		r, ok := decoded[groupRecord](value)
 		text := fmt.Sprintf("accepts %v, description %q", r.Accepts, r.Description)
+		if options := changes(nil, r.Settings, nil); options != "" {
+			text += ", " + options
+		}
 		return "group " + id, or(ok, text, "deleted it")
 	},
 	"member": func(id string, value []byte) (string, string) {
@@ -107,6 +110,10 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 		name, k := termOf(id)
 		what := string(k.fact) + " " + k.value
 		return "group " + name, or(value != nil, "its condition has "+what, "its condition has no "+what)
+	},
+	"repository-rule": func(id string, value []byte) (string, string) {
+		r, ok := decoded[repositoryRuleRecord](value)
+		return repositoryObject(cmp.Or(r.Name, id)), or(ok, r.text(r.Target), "deleted it")
 	},
 	"limits": func(id string, value []byte) (string, string) {
 		r, _ := decoded[Limits](value)

@@ -18,11 +18,14 @@ type place struct {
 	addrs  []netip.Addr // its own
 	remote netip.Addr   // where its connection comes from
 	adSite string
+	domain string
+	name   string
+	fqdn   string
 }
 
 // placeOf reads what a host says and where it calls from.
 func placeOf(f agentproto.Facts, remote string) place {
-	p := place{adSite: f.ADSite}
+	p := place{adSite: f.ADSite, domain: f.Domain, name: f.Name, fqdn: f.FQDN}
 	if ap, err := netip.ParseAddrPort(remote); err == nil {
 		p.remote = ap.Addr().Unmap()
 	}
@@ -33,6 +36,9 @@ func placeOf(f agentproto.Facts, remote string) place {
 	}
 	return p
 }
+
+// place is where the host is by what it said last, here or at another node.
+func (h *host) place() place { return placeOf(h.Facts, cmp.Or(h.from, h.at.From)) }
 
 // near are the addresses that say where the host is. The one it calls from is
 // it, unless something translates it on the way: other addresses may be of
@@ -116,17 +122,19 @@ const (
 	maxURLs = 2
 )
 
-// nodesFor is whom a host should ask, and whether that goes before what its
-// own wapt-get.ini says. asked is the address by which it reached this node.
-func (a *Appliance) nodesFor(p place, asked string) (urls []string, placed bool) {
+// nodesFor is whom a host should ask, whether that goes before what its own
+// wapt-get.ini says, and whether nobody else may be asked. asked is the
+// address by which it reached this node.
+func (a *Appliance) nodesFor(p place, asked string) (urls []string, placed, only bool) {
 	ranked, placed := rankNodes(a.candidates(), p)
-	for _, c := range ranked[:min(len(ranked), maxTold)] {
+	chosen, used, only := applyRoutes(a.routes(), ranked, p)
+	for _, c := range chosen[:min(len(chosen), maxTold)] {
 		urls = append(urls, agentURLs(c, p, asked)...)
 	}
-	if own := "https://" + asked; !slices.Contains(urls, own) {
+	if own := "https://" + asked; !only && !slices.Contains(urls, own) {
 		urls = append(urls, own)
 	}
-	return uniq(urls), placed
+	return uniq(urls), placed || len(used) > 0, only
 }
 
 // otherNodes are where the hosts of this node may go when it serves them no

@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -17,6 +19,7 @@ type presenceRecord struct {
 	Node string    `json:"node"`           // id
 	At   time.Time `json:"at"`             // it came, or was there; with Gone when it went
 	Gone bool      `json:"gone,omitempty"` //
+	From string    `json:"from,omitempty"` // host:port its last check-in there came from, as the node saw it
 }
 
 const (
@@ -63,8 +66,8 @@ func (a *Appliance) presenceChanges(left map[agentproto.HostID]time.Time, now ti
 		switch at := h.at; {
 		case h.enrolled() && s.here(h):
 			delete(left, id)
-			if at.Node != me || at.Gone || now.Sub(at.At) > presenceAgain {
-				list = append(list, presenceChange{id, presenceRecord{Node: me, At: now.UTC()}})
+			if at.Node != me || at.Gone || now.Sub(at.At) > presenceAgain || moved(at.From, h.from) {
+				list = append(list, presenceChange{id, presenceRecord{Node: me, At: now.UTC(), From: cmp.Or(h.from, at.fromAt(me))}})
 			}
 		case at.Node != me || at.Gone || !h.enrolled():
 			delete(left, id)
@@ -76,6 +79,16 @@ func (a *Appliance) presenceChanges(left map[agentproto.HostID]time.Time, now ti
 		}
 	}
 	return list
+}
+
+// fromAt is the address it called that node from.
+func (r presenceRecord) fromAt(node string) string { return or(r.Node == node, r.From, "") }
+
+// moved says that a host calls from another address than the records say.
+func moved(was, is string) bool {
+	a, _ := netip.ParseAddrPort(was)
+	b, err := netip.ParseAddrPort(is)
+	return err == nil && a.Addr() != b.Addr()
 }
 
 // A census says where hosts are.

@@ -606,7 +606,7 @@ func (a *Appliance) tellPolicies(ctx context.Context) error {
 			a.cat.mu.Lock()
 			hash := ""
 			if h := a.cat.hosts[id]; h != nil && !h.Waiting {
-				hash = a.cat.policyOf(h).hash
+				hash = a.cat.policyOf(h).hash + routeMark(a.cat.routes(), h.place())
 			}
 			a.cat.mu.Unlock()
 			if hash != "" && a.streams.differs(id, hash) {

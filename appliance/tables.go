@@ -48,6 +48,8 @@ var (
 	gossips    = table[gossipRecord]{"gossip/"}     // <when, hexadecimal>-<random>
 	seals      = table[sealRecord]{"recovery/"}     // root: its key under the recovery passphrase
 	meetings   = table[meetingRecord]{"meeting/"}   // <digest of the two edits>
+	// <id>: the order of the rules is in the records
+	repositoryRules = table[repositoryRuleRecord]{"repository-rule/"}
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>

@@ -204,6 +204,7 @@ type HostDetail struct {
 	Warnings   []string           `json:"warnings,omitempty"`
 	Enrolled   time.Time          `json:"enrolled"`
 	EnrolledBy string             `json:"enrolled_by"`
+	Choice     NodeChoice         `json:"choice"` // which nodes it is told to ask, and why
 }
 
 // An EffectiveSetting is one option of [waptwua] and where it comes from.

@@ -41,7 +41,7 @@ func (w *watchers) tell(topic string) {
 var topics = map[string]string{
 	"host": "hosts", "presence": "hosts", "status": "hosts", "command": "hosts", "update": "updates", "file": "updates",
 	"package": "rules", "line": "rules", "assign": "rules", "group": "rules", "member": "rules", "term": "rules", "stop": "rules", "audit": "audit",
-	"meeting": "mesh", "node": "mesh", "removed": "mesh", "anchor": "mesh",
+	"meeting": "mesh", "node": "mesh", "removed": "mesh", "anchor": "mesh", "repository-rule": "mesh",
 }
 
 func (w *watchers) follow(list []replicate.Record) {

@@ -51,7 +51,7 @@ func (g *gallery) keep(name, page string, want ...string) {
 }
 
 // lists are the pages that every state is looked at on.
-var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "agents", "access", "audit"}
+var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/repository-rules", "agents", "access", "audit"}
 
 // TestGallery looks at every page empty, with one of everything, with many, in
 // error, with long names, and as somebody without rights.
@@ -72,12 +72,14 @@ func TestGallery(t *testing.T) {
 	first := invented(1, "2026-11 Cumulative Update for Windows 11 Version 25H2 for x64-based Systems (KB5000001)", rules.Critical)
 	id := a.enrol(1, pc("BRS-WKS-0001"), needs(first), first)
 	g.edit("baseline", "What everybody gets", "brest")
+	rule := g.repositoryRule("Laptops of Brest")
 	g.everyList()
 	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001")
 	g.look("host-why", "/hosts/"+string(id)+"?why="+string(first.ID), 200, "Decided")
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")
 	g.look("group", "/groups/brest", 200, "BRS-*")
+	g.look("repository-rule", "/mesh/repository-rules/"+rule, 200, "lap-*")
 
 	g.state = "error"
 	_, page := a.post("/groups/new", "/groups", url.Values{"isnew": {"1"}, "name": {"Bad Name"}, "if_subnet": {"10"}})
@@ -98,6 +100,7 @@ func TestGallery(t *testing.T) {
 		a.enrol(n, f, append(needs(first), agentproto.Status{ID: u.ID, Revision: u.Revision, Installed: n%4 > 0}), u)
 	}
 	for n := range 12 {
+		g.repositoryRule(fmt.Sprintf("Floor %d", n))
 		g.edit(fmt.Sprintf("package-%02d", n), "One of many", fmt.Sprintf("group-%02d", n))
 	}
 	g.everyList()
@@ -111,6 +114,7 @@ func TestGallery(t *testing.T) {
 	f.FQDN, f.OS, f.Model = strings.Repeat("sehr-langer-name.", 8)+"example", "Windows 11 Enterprise mehrere Sitzungen Evaluierung 25H2", long
 	longID := a.enrol(900, f, needs(u), u)
 	g.edit(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))
+	g.repositoryRule(strings.Repeat("Laptops und Tablets ", 4)[:79])
 	g.everyList()
 	g.look("host", "/hosts/"+string(longID), 200, f.Name)
 	g.look("update", "/updates/"+string(u.ID), 200, "Kumulatives")
@@ -139,8 +143,20 @@ func TestGallery(t *testing.T) {
 func (g *gallery) everyList() {
 	g.t.Helper()
 	for _, page := range lists {
-		g.look(page, "/"+page, 200)
+		g.look(strings.ReplaceAll(page, "/", "-"), "/"+page, 200)
 	}
+}
+
+// repositoryRule makes one and returns its id.
+func (g *gallery) repositoryRule(name string) string {
+	g.t.Helper()
+	made, err := g.node.MakeRepositoryRule(g.t.Context(), owner, appliance.RepositoryRuleEdit{Name: name, Node: "rns-01", NoFallback: true, Conditions: []appliance.RepositoryCondition{
+		{Kind: appliance.BySubnet, Values: []string{"10.2.0.0/16", "10.3.0.0/16"}}, {Kind: appliance.ByHostName, Values: []string{"lap-*"}, Not: true},
+	}})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return made.ID
 }
 
 // edit makes a package for a group, which is made with it.

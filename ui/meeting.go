@@ -49,6 +49,10 @@ func objectURL(object string) string {
 	switch kind {
 	case "package":
 		return "/rules/" + name
+	case "group":
+		return "/groups/" + name
+	case "repository-rule":
+		return repositoryPath
 	case "site":
 		return "/downloads#moved"
 	case "admin":

@@ -98,6 +98,12 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /mesh/{node}/remove", u.page(u.nodeRemove))
 	mux.Handle("GET /mesh/passphrase", u.page(u.passphraseForm))
 	mux.Handle("POST /mesh/passphrase", u.page(u.passphrase))
+	mux.Handle("GET /mesh/repository-rules", u.page(u.repositoryRules))
+	mux.Handle("POST /mesh/repository-rules", u.page(u.repositoryRuleSave))
+	mux.Handle("GET /mesh/repository-rules/new", u.page(u.repositoryRuleNew))
+	mux.Handle("GET /mesh/repository-rules/{id}", u.page(u.repositoryRule))
+	mux.Handle("POST /mesh/repository-rules/{id}/move", u.page(u.repositoryRuleMove))
+	mux.Handle("POST /mesh/repository-rules/{id}/delete", u.page(u.repositoryRuleDelete))
 	mux.Handle("GET /audit", u.page(u.audit))
 	u.routeTables(mux)
 	mux.Handle("/", u.page(func(r *http.Request) (reply, error) {

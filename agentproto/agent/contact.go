@@ -85,6 +85,7 @@ func (a *Agent) runContact(ctx context.Context) error {
 		default:
 			failures++
 			a.whole() // whatever failed, the next turn starts from the check-in
+			a.askOthers(ctx)
 			wait = backoff(failures, firstRetry, lastRetry, a.share())
 			if away := (*agentproto.AwayError)(nil); errors.As(err, &away) {
 				wait = max(wait, away.After)
@@ -224,6 +225,7 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 		}
 		s.Told, s.Placed, s.Only, s.Asked = r.Nodes, r.Placed, r.Only && len(r.Nodes) > 0, own
 		a.checked = time.Now()
+		s.Checked = a.checked
 		for _, c := range r.Commands {
 			if s.take(c) {
 				a.log.InfoContext(ctx, "command", "action", string(c.Action), "by", c.By)

@@ -80,6 +80,7 @@ type node struct {
 	away     map[string]bool // 503
 	cut      map[string]int  // how many bytes of it are sent before the line is cut
 	nodes    []string        // told at check-in
+	only     bool            // and that no other may be asked
 	commands []agentproto.Command
 	closed   bool // refuses to let hosts in without approval
 	gone     bool // does not know the host any more
@@ -211,7 +212,7 @@ func (n *node) checkin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.checkins = append(n.checkins, k)
-	resp := agentproto.CheckinResponse{Node: n.name, PolicyHash: n.policy.Hash(), Commands: n.commands, Nodes: n.nodes, Next: agentproto.Duration(time.Hour)}
+	resp := agentproto.CheckinResponse{Node: n.name, PolicyHash: n.policy.Hash(), Commands: n.commands, Nodes: n.nodes, Placed: n.only, Only: n.only, Next: agentproto.Duration(time.Hour)}
 	if k.Policy != resp.PolicyHash {
 		p := n.policy
 		resp.Policy = &p

@@ -15,6 +15,10 @@ import (
 // maxTold is how many nodes the agent remembers.
 const maxTold = 64
 
+// onlyFor is how long a rule without fallback binds a host whose nodes do not
+// answer. Then it checks in with one of its wapt-get.ini, and is told anew.
+const onlyFor = 24 * time.Hour
+
 // configEvery is how often the agent looks whether wapt-get.ini changed.
 const configEvery = time.Minute
 
@@ -106,6 +110,8 @@ func (a *Agent) nodes() []string {
 	list := slices.Clone(own)
 	if slices.Equal(own, a.st.Asked) {
 		switch {
+		case a.st.Only && time.Since(a.st.Checked).Abs() > onlyFor:
+			list = append(slices.Clone(a.st.Told), own...)
 		case a.st.Only:
 			list = a.st.Told
 		case a.st.Placed:
@@ -121,6 +127,21 @@ func (a *Agent) nodes() []string {
 		}
 	}
 	return once
+}
+
+// askOthers lets a host that may ask no other node ask those of wapt-get.ini
+// when it was refused or unheard for long: the rule may be another one now, and
+// nobody could tell it.
+func (a *Agent) askOthers(ctx context.Context) {
+	a.mu.Lock()
+	only, link := a.st.Only, a.link
+	a.mu.Unlock()
+	if !only || link == nil {
+		return
+	}
+	if err := link.SetNodes(a.nodes()); err != nil {
+		a.log.WarnContext(ctx, "nodes of wapt-get.ini", "err", err)
+	}
 }
 
 // named keeps the nodes that one named which serves hosts no more, until the

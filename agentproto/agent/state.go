@@ -38,6 +38,7 @@ type state struct {
 	Placed     bool          `json:"placed,omitempty"` // the mesh knew where the host is
 	Only       bool          `json:"only,omitempty"`   // no other node may be asked
 	Asked      []string      `json:"asked,omitempty"`  // the nodes of wapt-get.ini at that time
+	Checked    time.Time     `json:"checked,omitzero"` // when that was
 
 	Cab     string             `json:"cab,omitempty"`      // SHA-256 of the scan cab we hold, verified
 	WantCab *agentproto.CabRef `json:"want_cab,omitempty"` // the node's

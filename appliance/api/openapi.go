@@ -117,6 +117,7 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[rules.Severity]():          words(rules.Severities[:]...),
 	reflect.TypeFor[agentproto.Action]():       words(agentproto.ActionScan, agentproto.ActionDownload, agentproto.ActionInstall),
 	reflect.TypeFor[appliance.CheckResult]():   words(appliance.CheckOK, appliance.CheckWarning, appliance.CheckFailed, appliance.CheckSkipped),
+	reflect.TypeFor[appliance.ConditionKind](): words(appliance.ConditionKinds...),
 	reflect.TypeFor[appliance.Grade]():         words(appliance.Good, appliance.Late, appliance.Lost),
 	reflect.TypeFor[appliance.RuleFormat]():    words(appliance.TOML, appliance.WAPT),
 	reflect.TypeFor[appliance.Role]():          words(appliance.Viewer, appliance.Operator, appliance.Owner),

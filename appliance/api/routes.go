@@ -81,7 +81,7 @@ type (
 
 // routes is the whole interface, in the order of the description.
 func routes() []route {
-	return slices.Concat(facts(), mesh(), intent(), folder())
+	return slices.Concat(facts(), mesh(), repository(), intent(), folder())
 }
 
 // facts are the routes that only look.

@@ -172,6 +172,36 @@ func TestHelp(t *testing.T) {
 
 // TestMeshCommands founds a mesh and joins it, the one while its node runs,
 // the other while none does.
+// TestRepositoryRuleCommands makes, moves, changes and removes rules of a mesh
+// of one node.
+func TestRepositoryRuleCommands(t *testing.T) {
+	data := node(t)
+	if out, said, code := run(t, "init", "--data", data); code != 0 {
+		t.Fatal(out, said)
+	}
+	for _, tt := range []struct {
+		args string
+		code int
+		want string // in what it printed
+	}{
+		{"repository-rules", 0, "every host asks the nearest node"},
+		{"repository-rules add --name Brest --subnet 10.2.0.0/99 --to-node rns-01", 1, "10.2.0.0/99"},
+		{"repository-rules add --name Brest --subnet 10.2.0.0/16,10.3.0.0/16 --not-host-name lap-* --to-node rns-01 --dry-run", 0, "10.3.0.0/16"},
+		{"repository-rules add --name Brest --subnet 10.2.0.0/16 --to-node rns-01 --no-fallback", 0, "1. Brest: "},
+		{"repository-rules add --name Others --to-node rns-01", 0, "2. Others: "},
+		{"repository-rules move Others 1", 0, "1      Others"},
+		{"repository-rules set Brest --host-name brs-* --to-node rns-01", 0, "2. Brest: "},
+		{"repository-rules remove Nobody", 1, "there is no repository rule"},
+		{"repository-rules remove Others", 0, "Removed."},
+		{"repository-rules", 0, "brs-*"},
+	} {
+		out, said, code := run(t, append(strings.Fields(tt.args), "--data", data)...)
+		if code != tt.code || !strings.Contains(out+said, tt.want) {
+			t.Errorf("wuamesh %s: exit %d, want %d and %q:\n%s%s", tt.args, code, tt.code, tt.want, out, said)
+		}
+	}
+}
+
 func TestMeshCommands(t *testing.T) {
 	first := node(t)
 	if out, said, code := run(t, "init", "--data", first); code != 0 || !strings.Contains(out, "Recovery passphrase, shown this once") {
