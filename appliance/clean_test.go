@@ -180,14 +180,14 @@ func TestCleaningAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	junk.Close()
-	_, err = s.PutPackage(t.Context(), owner, "new", appliance.PackageEdit{Maturity: rules.Prod})
+	_, err = s.PutPackage(t.Context(), owner, "later", appliance.PackageEdit{Maturity: rules.Prod})
 	if p, ok := appliance.AsProblem(err); !ok || p.Kind != appliance.Full {
 		t.Errorf("an edit on a full disk: %v", err)
 	}
 	if plan, err := s.Clean(t.Context(), owner); err != nil || len(plan.Files) != 1 {
 		t.Errorf("cleaning deletes %d files: %v", len(plan.Files), err)
 	}
-	if _, err := s.PutPackage(t.Context(), owner, "new", appliance.PackageEdit{Maturity: rules.Prod}); err != nil {
+	if _, err := s.PutPackage(t.Context(), owner, "later", appliance.PackageEdit{Maturity: rules.Prod}); err != nil {
 		t.Errorf("with space again: %v", err)
 	}
 }

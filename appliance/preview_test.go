@@ -317,6 +317,11 @@ func TestAPreviewNamesWhoWins(t *testing.T) {
 	if i, err = a.PreviewPackage(t.Context(), "idle", appliance.PackageEdit{Maturity: rules.Dev, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.ByKB, Value: "9999999"}}}); err != nil || len(i.Warnings) != 2 {
 		t.Errorf("of a package that does nothing the preview warns %q, %v", i.Warnings, err)
 	}
+	for _, word := range []string{"new", "import", "export", "diff"} { // pages and commands would hide it
+		if _, err := a.PutPackage(t.Context(), owner, word, appliance.PackageEdit{Maturity: rules.Dev}); problemOf(t, err).Field != "name" {
+			t.Error(err)
+		}
+	}
 	if _, err := a.PreviewPackage(t.Context(), "Bad Name", appliance.PackageEdit{Maturity: rules.Dev}); err == nil {
 		t.Error("a name that cannot be stored is previewed")
 	}

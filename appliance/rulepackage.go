@@ -128,10 +128,22 @@ func (a *Appliance) DescribeLines(list []rules.Line) []LineRow {
 	return rows
 }
 
-// check says what is wrong with an edit, by field.
-func (e PackageEdit) check(c *catalogue, name string) error {
+// checkWord says what is wrong with the name of a package or a group. A word
+// that pages and commands have in the same place would hide it.
+func checkWord(name string) error {
 	if err := rules.CheckName(name); err != nil {
 		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
+	}
+	if slices.Contains([]string{"new", "import", "export", "diff"}, name) {
+		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: "The word " + name + " is a command, so it cannot be a name.", Hint: "Choose another name, such as " + name + "-1."}
+	}
+	return nil
+}
+
+// check says what is wrong with an edit, by field.
+func (e PackageEdit) check(c *catalogue, name string) error {
+	if err := checkWord(name); err != nil {
+		return err
 	}
 	if name == rules.EmergencyStop {
 		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: "The name " + name + " stands for emergency stops.", Hint: "Choose another name. An update is stopped on its own page, or with wuamesh stop."}
@@ -445,8 +457,8 @@ func (a *Appliance) Group(_ context.Context, name string) (GroupRow, error) {
 
 // check says what is wrong with an edit, by field.
 func (e GroupEdit) check(c *catalogue, name string) error {
-	if err := rules.CheckName(name); err != nil {
-		return &Problem{Kind: Invalid, Field: "name", Code: "WM-305", Msg: upper(err.Error()) + ".", Err: err}
+	if err := checkWord(name); err != nil {
+		return err
 	}
 	if name == everyone && len(e.Members) > 0 {
 		return invalid("members", "The group all holds every host by itself.")
