@@ -36,7 +36,7 @@ fuzz target pkg time="60s":
 
 # the mesh in virtual time, for hours if you like: just soak 1000 100
 soak seeds="500" nodes="0":
-    go test -timeout=24h -run='TestSimulation|TestRulesHold' ./replicate -seeds={{ seeds }} -model-seeds={{ seeds }} -model-first=0 -nodes={{ nodes }}
+    go test -timeout=24h -run='TestSimulation|TestRulesHold' ./replicate -seeds={{ seeds }} -model-seeds={{ seeds }} -nodes={{ nodes }}
 
 # the figures of README's performance table; a fleet of 100,000 hosts is apart:
 # go test -run='^$' -bench=Scale -benchtime=1x -timeout=20m ./appliance

@@ -71,13 +71,8 @@ func restoreOf(t testing.TB, backup []byte) string {
 // give lets to have everything that from has, as two nodes of a mesh do.
 func give(t testing.TB, from, to *replicate.DB) {
 	t.Helper()
-	for cs, err := range from.Since(to.Vector()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := to.Apply(t.Context(), cs); err != nil {
-			t.Fatal(err)
-		}
+	if err := to.Pull(t.Context(), from); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -20,12 +20,20 @@ type job struct {
 	err   error
 	panic any // what fn panicked with, for its caller
 	// remote are change sets of other nodes instead of fn.
-	remote []ChangeSet
+	remote  []ChangeSet
+	portion *portion // of which they are, nil when they are as they were written
+	awaits  bool     // what the portion's sender had is a target
 	// write is work of the store's own instead of both.
 	write func(*batch, *job) error
 	// What it changed, in key order.
 	changes []change
-	news    []ChangeSet // what of it other nodes may lack
+	news    []news // what of it other nodes may lack
+}
+
+// news is a change set that other nodes may lack.
+type news struct {
+	ChangeSet
+	partial bool // something is left out of it: not to be passed on as it is
 }
 
 const (
@@ -97,8 +105,9 @@ type batch struct {
 	jobs    []*job
 	entries int64
 	bytes   int64
-	vector  map[string]uint64 // entries that the batch moves
-	live    map[string]int    // by how much it changes what is live of each log
+	vector  map[string]uint64  // entries that the batch moves
+	live    map[string]int     // by how much it changes what is live of each log
+	pending map[string]pending // all pending logs, nil when it changes none
 	met     bool
 }
 
@@ -202,6 +211,9 @@ func (b *batch) take(j *job, tx *Tx) error {
 			return err
 		}
 	}
+	if j.portion != nil && j.portion.last {
+		b.reached(j.portion.from)
+	}
 	for _, m := range tx.settled {
 		if err := b.txn.Delete(meetingKey(m.Won.Key, m.Lost.Version)); err != nil {
 			return fmt.Errorf("settle a meeting of %s: %w", m.Won.Key, err)
@@ -245,7 +257,7 @@ func (b *batch) takeWrites(j *job, tx *Tx) error {
 	if len(keys) > 0 {
 		b.db.seq = cs.End
 		b.vector[b.db.writer] = cs.End
-		j.news = append(j.news, cs)
+		j.news = append(j.news, news{cs, false})
 	}
 	return nil
 }
@@ -291,6 +303,9 @@ func (b *batch) end() {
 	err := b.commit()
 	if err == nil {
 		b.db.moveVector(b.vector, b.live)
+		if b.pending != nil {
+			b.db.movePending(b.pending)
+		}
 		b.db.tell(b.jobs)
 		if b.met {
 			select {
@@ -326,6 +341,10 @@ func (b *batch) commit() error {
 			b.txn.Discard()
 			return fmt.Errorf("write the vector: %w", err)
 		}
+	}
+	if err := b.writePending(); err != nil {
+		b.txn.Discard()
+		return err
 	}
 	if err := b.txn.Set([]byte(clockKey), binary.BigEndian.AppendUint64(nil, uint64(b.db.clock))); err != nil {
 		b.txn.Discard()

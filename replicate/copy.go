@@ -15,6 +15,7 @@ type freshCopy struct {
 	acked map[string]uint64 // of own logs, what others have
 	keep  map[string]bool   // the keys that came
 	given map[string]uint64 // how much of each log came
+	ahead map[string]uint64 // what the other node waits for itself
 }
 
 // beginCopy marks the store, so that an interrupted copy is taken up again
@@ -55,7 +56,12 @@ func (f *freshCopy) recent(c change) bool {
 }
 
 // take stores sets of the other node, whatever is here.
-func (f *freshCopy) take(ctx context.Context, sets ...ChangeSet) error {
+func (f *freshCopy) take(ctx context.Context, p portion) error {
+	sets := p.sets
+	f.ahead = p.from.ahead
+	if len(sets) == 0 {
+		return nil
+	}
 	for _, cs := range sets {
 		if err := cs.check(); err != nil {
 			return err
@@ -123,9 +129,24 @@ func (f *freshCopy) finish(ctx context.Context) error {
 	return f.db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, _ *job) error {
 		b.forgetOthers()
 		maps.Copy(b.vector, f.given)
+		f.await(b)
 		f.db.fenced.Store(false)
 		return b.txn.Delete([]byte(fenceKey))
 	}})
+}
+
+// await makes every log of the copy pending when the other node waits for
+// something itself.
+func (f *freshCopy) await(b *batch) {
+	if len(f.ahead) == 0 {
+		return
+	}
+	for w := range f.given {
+		b.pending[w] = pending{}
+	}
+	for w, n := range f.ahead {
+		b.pending[w] = pending{target: n}
+	}
 }
 
 // sweep removes records that are not in the copy, some at a time.

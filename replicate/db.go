@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -28,7 +29,10 @@ type Options struct {
 	Meets func(key string) bool
 	Now   func() time.Time // the wall clock; nil for the machine's
 
-	small bool // of tests with many stores: less memory, on no disk
+	// Of tests: many stores, with less memory and on no disk, and what they draw
+	// ids from, nil for the system.
+	small bool
+	draw  io.Reader
 }
 
 // What opening and writing may meet.
@@ -52,6 +56,7 @@ const (
 	meetingPrefix = "c/"
 	reviewPrefix  = "v/"
 	contactPrefix = "n/"
+	pendingPrefix = "p/"
 	schemaKey     = "m/schema"
 	nodeKey       = "m/node"
 	fenceKey      = "m/fence"
@@ -66,6 +71,7 @@ type DB struct {
 	node   string
 	writer string // node and epoch
 
+	draw     io.Reader // ids
 	wall     func() time.Time
 	agreed   atomic.Pointer[reading] // of the peers' clocks, when wall is known to be wrong
 	earliest time.Time               // no clock before is right
@@ -80,10 +86,11 @@ type DB struct {
 	closeEr error
 
 	// Of the committer alone.
-	clock  Clock
-	seq    uint64
-	vector map[string]uint64
-	live   map[string]int // entries of each writer's log
+	clock   Clock
+	seq     uint64
+	vector  map[string]uint64
+	live    map[string]int // entries of each writer's log
+	pending map[string]pending
 
 	fenced atomic.Bool       // a fresh copy is due; see fence.go
 	acked  map[string]uint64 // of own logs, what some other node has
@@ -92,7 +99,7 @@ type DB struct {
 	// that a follower misses nothing and hears nothing twice.
 	following sync.Mutex
 	followers []func([]Record)
-	pass      func([]ChangeSet) // of the mesh: what others may lack
+	pass      func([]news) // of the mesh: what others may lack
 	vectorMu  sync.RWMutex
 }
 
@@ -122,7 +129,10 @@ func openOn(kv *badger.DB, o Options) (*DB, error) {
 		dir: o.Dir, kv: kv, log: log,
 		jobs: make(chan *job), closing: make(chan struct{}), ended: make(chan struct{}),
 		vector: map[string]uint64{}, live: map[string]int{}, acked: map[string]uint64{},
-		wall: o.Now, meets: o.Meets, met: make(chan struct{}, 1), wins: newer,
+		draw: o.draw, wall: o.Now, meets: o.Meets, met: make(chan struct{}, 1), wins: newer,
+	}
+	if db.draw == nil {
+		db.draw = rand.Reader
 	}
 	if db.wall == nil {
 		db.wall = time.Now
@@ -173,7 +183,7 @@ func (db *DB) prepare() error {
 		if err := checkSchema(txn); err != nil {
 			return err
 		}
-		node, err := ensureNode(txn)
+		node, err := db.ensureNode(txn)
 		if err != nil {
 			return err
 		}
@@ -184,6 +194,9 @@ func (db *DB) prepare() error {
 		if db.vector, err = readVector(txn); err != nil {
 			return err
 		}
+		if db.pending, err = readPending(txn); err != nil {
+			return err
+		}
 		if err := db.readFence(txn); err != nil {
 			return err
 		}
@@ -191,7 +204,7 @@ func (db *DB) prepare() error {
 		if err := db.forget(txn); err != nil {
 			return err
 		}
-		db.writer = newWriter(node)
+		db.writer = db.newWriter()
 		return txn.Set([]byte(vectorPrefix+db.writer), make([]byte, 8))
 	})
 }
@@ -208,11 +221,16 @@ func readVector(txn *badger.Txn) (map[string]uint64, error) {
 	return vector, err
 }
 
-// newWriter begins an epoch of a node.
-func newWriter(node string) string {
-	var epoch [8]byte
-	rand.Read(epoch[:])
-	return node + "." + hex.EncodeToString(epoch[:])
+// newWriter begins an epoch of this node.
+func (db *DB) newWriter() string { return db.node + "." + db.newID(8) }
+
+// newID draws an id of so many bytes.
+func (db *DB) newID(size int) string {
+	id := make([]byte, size)
+	if _, err := io.ReadFull(db.draw, id); err != nil {
+		panic(err) // the system has always more
+	}
+	return hex.EncodeToString(id)
 }
 
 // eachEntry calls fn with the entries of the vector and when each last moved,
@@ -289,12 +307,10 @@ func checkSchema(txn *badger.Txn) error {
 	return err
 }
 
-func ensureNode(txn *badger.Txn) (string, error) {
+func (db *DB) ensureNode(txn *badger.Txn) (string, error) {
 	item, err := txn.Get([]byte(nodeKey))
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		var id [16]byte
-		rand.Read(id[:])
-		node := hex.EncodeToString(id[:])
+		node := db.newID(16)
 		return node, txn.Set([]byte(nodeKey), []byte(node))
 	}
 	if err != nil {

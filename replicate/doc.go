@@ -6,7 +6,7 @@
 // wrote it. [DB.Update] makes one change set: all of it or nothing, durable
 // when it returns, stamped by a hybrid logical clock and numbered in the log of
 // this node's writer. Two nodes become equal by handing each other the change
-// sets the other lacks ([DB.Since], [DB.Apply]); of two writes of one key the
+// sets the other lacks ([DB.Apply]); of two writes of one key the
 // newer version wins, the same one on every node. Records of this node alone
 // ([Tx.Local]) share the transactions and are never handed on.
 //

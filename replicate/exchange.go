@@ -25,8 +25,9 @@ const (
 )
 
 // A sync: A posts its vector, B answers with its clock's high-water mark, its
-// own vector and the change sets that A lacks, compressed: sizes of four
-// bytes, zero at the end, then a byte that says whether there is more. A stores
+// own vector, what it waits for itself, and the change sets that A lacks,
+// compressed: sizes of four bytes, zero at the end, then a byte that says
+// whether there is more. A stores
 // each set as it comes and asks again, so whatever interrupts them nothing is
 // done twice or left out. When B's mark is beyond A's horizon A takes nothing:
 // what B holds from the future may have replaced what its vector claims.
@@ -84,19 +85,20 @@ func (m *Mesh) answerSync(z *zstd.Encoder, have map[string]uint64) error {
 	return z.Close()
 }
 
-// writeLacking writes the high-water mark, the vector, and the change sets
-// that a node with that vector lacks, all of one moment. on is told the size of
+// writeLacking writes the head of an answer and the change sets that a node with that vector lacks, all of one moment. on is told the size of
 // each set, and says whether to go on.
 func (db *DB) writeLacking(w io.Writer, have map[string]uint64, on func(size int) (bool, error)) (vector map[string]uint64, err error) {
 	err = db.View(context.Background(), func(tx *Tx) error {
 		clock, err := readClock(tx.txn)
-		if err == nil {
-			vector, err = readVector(tx.txn)
-		}
 		if err != nil {
 			return err
 		}
-		if err := writeBlock(w, appendVector(binary.BigEndian.AppendUint64(nil, uint64(clock)), vector)); err != nil {
+		x, err := tx.extent()
+		if err != nil {
+			return err
+		}
+		vector = x.vector
+		if err := writeBlock(w, appendHead(nil, clock, x)); err != nil {
 			return err
 		}
 		var broken error
@@ -259,11 +261,11 @@ func (s *session) syncAll() error {
 
 // syncOnce makes one request and stores what it brings.
 func (s *session) syncOnce() (more bool, err error) {
-	return s.request(context.Background(), s.m.db.Vector(), s.m.db.Apply)
+	return s.request(context.Background(), s.m.db.Vector(), s.m.db.merge)
 }
 
 // request asks for what a store with that vector lacks and hands it to store.
-func (s *session) request(ctx context.Context, have map[string]uint64, store func(context.Context, ...ChangeSet) error) (more bool, err error) {
+func (s *session) request(ctx context.Context, have map[string]uint64, store func(context.Context, portion) error) (more bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := time.AfterFunc(stall, cancel)
@@ -303,61 +305,80 @@ func (r movingReader) Read(b []byte) (int, error) {
 }
 
 // takeAnswer stores the change sets of an answer as they come.
-func (s *session) takeAnswer(ctx context.Context, r io.Reader, store func(context.Context, ...ChangeSet) error) (more bool, err error) {
+func (s *session) takeAnswer(ctx context.Context, r io.Reader, store func(context.Context, portion) error) (more bool, err error) {
 	b, err := readBlock(r, 16<<20)
 	if err != nil {
 		return false, err
 	}
-	head := reader{b: b}
-	clock := Clock(head.uint64())
-	vector, err := decodeVector(head.b)
+	clock, from, err := decodeHead(b)
 	if err != nil {
 		return false, err
 	}
-	s.heardVector(vector)
+	s.heardVector(from.vector)
 	if err := s.m.db.believe(clock); err != nil {
 		return false, err
 	}
-	var sets []ChangeSet
-	size := 0
-	for {
-		b, err := readBlock(r, maxSetWire)
-		if err != nil {
-			return false, err
-		}
-		if b == nil || size+len(b) > 1<<20 {
-			if err := s.store(ctx, sets, store); err != nil {
-				return false, err
-			}
-			sets, size = nil, 0
-		}
-		if b == nil {
-			break
-		}
-		cs, err := decodeSet(b)
-		if err != nil {
-			return false, err
-		}
-		sets, size = append(sets, cs), size+len(b)
-	}
-	var last [1]byte
-	if _, err := io.ReadFull(r, last[:]); err != nil {
-		return false, err
-	}
-	return last[0] == 1, nil
-}
-
-// store hands sets of a sync to be stored, in order. One that was pushed
-// meanwhile changes nothing.
-func (s *session) store(ctx context.Context, sets []ChangeSet, store func(context.Context, ...ChangeSet) error) error {
-	for _, group := range grouped(sets) {
-		for _, cs := range group {
+	_, err = takeSets(ctx, r, from, func() (bool, error) {
+		var last [1]byte
+		_, err := io.ReadFull(r, last[:])
+		more = last[0] == 1
+		return more, err
+	}, func(ctx context.Context, p portion) error {
+		for _, cs := range p.sets {
 			s.told(cs.Writer, cs.End)
 			if err := cs.check(); err != nil {
 				return fmt.Errorf("%w: %w", errGarbage, err)
 			}
 		}
-		if err := store(ctx, group...); err != nil {
+		return store(ctx, p)
+	})
+	return more, err
+}
+
+// takeSets hands the change sets of a sync on in groups, as they come, and
+// says how many changes they had. After the last it asks whether more is to
+// come. A set that was pushed meanwhile changes nothing.
+func takeSets(ctx context.Context, r io.Reader, from extent, more func() (bool, error), take func(context.Context, portion) error) (n int, err error) {
+	var sets []ChangeSet
+	for size, ended := 0, false; !ended; {
+		b, err := readBlock(r, maxSetWire)
+		if err != nil {
+			return n, err
+		}
+		last := false
+		if ended = b == nil; ended {
+			again, err := more()
+			if err != nil {
+				return n, err
+			}
+			last = !again
+		}
+		if ended || size+len(b) > 1<<20 {
+			if err := takeGroups(ctx, portion{sets, from, last}, take); err != nil {
+				return n, err
+			}
+			sets, size = nil, 0
+		}
+		if ended {
+			break
+		}
+		cs, err := decodeSet(b)
+		if err != nil {
+			return n, err
+		}
+		sets, size, n = append(sets, cs), size+len(b), n+len(cs.Changes)
+	}
+	return n, nil
+}
+
+// takeGroups hands a portion on as transactions hold it.
+func takeGroups(ctx context.Context, p portion, take func(context.Context, portion) error) error {
+	groups := grouped(p.sets)
+	if len(groups) == 0 {
+		groups = [][]ChangeSet{nil}
+	}
+	for i, group := range groups {
+		if err := take(ctx, portion{group, p.from, p.last && i == len(groups)-1}); err != nil {
 			return err
 		}
 	}

@@ -180,7 +180,7 @@ func (s *session) over() bool {
 	}
 }
 
-// serveVector tells a peer the whole vector.
+// serveVector tells a peer the vector of all that is here beyond doubt.
 func (m *Mesh) serveVector(w http.ResponseWriter, r *http.Request) {
-	w.Write(pack(appendVector(nil, m.db.Vector())))
+	w.Write(pack(appendVector(nil, m.db.sure())))
 }

@@ -158,7 +158,7 @@ func (p *mending) wrong(b *batch) (list []change, last string, err error) {
 // refile puts records right.
 func (p *mending) refile(b *batch, j *job, list []change) error {
 	var kept []change
-	horizon, now := b.db.horizon(), clockAt(b.db.now())+1
+	horizon := b.db.horizon()
 	for _, c := range list {
 		if c.Version.Clock <= horizon || b.db.wrote(c.Version.Writer) {
 			kept = append(kept, c)
@@ -173,10 +173,17 @@ func (p *mending) refile(b *batch, j *job, list []change) error {
 	if len(kept) == 0 {
 		return nil
 	}
-	cs := ChangeSet{Writer: p.writer, After: b.have(p.writer), End: b.db.seq + uint64(len(kept))}
-	for i, old := range kept {
+	return b.file(j, kept)
+}
+
+// file puts records under this node's own log, whoever wrote them, with the
+// time of now where theirs is beyond the horizon.
+func (b *batch) file(j *job, list []change) error {
+	horizon, now, writer := b.db.horizon(), clockAt(b.db.now())+1, b.db.writer
+	cs := ChangeSet{Writer: writer, After: b.have(writer), End: b.db.seq + uint64(len(list))}
+	for i, old := range list {
 		c := change{old.Record, b.db.seq + uint64(i) + 1}
-		c.Version.Writer = p.writer
+		c.Version.Writer = writer
 		if old.Version.Clock > horizon {
 			c.Version.Clock = now
 		}
@@ -189,8 +196,8 @@ func (p *mending) refile(b *batch, j *job, list []change) error {
 		j.changes = append(j.changes, c)
 		cs.Changes = append(cs.Changes, Change{c.Record, c.seq})
 	}
-	b.db.seq, b.vector[p.writer] = cs.End, cs.End
-	j.news = append(j.news, cs)
+	b.db.seq, b.vector[writer] = cs.End, cs.End
+	j.news = append(j.news, news{cs, false})
 	return nil
 }
 
@@ -199,13 +206,14 @@ func (db *DB) wrote(writer string) bool { return strings.HasPrefix(writer, db.no
 
 // newEpoch begins one: what this node writes from now on is another log.
 func (b *batch) newEpoch() error {
-	b.db.writer, b.db.seq = newWriter(b.db.node), 0
+	b.db.writer, b.db.seq = b.db.newWriter(), 0
 	return b.txn.Set([]byte(vectorPrefix+b.db.writer), make([]byte, 8))
 }
 
 // forgetOthers drops what the vector says of every log but this epoch's.
 func (b *batch) forgetOthers() {
 	own := b.have(b.db.writer)
+	b.pending = map[string]pending{}
 	for w := range b.db.vector {
 		b.vector[w] = 0
 	}

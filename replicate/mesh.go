@@ -131,6 +131,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	g.Go(func() error { return m.keepContact(ctx) })
 	g.Go(func() error { return m.keepTime(ctx) })
 	g.Go(func() error { return m.collectDaily(ctx) })
+	g.Go(func() error { return m.keepWhole(ctx) })
 	err := g.Wait()
 	m.storeContacts(context.WithoutCancel(ctx))
 	return err

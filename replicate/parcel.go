@@ -114,11 +114,11 @@ func (m *Mesh) unpack(ctx context.Context, r io.Reader) (u Unpacked, err error) 
 	if b, err = readBlock(r, 16<<20); err != nil {
 		return u, err
 	}
-	head := reader{b: b}
-	clock := Clock(head.uint64())
-	if u.Vector, err = decodeVector(head.b); err != nil {
+	clock, from, err := decodeHead(b)
+	if err != nil {
 		return u, err
 	}
+	u.Vector = from.vector
 	if err := m.db.believe(clock); err != nil {
 		return u, err
 	}
@@ -126,7 +126,7 @@ func (m *Mesh) unpack(ctx context.Context, r io.Reader) (u Unpacked, err error) 
 	if err != nil {
 		return u, err
 	}
-	if u.Changes, err = takeSets(ctx, r, take); err != nil {
+	if u.Changes, err = takeSets(ctx, r, from, func() (bool, error) { return false, nil }, take); err != nil {
 		return u, err
 	}
 	u.Copied = finish != nil
@@ -142,7 +142,7 @@ func (m *Mesh) unpack(ctx context.Context, r io.Reader) (u Unpacked, err error) 
 
 // taker is how the change sets of a parcel are stored: merged, or as a fresh
 // copy after a long absence, which finish ends.
-func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Context, ...ChangeSet) error, finish func(context.Context) error, err error) {
+func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Context, portion) error, finish func(context.Context) error, err error) {
 	theirs := info.Hello
 	mine := m.hello(laneControl, theirs.Node)
 	if mine.Time-theirs.Time > absence.Milliseconds() {
@@ -163,35 +163,7 @@ func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Co
 		}
 		return f.take, f.finish, nil
 	}
-	return m.db.Apply, nil, nil
-}
-
-// takeSets hands change sets on in groups, as they come.
-func takeSets(ctx context.Context, r io.Reader, take func(context.Context, ...ChangeSet) error) (n int, err error) {
-	var sets []ChangeSet
-	size := 0
-	for {
-		b, err := readBlock(r, maxSetWire)
-		if err != nil {
-			return n, err
-		}
-		if b == nil || size+len(b) > 1<<20 {
-			for _, group := range grouped(sets) {
-				if err := take(ctx, group...); err != nil {
-					return n, err
-				}
-			}
-			sets, size = nil, 0
-		}
-		if b == nil {
-			return n, nil
-		}
-		cs, err := decodeSet(b)
-		if err != nil {
-			return n, err
-		}
-		sets, size, n = append(sets, cs), size+len(b), n+len(cs.Changes)
-	}
+	return m.db.merge, nil, nil
 }
 
 // heardFrom notes when the writer of a parcel, and through it other nodes,

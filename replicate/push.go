@@ -10,7 +10,7 @@ import (
 
 // passOn hands change sets that are new here to the peers. It is called while
 // they are being committed and must not wait.
-func (m *Mesh) passOn(sets []ChangeSet) {
+func (m *Mesh) passOn(sets []news) {
 	sessions := m.control()
 	if len(sessions) == 0 {
 		return
@@ -39,13 +39,13 @@ func (s *session) notePassed() {
 	}
 }
 
-func pushFrame(cs ChangeSet) []byte {
+func pushFrame(cs news) []byte {
 	size := 0
 	for _, c := range cs.Changes {
 		size += len(c.Key) + len(c.Value) + 64
 	}
-	if size <= maxPush {
-		return frame(framePush, appendSet(nil, cs))
+	if size <= maxPush && !cs.partial {
+		return frame(framePush, appendSet(nil, cs.ChangeSet))
 	}
 	return frame(frameHint, binary.AppendUvarint(appendText(nil, cs.Writer), cs.End))
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -56,7 +55,7 @@ func (db *DB) Have(writer string) uint64 {
 
 // onCommit sets what hears of every change set that is new here, ours and
 // others', while it is being committed.
-func (db *DB) onCommit(fn func([]ChangeSet)) {
+func (db *DB) onCommit(fn func([]news)) {
 	db.following.Lock()
 	defer db.following.Unlock()
 	db.pass = fn
@@ -78,14 +77,30 @@ func (db *DB) moveVector(to map[string]uint64, live map[string]int) {
 	}
 }
 
+// rereadPending takes the pending logs from the store again.
+func (db *DB) rereadPending(txn *badger.Txn) error {
+	logs, err := readPending(txn)
+	if err == nil {
+		db.movePending(logs)
+	}
+	return err
+}
+
+func (db *DB) movePending(to map[string]pending) {
+	db.vectorMu.Lock()
+	defer db.vectorMu.Unlock()
+	db.pending = to
+}
+
 // rereadVector takes the vector from the store again.
 func (db *DB) rereadVector() {
 	err := db.kv.View(func(txn *badger.Txn) error {
 		vector, err := readVector(txn)
-		if err == nil {
-			db.moveVector(vector, nil)
+		if err != nil {
+			return err
 		}
-		return err
+		db.moveVector(vector, nil)
+		return db.rereadPending(txn)
 	})
 	if err != nil {
 		db.log.Error("the vector could not be read again", "err", err)
@@ -116,26 +131,10 @@ func (db *DB) digest() [16]byte {
 	return [16]byte(sum[:])
 }
 
-// Since yields what a node with that vector lacks, writer by writer, each in
-// sequence order and cut only at the ends of change sets. What later changes
-// replaced is not in it; the last set of a writer may be empty and only move
-// the vector. Records and vector are of one moment.
-func (db *DB) Since(have map[string]uint64) iter.Seq2[ChangeSet, error] {
-	return func(yield func(ChangeSet, error) bool) {
-		err := db.View(context.Background(), func(tx *Tx) error {
-			vector, err := readVector(tx.txn)
-			if err != nil {
-				return err
-			}
-			return tx.sinceAll(vector, have, func(cs ChangeSet) bool { return yield(cs, nil) })
-		})
-		if err != nil {
-			yield(ChangeSet{}, fmt.Errorf("read the log: %w", err))
-		}
-	}
-}
-
-// sinceAll hands every writer's sets over until yield wants no more.
+// sinceAll hands over what a node with the vector have lacks of what the other
+// vector says, until yield wants no more: writer by writer, each in sequence
+// order and cut only at the ends of change sets. What later changes replaced is
+// not in it; the last set of a writer may be empty and only move the vector.
 func (tx *Tx) sinceAll(vector, have map[string]uint64, yield func(ChangeSet) bool) error {
 	for _, writer := range slices.Sorted(maps.Keys(vector)) {
 		last := vector[writer]
@@ -150,24 +149,21 @@ func (tx *Tx) sinceAll(vector, have map[string]uint64, yield func(ChangeSet) boo
 }
 
 // since hands one writer's sets over, and says whether more is wanted.
-func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) bool) (bool, error) {
-	prefix := []byte(logPrefix + writer + "/")
-	it := tx.txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
-	defer it.Close()
-	cs := ChangeSet{Writer: writer, After: after, End: after}
-	for it.Seek(logKey(writer, after+1)); it.Valid(); it.Next() {
-		end, c, err := tx.entry(it.Item())
-		if err != nil {
-			return false, err
-		}
+func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) bool) (more bool, err error) {
+	cs, more := ChangeSet{Writer: writer, After: after, End: after}, true
+	err = tx.eachSince(writer, after, func(end uint64, c change) bool {
 		if len(cs.Changes) > 0 && end != cs.End {
-			if !yield(cs) {
-				return false, nil
+			if more = yield(cs); !more {
+				return false
 			}
 			cs = ChangeSet{Writer: writer, After: cs.End}
 		}
 		cs.End = end
 		cs.Changes = append(cs.Changes, Change{c.Record, c.seq})
+		return true
+	})
+	if err != nil || !more {
+		return false, err
 	}
 	if len(cs.Changes) > 0 {
 		if !yield(cs) {
@@ -180,6 +176,24 @@ func (tx *Tx) since(writer string, after, last uint64, yield func(ChangeSet) boo
 		return yield(cs), nil
 	}
 	return true, nil
+}
+
+// eachSince calls fn with the entries of a writer's log, and the end of the
+// change set each is of, until it returns false.
+func (tx *Tx) eachSince(writer string, after uint64, fn func(end uint64, c change) bool) error {
+	prefix := []byte(logPrefix + writer + "/")
+	it := tx.txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
+	defer it.Close()
+	for it.Seek(logKey(writer, after+1)); it.Valid(); it.Next() {
+		end, c, err := tx.entry(it.Item())
+		if err != nil {
+			return err
+		}
+		if !fn(end, c) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // entry reads a log entry and the change it stands for.
@@ -208,8 +222,8 @@ func logKey(writer string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(logPrefix+writer+"/"), seq)
 }
 
-// Apply merges change sets of other nodes, as one transaction. Sets of one
-// writer come in order and without gaps, as Since yields them; one that is
+// Apply merges change sets of other nodes, as they were written, as one
+// transaction. Sets of one writer come in order and without gaps; one that is
 // known already changes nothing. A record that is older than ours is left out;
 // with one from the future nothing is taken (ErrAhead). Keys of kinds nobody
 // here knows are kept like all others.
@@ -222,7 +236,7 @@ func (db *DB) Apply(ctx context.Context, sets ...ChangeSet) error {
 	return db.submit(&job{ctx: ctx, remote: sets, done: make(chan struct{})})
 }
 
-// check refuses what no Since yields.
+// check refuses what no node sends.
 func (cs ChangeSet) check() error {
 	node, epoch, ok := strings.Cut(cs.Writer, ".")
 	if !ok || len(node) != 32 || len(epoch) != 16 {
@@ -286,8 +300,9 @@ func (b *batch) takeRemote(j *job, cs ChangeSet) error {
 			return err
 		}
 	}
+	b.took(j, cs, have)
 	b.vector[cs.Writer] = cs.End
-	j.news = append(j.news, cs)
+	j.news = append(j.news, news{cs, j.portion != nil && !cs.whole()})
 	return nil
 }
 

@@ -12,13 +12,8 @@ import (
 // hand gives to everything that from has and to lacks.
 func hand(t *testing.T, from, to *replicate.DB) {
 	t.Helper()
-	for cs, err := range from.Since(to.Vector()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := to.Apply(t.Context(), cs); err != nil {
-			t.Fatal(err)
-		}
+	if err := to.Pull(t.Context(), from); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -79,7 +79,7 @@ func (m *Mesh) collectDaily(ctx context.Context) error {
 // other does not answer, nothing is forgotten today.
 func (m *Mesh) collect(ctx context.Context) error {
 	known := m.known()
-	if m.db.fenced.Load() || m.db.agreed.Load() != nil || len(known) > 0 && !m.timely.Load() {
+	if m.db.fenced.Load() || len(m.db.awaited()) > 0 || m.db.agreed.Load() != nil || len(known) > 0 && !m.timely.Load() {
 		return errNotNow
 	}
 	now := m.db.now()

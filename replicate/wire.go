@@ -85,19 +85,34 @@ func appendVector(b []byte, v map[string]uint64) []byte {
 // decodeVector reads what appendVector wrote, all of b.
 func decodeVector(b []byte) (map[string]uint64, error) {
 	r := reader{b: b}
-	n := r.number()
-	if n > maxWriters || n > uint64(len(b)) {
-		return nil, fmt.Errorf("vector of %d writers: %w", n, errGarbage)
-	}
-	v := make(map[string]uint64, n)
-	for range n {
-		w := r.text(255)
-		v[w] = r.number()
-	}
-	if r.bad || len(r.b) > 0 || uint64(len(v)) != n {
+	v := r.vector()
+	if r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("vector: %w", errGarbage)
 	}
 	return v, nil
+}
+
+// appendHead encodes how the answer to a sync begins: the clock's high-water
+// mark, the vector and, when there are any, the targets of pending logs.
+func appendHead(b []byte, clock Clock, x extent) []byte {
+	b = appendVector(binary.BigEndian.AppendUint64(b, uint64(clock)), x.vector)
+	if len(x.ahead) > 0 {
+		b = appendVector(b, x.ahead)
+	}
+	return b
+}
+
+// decodeHead reads what appendHead wrote, all of b.
+func decodeHead(b []byte) (clock Clock, x extent, err error) {
+	r := reader{b: b}
+	clock, x.vector = Clock(r.uint64()), r.vector()
+	if len(r.b) > 0 {
+		x.ahead = r.vector()
+	}
+	if r.bad || len(r.b) > 0 {
+		return 0, extent{}, fmt.Errorf("head of an answer: %w", errGarbage)
+	}
+	return clock, x, nil
 }
 
 func appendText(b []byte, s string) []byte {
@@ -151,4 +166,22 @@ func (r *reader) uint64() uint64 {
 		return binary.BigEndian.Uint64(b)
 	}
 	return 0
+}
+
+// vector reads what appendVector wrote.
+func (r *reader) vector() map[string]uint64 {
+	n := r.number()
+	if n > maxWriters || n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	v := make(map[string]uint64, n)
+	for range n {
+		w := r.text(255)
+		v[w] = r.number()
+	}
+	if uint64(len(v)) != n { // one twice
+		r.bad, r.b = true, nil
+	}
+	return v
 }
