@@ -90,7 +90,9 @@ type history struct {
 type player struct {
 	db      *DB
 	saved   *backup // of an earlier time
-	epoch   string  // at that time, and its number
+	when    time.Time
+	stale   bool   // it was put back to a backup of before the others forgot deletions
+	epoch   string // at the time of saved, and its number
 	seq     uint64
 	then    map[int]time.Time // seen, at that time
 	seen    map[int]time.Time // when it last heard of each other
@@ -317,6 +319,7 @@ func (h *history) copy(i, j int) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	a.stale = b.stale
 	a.seen = maps.Clone(b.seen)
 	a.seen[j], b.seen[i] = h.now, h.now
 	for k := range h.edits { // what is kept for review is not lost; it is not merged either
@@ -335,16 +338,20 @@ func (h *history) save(i int) error {
 	var b bytes.Buffer
 	p := h.nodes[i]
 	_, err := p.db.kv.Backup(&b, 0)
-	p.saved = &backup{b.Bytes(), len(h.edits)}
+	p.saved, p.when = &backup{b.Bytes(), len(h.edits)}, h.now
 	p.epoch, p.seq, p.then = p.db.writer, p.db.seq, maps.Clone(p.seen)
 	return err
 }
 
+// restore puts a node back to its backup; not two at once to very old ones,
+// which is more than the rules cover (DESIGN.md, Absence).
 func (h *history) restore(i int) error {
 	p := h.nodes[i]
-	if p.saved == nil {
+	old := h.now.Sub(p.when) > absence
+	if p.saved == nil || old && slices.ContainsFunc(h.nodes, func(q *player) bool { return q != p && q.stale }) {
 		return nil
 	}
+	p.stale = old
 	kv, err := badger.Open(badgerOptions(Options{small: true}, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
