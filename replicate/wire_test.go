@@ -277,7 +277,7 @@ func FuzzAnswer(f *testing.F) {
 	whole.Write([]byte{0, 0, 0, 0, 1})
 	f.Add(whole.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := &session{m: &Mesh{db: &DB{acked: map[string]uint64{}}}, has: map[string]uint64{}}
+		s := &session{m: &Mesh{db: &DB{acked: map[string]uint64{}, wall: time.Now}}, has: map[string]uint64{}}
 		store := func(context.Context, portion) error { return nil }
 		s.takeAnswer(context.Background(), bytes.NewReader(b), store)
 		if z, err := newUnpacker(bytes.NewReader(b)); err == nil {
