@@ -2,6 +2,8 @@ package replicate
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -115,8 +117,13 @@ func (b *batch) review(c change) error {
 	return nil
 }
 
-// finish removes what the other node does not have and takes its vector.
-func (f *freshCopy) finish(ctx context.Context) error {
+// finish removes what the other node does not have, takes its vector, and
+// notes the copies that this node took, this one among them.
+func (f *freshCopy) finish(ctx context.Context, copies []copied) error {
+	list, err := json.Marshal(copies)
+	if err != nil {
+		return err
+	}
 	for after, more := "", true; more; {
 		err := f.db.submit(&job{ctx: ctx, done: make(chan struct{}), write: func(b *batch, j *job) (err error) {
 			after, more, err = f.sweep(b, j, after)
@@ -131,7 +138,7 @@ func (f *freshCopy) finish(ctx context.Context) error {
 		maps.Copy(b.vector, f.given)
 		f.await(b)
 		f.db.fenced.Store(false)
-		return b.txn.Delete([]byte(fenceKey))
+		return errors.Join(b.txn.Set([]byte(copiesKey), list), b.txn.Delete([]byte(fenceKey)))
 	}})
 }
 

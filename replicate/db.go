@@ -60,6 +60,7 @@ const (
 	schemaKey     = "m/schema"
 	nodeKey       = "m/node"
 	fenceKey      = "m/fence"
+	copiesKey     = "m/copies"
 	clockKey      = "m/clock"
 )
 

@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	syncPath   = "/replicate/v1/sync"
-	vectorPath = "/replicate/v1/vector"
+	syncPath    = "/replicate/v1/sync"
+	vectorPath  = "/replicate/v1/vector"
+	contactPath = "/replicate/v1/contact"
 	// maxAnswer is about how many bytes of change sets one answer carries;
 	// the next request goes on where it ended.
 	maxAnswer = 4 << 20
@@ -36,6 +37,7 @@ func (m *Mesh) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+syncPath, m.serveSync)
 	mux.HandleFunc("GET "+vectorPath, m.serveVector)
+	mux.HandleFunc("GET "+contactPath, m.serveContact)
 	mux.Handle("/", m.o.Handler)
 	return mux
 }
@@ -239,7 +241,7 @@ func (s *session) pause(d time.Duration) bool {
 }
 
 func (s *session) syncAll() error {
-	before := s.m.db.Digest()
+	before, began := s.m.db.Digest(), time.Now()
 	for more := true; more; {
 		select {
 		case s.m.pulls <- struct{}{}:
@@ -253,6 +255,10 @@ func (s *session) syncAll() error {
 			return err
 		}
 	}
+	s.mu.Lock()
+	s.synced = began
+	s.mu.Unlock()
+	s.touch()
 	if s.m.db.Digest() != before {
 		s.ping() // tells the peer what we have now
 	}

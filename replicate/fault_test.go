@@ -156,7 +156,7 @@ func TestCloneIsRefused(t *testing.T) {
 		s.boot(3)
 		time.Sleep(time.Minute)
 		var told []string
-		for _, n := range s.nodes[:2] {
+		for _, n := range s.nodes[:3] {
 			for _, p := range n.mesh.Peers() {
 				told = append(told, p.Problems...)
 			}
@@ -378,4 +378,71 @@ func TestGossipKeysRotate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestABranchAwayForLong cuts a branch of three nodes off for a hundred days.
+// Headquarters deletes a record and forgets the deletion. When the line is
+// back, to one of them and later to all, the record stays deleted.
+func TestABranchAwayForLong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var skew skews
+		s := &simMesh{t: t, net: newSimNet(), wall: skew.wall, log: simLog()}
+		s.start(7)
+		defer s.settle()
+		s.nodes[0].put(t, "k/old", "1")
+		s.nodes[0].put(t, "k/kept", "1")
+		time.Sleep(2 * time.Minute)
+		branch := map[string]bool{}
+		for _, n := range s.nodes[4:] {
+			branch[n.db.NodeID()] = true
+		}
+		s.net.setCut(func(from, to string) bool { return branch[from] != branch[to] })
+		if err := s.nodes[0].db.Update(context.Background(), func(tx *Tx) error { return tx.Delete("k/old") }); err != nil {
+			t.Fatal(err)
+		}
+		s.nodes[5].put(t, "k/branch", "1")
+		time.Sleep(3 * time.Minute)
+		for days := 50; days <= 100; days += 50 {
+			for i := range s.nodes {
+				skew.set(i, time.Duration(days)*24*time.Hour)
+			}
+			time.Sleep(3 * time.Minute)
+		}
+		for i, n := range s.nodes[:2] {
+			if err := n.mesh.collect(context.Background()); err != nil {
+				t.Fatalf("node %d does not forget: %v", i, err)
+			}
+		}
+		first, hq := s.nodes[4].db.NodeID(), s.nodes[0].db.NodeID()
+		s.net.setCut(func(from, to string) bool {
+			return branch[from] != branch[to] && (from != first || to != hq) && (from != hq || to != first)
+		})
+		time.Sleep(5 * time.Minute)
+		s.net.setCut(nil)
+		time.Sleep(10 * time.Minute)
+		for i, n := range s.nodes {
+			if n.get("k/old") != "" {
+				t.Errorf("node %d has the deleted record again", i)
+			}
+			if n.db.Digest() != s.nodes[0].db.Digest() {
+				t.Errorf("node %d does not have what node 0 has", i)
+			}
+		}
+		if s.nodes[0].get("k/branch") != "1" && !s.kept("k/branch") {
+			t.Error("what the branch wrote is neither merged nor kept for review")
+		}
+	})
+}
+
+// kept says whether some node keeps a record for review.
+func (s *simMesh) kept(key string) (found bool) {
+	for _, n := range s.nodes {
+		n.db.View(context.Background(), func(tx *Tx) error {
+			for r := range tx.Reviews() {
+				found = found || r.Key == key
+			}
+			return nil
+		})
+	}
+	return found
 }

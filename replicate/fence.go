@@ -127,7 +127,7 @@ func (s *session) takeCopy() {
 	case <-s.ended:
 		return
 	}
-	if s.peerFence != m.id || s.over() {
+	if s.peerFence != m.id || s.over() || m.copied.After(s.born) {
 		return
 	}
 	m.log.Warn("taking a fresh copy of a peer after a long absence", "peer", s.peer.Node)
@@ -136,7 +136,7 @@ func (s *session) takeCopy() {
 		m.log.Warn("fresh copy interrupted, trying again", "peer", s.peer.Node, "err", err)
 		return
 	}
-	m.touchAll()
+	m.copied = time.Now()
 	m.log.Info("fresh copy taken", "peer", s.peer.Node)
 }
 
@@ -145,16 +145,30 @@ var copyProblem = fmt.Sprintf("This node was cut off for more than %d days, so i
 func (s *session) copyAll() error {
 	ctx, cancel := s.whileUp()
 	defer cancel()
+	st, err := s.standing(ctx) // before: what it hears of meanwhile may not be in the copy
+	if err != nil {
+		return err
+	}
 	f, err := s.m.db.beginCopy(ctx)
 	if err != nil {
 		return err
 	}
+	s.m.endUnfenced()
 	for more := true; more; {
 		if more, err = s.request(ctx, f.given, f.take); err != nil {
 			return err
 		}
 	}
-	return f.finish(ctx)
+	return s.m.finishCopy(ctx, f, s.peer.Node, s.m.db.now(), st)
+}
+
+// finishCopy ends a fresh copy: from then on this node has what the other had
+// at that time, and is in contact with whom that one was.
+func (m *Mesh) finishCopy(ctx context.Context, f *freshCopy, from string, at time.Time, st standing) error {
+	if err := m.takeStanding(ctx, from, at, st); err != nil {
+		return err
+	}
+	return f.finish(ctx, m.copiesNow())
 }
 
 // whileUp is a context that ends with the session.

@@ -264,6 +264,7 @@ func (s *session) compare(digest [16]byte) {
 	s.mu.Unlock()
 	switch {
 	case same:
+		s.touch()
 	case doubt || young:
 		s.wantSync()
 	default:

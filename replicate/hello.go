@@ -42,11 +42,12 @@ type hello struct {
 	Node     string `json:"node"`
 	Instance string `json:"instance"`
 	Self
-	Time    int64 `json:"time"`              // Unix milliseconds
-	Contact int64 `json:"contact,omitempty"` // last word of the other, as Time
-	Fresh   int   `json:"fresh,omitempty"`   // nodes heard of lately
-	Empty   bool  `json:"empty,omitempty"`   // the store holds no records
-	Due     bool  `json:"due,omitempty"`     // a fresh copy is due
+	Time    int64    `json:"time"`              // Unix milliseconds
+	Contact int64    `json:"contact,omitempty"` // until when it has what the other had, as Time
+	Fresh   int      `json:"fresh,omitempty"`   // nodes heard of lately
+	Empty   bool     `json:"empty,omitempty"`   // the store holds no records
+	Due     bool     `json:"due,omitempty"`     // a fresh copy is due
+	Copies  []copied `json:"copies,omitempty"`  // that it took of late, oldest first
 	// Refused is why the answering side wants no connection.
 	Refused refusal `json:"refused,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
@@ -65,6 +66,10 @@ const (
 
 func (r refusal) Error() string { return "refused: " + string(r) }
 
+// errReckoned ends a connection whose hello was said before the other's was
+// heard, which changes it.
+var errReckoned = errors.New("the other took a fresh copy since, so hello is said again")
+
 var errHello = errors.New("not a node of wuamesh, or not understood")
 
 // hello is what this node says to another.
@@ -72,6 +77,7 @@ func (m *Mesh) hello(l lane, to string) hello {
 	h := hello{
 		Min: protocolMin, Max: protocolMax, Lane: l, Node: m.id, Instance: m.instance,
 		Self: m.o.Self(), Time: m.db.now().UnixMilli(), Empty: m.db.empty(), Due: m.db.fenced.Load(),
+		Copies: m.copiesNow(),
 	}
 	last, fresh := m.contactWith(to)
 	if h.Fresh = fresh; !last.IsZero() {
@@ -116,7 +122,7 @@ func (h hello) check() error {
 	case len(h.Addrs) > 32, len(h.Name) > 255, len(h.Site) > 255, len(h.Version) > 255:
 		return fmt.Errorf("%w: too long", errHello)
 	}
-	return nil
+	return checkCopies(h.Copies)
 }
 
 func (h hello) compatible() bool { return h.Min <= protocolMax && h.Max >= protocolMin }
@@ -143,6 +149,8 @@ func (m *Mesh) greet(conn net.Conn, nodeID string, l lane) (mine, theirs hello, 
 		err = theirs.Refused
 	case !theirs.compatible():
 		err = refusedVersion
+	case m.reckon(theirs):
+		err = errReckoned
 	}
 	theirs.Lane = l
 	return mine, theirs, err
@@ -162,6 +170,7 @@ func (m *Mesh) welcome(conn net.Conn, nodeID string) {
 		return
 	}
 	h.Lane = cmp.Or(h.Lane, laneBulk) // bulk carries nothing by itself
+	m.reckon(h)
 	answer := m.hello(h.Lane, nodeID)
 	answer.Refused, answer.Detail = m.judge(h, conn)
 	if err := writeHello(conn, answer); err != nil || answer.Refused != "" {

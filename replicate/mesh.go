@@ -66,6 +66,7 @@ type Mesh struct {
 	pulls    chan struct{} // one sync at a time brings records in
 	serves   chan struct{} // bounds syncs that hand records out
 	copying  chan struct{} // one fresh copy at a time
+	copied   time.Time     // when one ended; of who holds copying
 	relayed  chan struct{} // bounds streams passed on for others
 	problems problems
 	timely   atomic.Bool   // some peer's clock bears this node's time out
@@ -82,6 +83,7 @@ type Mesh struct {
 	bulk     map[string][]*session // bulk lane, by node
 	dropped  map[string]bool
 	contact  map[string]time.Time // what absence is counted by
+	copies   []copied             // fresh copies that this node took
 	heard    map[string]time.Time // what people are told, since the start
 	closed   bool
 
@@ -105,6 +107,9 @@ func OpenMesh(o MeshOptions) (*Mesh, error) {
 	var err error
 	if m.contact, err = m.db.contacts(); err != nil {
 		return nil, fmt.Errorf("open the mesh: read when nodes were last heard of: %w", err)
+	}
+	if m.copies, err = m.db.copiesTaken(); err != nil {
+		return nil, fmt.Errorf("open the mesh: read what fresh copies were taken: %w", err)
 	}
 	m.links = newLinks(m.id, m.instance)
 	m.dialer = newDialer(m)

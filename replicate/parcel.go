@@ -42,7 +42,7 @@ func (m *Mesh) Pack(ctx context.Context, w io.Writer, to string, have map[string
 	if m.db.fenced.Load() {
 		return nil, errors.New("pack a parcel: this node is taking a fresh copy itself")
 	}
-	info, err := json.Marshal(ParcelInfo{m.hello(laneControl, to), m.contactsNow(), len(have) == 0})
+	info, err := json.Marshal(ParcelInfo{m.hello(laneControl, to), m.standing().Contact, len(have) == 0})
 	if err != nil {
 		return nil, err
 	}
@@ -59,18 +59,6 @@ func (m *Mesh) Pack(ctx context.Context, w io.Writer, to string, have map[string
 		return nil, fmt.Errorf("pack a parcel: %w", err)
 	}
 	return vector, nil
-}
-
-// contactsNow is when this node last heard of each other one.
-func (m *Mesh) contactsNow() map[string]int64 {
-	m.touchReached()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := make(map[string]int64, len(m.contact))
-	for id, at := range m.contact {
-		all[id] = at.UnixMilli()
-	}
-	return all
 }
 
 // An Unpacked is what a parcel brought.
@@ -144,6 +132,7 @@ func (m *Mesh) unpack(ctx context.Context, r io.Reader) (u Unpacked, err error) 
 // copy after a long absence, which finish ends.
 func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Context, portion) error, finish func(context.Context) error, err error) {
 	theirs := info.Hello
+	m.reckon(theirs)
 	mine := m.hello(laneControl, theirs.Node)
 	if mine.Time-theirs.Time > absence.Milliseconds() {
 		return nil, nil, ErrParcelOld
@@ -161,7 +150,9 @@ func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Co
 		if err != nil {
 			return nil, nil, err
 		}
-		return f.take, f.finish, nil
+		return f.take, func(ctx context.Context) error {
+			return m.finishCopy(ctx, f, theirs.Node, time.UnixMilli(theirs.Time), standing{info.Heard, theirs.Copies})
+		}, nil
 	}
 	return m.db.merge, nil, nil
 }
@@ -169,21 +160,13 @@ func (m *Mesh) taker(ctx context.Context, info ParcelInfo) (take func(context.Co
 // heardFrom notes when the writer of a parcel, and through it other nodes,
 // were heard of.
 func (m *Mesh) heardFrom(info ParcelInfo) {
-	known := m.known()
-	m.mu.Lock()
-	note := func(id string, ms int64) {
-		at := time.UnixMilli(ms)
-		if _, ok := known[id]; ok && at.After(m.contact[id]) && at.Before(m.db.now().Add(maxAhead)) {
-			m.contact[id] = at
-		}
-	}
-	note(info.Hello.Node, info.Hello.Time)
+	heard := map[string]int64{info.Hello.Node: info.Hello.Time}
 	for id, ms := range info.Heard {
-		if id != m.id {
-			note(id, ms)
+		if id != m.id && id != info.Hello.Node {
+			heard[id] = ms
 		}
 	}
-	m.mu.Unlock()
+	m.hearContact(heard)
 	m.storeContacts(context.Background())
 	m.noteChange()
 }

@@ -72,6 +72,7 @@ type session struct {
 	has     map[string]uint64 // what of each log the peer sent or told us of
 	digest  [16]byte          // of the peer's vector, when it last told
 	doubt   bool              // digest was not ours
+	synced  time.Time         // when the last sync began that ended well
 	matched time.Time         // when its vector was last equal to ours
 	theirs  map[string]uint64 // its vector when it last told
 	unsure  time.Time         // when the oldest set was passed on of which it did not say since that it has it
@@ -141,6 +142,9 @@ func (s *session) run() error {
 		} else {
 			parts.Go(s.applySets)
 			parts.Go(s.keepSynced)
+			if s.peerFence == "" {
+				parts.Go(s.keepHearing)
+			}
 		}
 		parts.Go(s.watch)
 		if s.dialled {
@@ -200,7 +204,7 @@ func (m *Mesh) replace(s *session) (old *session, ok bool) {
 	}
 	m.sessions[id] = s
 	m.removed.Store(false)
-	s.touch()
+	m.heard[id] = m.db.now()
 	return old, true
 }
 
@@ -214,7 +218,7 @@ func (m *Mesh) unregister(s *session) {
 		}
 	} else if m.sessions[id] == s {
 		delete(m.sessions, id)
-		s.touch()
+		m.heard[id] = m.db.now()
 	}
 	m.mu.Unlock()
 	if s.peer.Lane == laneControl {
