@@ -200,6 +200,7 @@ func TestLagIsOfNow(t *testing.T) {
 // TestRacesOfAMesh has four nodes edit at once, in real time and for the race
 // detector, while one of them is cut off; in the end all hold what each of them wrote.
 func TestRacesOfAMesh(t *testing.T) {
+	afterYamux(t)
 	s := &simMesh{t: t, net: newSimNet()}
 	s.start(4)
 	defer s.close()

@@ -39,20 +39,21 @@ func bubble(t *testing.T, fn func(*testing.T)) {
 		t.Skip("in virtual time; packaging/check runs it without the race detector")
 	}
 	afterYamux(t)
-	for range 3 {
-		runtime.GC()
-	}
 	synctest.Test(t, fn)
 }
 
 // afterYamux waits until nothing of an earlier test runs yamux any more: it
 // would put timers of real time into the pool, and who waits for one of those
-// keeps virtual time from going on.
+// keeps virtual time from going on. Then it empties the pool: neither may use
+// the other's timers.
 func afterYamux(t *testing.T) {
 	t.Helper()
 	all := make([]byte, 4<<20)
 	for range 1000 {
 		if n := runtime.Stack(all, true); !bytes.Contains(all[:n], []byte("hashicorp/yamux")) {
+			for range 3 {
+				runtime.GC()
+			}
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
