@@ -49,6 +49,10 @@ type (
 		Addrs   []string  `json:"addrs"`
 		CSR     []byte    `json:"csr"`
 		Now     time.Time `json:"now"` // of its clock
+		// Of a node that was let in before and whose certificate ended: that,
+		// and its key's word for the new one.
+		Old      []byte `json:"old,omitempty"`
+		Endorsed []byte `json:"endorsed,omitempty"`
 	}
 	// A joinAnswer is all a node needs to be a member.
 	joinAnswer struct {
@@ -94,6 +98,17 @@ func (r joinRequest) check() error {
 		return &Problem{Kind: Invalid, Field: "csr", Msg: "The certificate request is not sound.", Err: err}
 	}
 	return nil
+}
+
+// comesBack says whether the request is of a node that was let in before: its
+// key is endorsed by the one of the old certificate, whose time is over.
+func (r joinRequest) comesBack(root *x509.Certificate) bool {
+	old, err := x509.ParseCertificate(r.Old)
+	if err != nil || time.Now().Before(old.NotAfter) {
+		return false
+	}
+	id, err := replicate.VerifyEndorsed(root, r.Old, r.CSR, r.Endorsed, old.NotAfter)
+	return err == nil && id == r.Node
 }
 
 var errNoAnchor = &Problem{
@@ -315,7 +330,16 @@ func (a *Appliance) useJoinToken(ctx context.Context, req joinRequest, use strin
 			return err
 		}
 		rec.Left, rec.Used, rec.UsedBy = 0, tx.Now(), use
-		n := nodeRecord{Name: req.Name, Site: req.Site, Addrs: req.Addrs, Version: req.Version, Joined: tx.Now(), By: by}
+		n, back, err := nodes.find(tx, req.Node)
+		if err != nil {
+			return err
+		}
+		if back {
+			n.Addrs, n.Version = req.Addrs, req.Version
+			return errors.Join(tokens.put(tx, id, rec), nodes.put(tx, req.Node, n),
+				a.audit(tx, Actor{Name: rec.By}, "join mesh again", "node "+n.Name, "", "its certificate had ended; with token "+rec.Name))
+		}
+		n = nodeRecord{Name: req.Name, Site: req.Site, Addrs: req.Addrs, Version: req.Version, Joined: tx.Now(), By: by}
 		if err := errors.Join(tokens.put(tx, id, rec), nodes.put(tx, req.Node, n)); err != nil {
 			return err
 		}
@@ -352,6 +376,9 @@ func (a *Appliance) checkNewNode(tx *replicate.Tx, req joinRequest) error {
 		})
 	}
 	if n, ok, err := nodes.find(tx, req.Node); err != nil || ok {
+		if err == nil && req.comesBack(a.auth.identity().Root) {
+			return nil
+		}
 		return errors.Join(err, &Problem{
 			Kind: Conflict, Code: "WM-605", Msg: fmt.Sprintf("A node with this machine's identity is in the mesh already: %s. This one is a clone of it, or a copy of its data.", n.Name),
 			Hint: "Stop wuamesh here, empty its data directory, start it, and join again.",

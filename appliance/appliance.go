@@ -60,13 +60,14 @@ type Appliance struct {
 	// what is not accepted here waits for the next process.
 	handover bool
 
-	browsers atomic.Pointer[tls.Certificate] // configured for browsers; nil for the node's own
-	changing sync.Mutex                      // held while the configuration changes
-	entering sync.Mutex
-	entered  chan struct{} // closed once the node is in a mesh
-	member   atomic.Pointer[membershipRecord]
-	mesh     atomic.Pointer[replicate.Mesh]
-	joins    throttle
+	browsers  atomic.Pointer[tls.Certificate] // configured for browsers; nil for the node's own
+	changing  sync.Mutex                      // held while the configuration changes
+	entering  sync.Mutex
+	entered   chan struct{} // closed once the node is in a mesh
+	member    atomic.Pointer[membershipRecord]
+	mesh      atomic.Pointer[replicate.Mesh]
+	joins     throttle
+	outOfTime outOfTime
 	// handovers are admins on their way here from other nodes.
 	handovers handovers
 	records   atomic.Int64 // taken in since the start

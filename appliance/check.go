@@ -365,6 +365,9 @@ func (a *Appliance) checkPeers(ctx context.Context) Check {
 		c.Result, c.Text = CheckFailed, "The node's mesh cannot be read: "+err.Error()+"."
 	case others < 1:
 		c.Result, c.Text = CheckSkipped, fmt.Sprintf("There is no other node yet. It will call this one at %s.", strings.Join(a.addresses(), " or "))
+	case a.lapsed():
+		c.Result, c.Text = CheckFailed, a.certificateProblem(a.db.NodeID())
+		c.Hint = "wuamesh token join on another node, then wuamesh join TOKEN here."
 	case state.Peers == 0:
 		c.Result, c.Text = CheckFailed, fmt.Sprintf("None of the %d other nodes is connected.", others)
 		c.Hint = "Nodes reach each other on the HTTPS port: look at the firewall and the line between the branches. wuamesh node list shows their addresses."

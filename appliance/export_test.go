@@ -159,6 +159,19 @@ func (a *Appliance) PutLease(ctx context.Context, file, node string, until time.
 // NodeID is the node's id.
 func (a *Appliance) NodeID() string { return a.db.NodeID() }
 
+// CertifyUntil gives the node certificates whose time is over at end, as its
+// anchor did a year before.
+func (a *Appliance) CertifyUntil(ctx context.Context, anchor *Appliance, end time.Time) error {
+	self, csr, err := a.auth.request()
+	if err == nil {
+		self.Node, self.Web, err = anchor.auth.anchorKey().Certify(csr, a.db.NodeID(), services, end.Add(-replicate.NodeLife))
+	}
+	if err != nil {
+		return err
+	}
+	return a.takeCertificates(ctx, self)
+}
+
 // JoinAt asks to join as a machine would whose clock is off by so much.
 func (a *Appliance) JoinAt(ctx context.Context, text string, off time.Duration) error {
 	token, err := replicate.ParseJoinToken(text)

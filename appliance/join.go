@@ -79,6 +79,9 @@ func (a *Appliance) Join(ctx context.Context, by Actor, o JoinOptions) error {
 // bare says why this node cannot join: it has something of its own to lose.
 func (a *Appliance) bare(token replicate.JoinToken) error {
 	if a.Member() && replicate.Fingerprint(a.auth.identity().Root) == token.Fingerprint {
+		if a.lapsed() {
+			return nil
+		}
 		return &Problem{Kind: Conflict, Code: "WM-611", Msg: "This node is a member of that mesh already.", Hint: "Nothing was changed; wuamesh node list shows the mesh."}
 	}
 	what := a.cat.holdings()
@@ -133,9 +136,15 @@ func (a *Appliance) joinRequest(ctx context.Context, as Answers, token replicate
 		return self, joinRequest{}, fmt.Errorf("keep the key to join with: %w", err)
 	}
 	csr, err := replicate.RequestCertificate(self.Key, a.db.NodeID(), append(a.auth.names(), strings.ToLower(as.Name)))
-	return self, joinRequest{
+	req := joinRequest{
 		Secret: token.Secret[:], Node: a.db.NodeID(), Name: as.Name, Site: as.Site, Version: Version, Addrs: a.addresses(), CSR: csr, Now: time.Now(),
-	}, err
+	}
+	if err == nil && a.lapsed() {
+		id := a.auth.identity()
+		req.Old = id.Node.Raw
+		req.Endorsed, err = id.Endorse(csr)
+	}
+	return self, req, err
 }
 
 // askToJoin asks the token's addresses one after another. What a node of the
@@ -240,6 +249,9 @@ func (a *Appliance) becomeMember(ctx context.Context, self identityRecord, answe
 		return fmt.Errorf("certificates from %s: %w", answer.Anchor, err)
 	}
 	m := membershipRecord{Label: answer.Label, Keys: answer.Keys, Peers: answer.Peers, Self: answer.Self}
+	if was := a.member.Load(); was != nil { // it comes back, with its records
+		m.Synced = was.Synced
+	}
 	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
 		return errors.Join(authorities.put(tx, "root", root), identities.put(tx, "self", self), identities.del(tx, "joining"), memberships.put(tx, "mesh", m))
 	})

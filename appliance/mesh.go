@@ -290,7 +290,10 @@ func (a *Appliance) peerTLS() *tls.Config {
 		ClientAuth:           tls.RequireAnyClientCert, InsecureSkipVerify: true, // VerifyConnection does both, at every handshake
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			_, err := replicate.VerifyPeer(id.Root, cs.PeerCertificates, time.Now())
+			nodeID, err := replicate.VerifyPeer(id.Root, cs.PeerCertificates, time.Now())
+			if errors.Is(err, replicate.ErrClock) {
+				a.outOfTime.note(nodeID, cs.PeerCertificates[0])
+			}
 			return err
 		},
 	}

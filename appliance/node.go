@@ -89,6 +89,9 @@ func (a *Appliance) nodeRows() []NodeRow {
 		if id == a.db.NodeID() {
 			row.Self, row.Reach, row.Problems = true, "self", own
 		}
+		if why := a.certificateProblem(id); why != "" {
+			row.Problems = append(slices.Clip(row.Problems), why)
+		}
 		for _, f := range faults {
 			if f.of == id {
 				row.Problems = append(slices.Clip(row.Problems), f.fact+" "+f.cause)

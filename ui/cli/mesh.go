@@ -63,7 +63,7 @@ func printPassphrase(s Streams, p api.Passphrase) {
 }
 
 var joinCommand = Command{
-	Name: "join", Args: "[TOKEN]", Summary: "Make this bare node a member of the mesh the token is of",
+	Name: "join", Args: "[TOKEN]", Summary: "Make this bare node a member of the mesh the token is of, or let it in again when its certificate has ended",
 	Example: "wuamesh join                 asks for the token\nwuamesh join wmj1.uW8x…\nwuamesh join --name brs-01 --site brest wmj1.uW8x…",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
