@@ -2,10 +2,14 @@ package appliance_test
 
 import (
 	"cmp"
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,4 +217,74 @@ func TestUpgradeFoundsAMesh(t *testing.T) {
 	b.joinTo(t, a)
 	m.connect(t, b.URL())
 	m.checkin(t)
+}
+
+// A valve lets so many bytes in, of all connections through it together, and
+// then nothing until it is opened.
+type valve struct {
+	left atomic.Int64
+	open chan struct{}
+}
+
+func (g *valve) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &valveConn{conn, g}, nil
+}
+
+type valveConn struct {
+	net.Conn
+	g *valve
+}
+
+func (c *valveConn) Read(b []byte) (int, error) {
+	if c.g.left.Load() < 0 {
+		<-c.g.open
+	}
+	n, err := c.Conn.Read(b[:min(len(b), 4<<10)])
+	c.g.left.Add(int64(-n))
+	return n, err
+}
+
+// TestFirstCopyIsComing stops the first copy of everything half-way: until it
+// is whole the node says that it is coming, and not that it is in step.
+func TestFirstCopyIsComing(t *testing.T) {
+	a := bareNode(t, "rns-01")
+	for i := range 400 {
+		e := appliance.PackageEdit{Maturity: rules.Prod, Description: rand.Text() + rand.Text() + rand.Text() + rand.Text()}
+		if _, err := a.PutPackage(t.Context(), owner, fmt.Sprint("package-", i), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := &valve{open: make(chan struct{})}
+	g.left.Store(24 << 10)
+	open := sync.OnceFunc(func() { close(g.open) })
+	b := startIn(t, t.TempDir(), a.world, "http://127.0.0.1:1", func(c *appliance.Config) {
+		c.Name, c.Internet, c.Dial = "brs-01", false, g.dial
+		c.Advertise = []string{"127.0.0.1:1"} // so that it calls, not the other
+	})
+	t.Cleanup(open)
+	if err := b.Join(t.Context(), owner, appliance.JoinOptions{Token: a.joinToken(t)}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node says that the first copy is coming", func() error {
+		if s, _ := b.Standing(t.Context()); s.Short() != "first copy is coming" {
+			return fmt.Errorf("it says %q", s.Short())
+		}
+		return nil
+	})
+	if state, err := b.JoinState(t.Context()); err != nil || !state.Member || state.Synced {
+		t.Errorf("half-way it is %+v, %v", state, err)
+	}
+	open()
+	b.synced(t)
+	eventually(t, "the node is in step", func() error {
+		if s, _ := b.Standing(t.Context()); s.Short() != "in step" {
+			return fmt.Errorf("it says %q", s.Short())
+		}
+		_, err := b.Package(t.Context(), "package-399")
+		return err
+	})
 }

@@ -55,9 +55,17 @@ func BenchmarkScale(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+			for i, c := range []appliance.RepositoryCondition{
+				{Kind: appliance.BySubnet, Values: []string{"10.3.0.0/16", "10.7.7.0/24"}}, {Kind: appliance.ByHostName, Values: []string{"pc-*9"}}, {Kind: appliance.ByDomain, Values: []string{"none.example"}},
+			} {
+				e := appliance.RepositoryRuleEdit{Name: fmt.Sprint("rule ", i), Conditions: []appliance.RepositoryCondition{c}, Node: "rns-01"}
+				if _, err := node.MakeRepositoryRule(b.Context(), owner, e); err != nil {
+					b.Fatal(err)
+				}
+			}
 			for _, path := range []string{
 				"/overview", "/updates", "/updates?severity=Critical&state=PENDING", "/updates/" + string(updates.Updates[0].ID),
-				"/hosts", "/hosts?q=pc-000&sort=-pending", "/hosts?group=branch-03&sort=scan", host, "/rules", "/rules/rules-03", "/downloads", "/clean", "/audit", "/access",
+				"/hosts", "/hosts?q=pc-000&sort=-pending", "/hosts?group=branch-03&sort=scan", host, "/rules", "/rules/rules-03", "/downloads", "/clean", "/audit", "/access", "/mesh", "/mesh/repository-rules",
 			} {
 				name := strings.ReplaceAll(path, "/", " ")[1:]
 				b.Run(strings.NewReplacer(string(list.Hosts[0].ID), "ID", string(updates.Updates[0].ID), "ID").Replace(name), func(b *testing.B) {

@@ -93,12 +93,12 @@ func (a *Appliance) Standing(context.Context) (Standing, []NodeRow) {
 // Short is the text in a few words.
 func (s Standing) Short() string {
 	switch {
+	case len(s.Away) == s.Others && s.Others > 0:
+		return "cut off"
+	case s.Copying: // before it came there may be no word of other nodes either
+		return "first copy is coming"
 	case s.Others == 0:
 		return "alone"
-	case len(s.Away) == s.Others:
-		return "cut off"
-	case s.Copying:
-		return "first copy is coming"
 	case s.Behind.Seconds >= lateAfter.Seconds():
 		return Span(time.Duration(s.Behind.Seconds*float64(time.Second))) + " behind"
 	case len(s.Away) == 1:
@@ -149,13 +149,13 @@ func (s *Standing) judge(member, removed bool) {
 		s.Grade, s.Text = Lost, "Removed from the mesh: nothing that happened there since is here."
 	case !member:
 		s.Text = "In no mesh yet."
-	case s.Others == 0:
-		s.Text = "The only node of its mesh."
-	case len(s.Away) == s.Others:
+	case len(s.Away) == s.Others && s.Others > 0:
 		s.Grade = Lost
 		s.Text = fmt.Sprintf("Cut off%s: it reaches none of %s. You can go on working: changes are kept here and sent when the line is back.", since(s.Away[len(s.Away)-1].Since), things(s.Others, "other node", "other nodes"))
 	case s.Copying:
 		s.Grade, s.Text = Late, "The first copy of the mesh is still on its way, so not everything is here yet."
+	case s.Others == 0:
+		s.Text = "The only node of its mesh."
 	case behind >= lateAfter:
 		s.Grade, s.Text = Late, upper(late)
 	case len(s.Away) == 1:
