@@ -3,6 +3,7 @@ package appliance_test
 import (
 	"context"
 	"crypto/sha1"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -193,4 +195,43 @@ func startNginx(b *testing.B, root string) (url string) {
 		return err
 	})
 	return "http://" + addr + "/"
+}
+
+// BenchmarkCommandAcross gives commands on one of three nodes to a host whose
+// stream is at another, and measures from the admin's call until the host has
+// the command: acknowledged, durable, and through the mesh in between.
+func BenchmarkCommandAcross(b *testing.B) {
+	hq, branch, third := bareNode(b, "rns-01"), bareNode(b, "brs-01"), bareNode(b, "lor-01")
+	branch.joinTo(b, hq)
+	third.joinTo(b, hq)
+	m := third.enrol(b, 1, third.enrolToken(b, 1))
+	m.checkin(b)
+	knows(b, branch, m.id)
+	events := m.listen(b, third)
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		if n, err := branch.Trigger(b.Context(), owner, agentproto.ActionScan, []agentproto.HostID{m.id}, ""); n != 1 || err != nil {
+			b.Fatalf("Trigger = %d, %v", n, err)
+		}
+		var cmd agentproto.Command
+		if err := json.Unmarshal(next(b, events, "command").Data, &cmd); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+		done := agentproto.CommandResult{ID: cmd.ID, State: agentproto.CommandDone, At: time.Now()}
+		if err := m.Results(b.Context(), agentproto.Results{Protocol: 1, Commands: []agentproto.CommandResult{done}}); err != nil {
+			b.Fatal(err)
+		}
+		eventually(b, "the outcome is back", func() error {
+			if h, err := branch.Host(b.Context(), m.id); err != nil || len(h.Commands) == 0 || h.Commands[0].State != "done" {
+				return fmt.Errorf("%+v, %v", h.Commands, err)
+			}
+			return nil
+		})
+	}
+	slices.Sort(took)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99")
 }
