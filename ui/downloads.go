@@ -24,7 +24,8 @@ type downloadsView struct {
 	Traffic  []appliance.Traffic
 	Pauses   []appliance.Pause // lines over which the site's limits let nothing pass
 	Limits   appliance.LimitForm
-	Custom   bool // the limits were set through the API and do not fit the form
+	typed    url.Values // the limits as somebody typed them who has to type them again
+	Custom   bool       // the limits were set through the API and do not fit the form
 	Problem  *appliance.Problem
 	Admin    bool
 	Operator bool
@@ -98,7 +99,7 @@ func (u *UI) limitsSave(r *http.Request) (reply, error) {
 		err = u.node.SetSiteLimits(r.Context(), actor(r), "", limits)
 	}
 	if p, ok := formError(err); ok {
-		v.Problem = p
+		v.Problem, v.typed = p, r.PostForm
 		return u.downloadsOf(r, v)
 	}
 	if err != nil {
@@ -126,6 +127,14 @@ func mbit(s string) float64 {
 		return -1
 	}
 	return n
+}
+
+// number is what a field of the limits shows.
+func (v downloadsView) number(name string, f float64) string {
+	if v.typed != nil {
+		return v.typed.Get(name)
+	}
+	return decimal(f)
 }
 
 func decimal(f float64) string {
