@@ -42,6 +42,7 @@ type catalogue struct {
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
 	repositoryRules map[string]repositoryRuleRecord
 	ordered         []*route
+	routing         *routing // of them, nil until asked for
 	// contrary is sent to when a line came that may stand beside its contrary.
 	contrary chan struct{}
 	// classes are the hosts about which the same rules decide, policies what
@@ -80,6 +81,7 @@ type host struct {
 	from     string // address of its last check-in here; kept in memory alone
 	doing    string
 	due      time.Time // when its next check-in should come
+	ruling   ruling    // of the repository rules, zero until asked for
 }
 
 // enrolled says that the host is one to count: its record is here and nobody

@@ -55,7 +55,7 @@ func (c *catalogue) classOf(h *host) *class {
 // declass makes the host's class be found anew: what it is a member of, what
 // it is assigned, or its settings changed.
 func (c *catalogue) declass(h *host) {
-	c.strays, c.index = true, nil
+	c.strays, c.index, h.ruling = true, nil, ruling{}
 	if h.class != nil {
 		h.class.hosts--
 		h.class = nil

@@ -38,7 +38,9 @@ func placeOf(f agentproto.Facts, remote string) place {
 }
 
 // place is where the host is by what it said last, here or at another node.
-func (h *host) place() place { return placeOf(h.Facts, cmp.Or(h.from, h.at.From)) }
+func (h *host) place() place { return placeOf(h.Facts, h.calledFrom()) }
+
+func (h *host) calledFrom() string { return cmp.Or(h.from, h.at.From) }
 
 // near are the addresses that say where the host is. The one it calls from is
 // it, unless something translates it on the way: other addresses may be of

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"slices"
@@ -394,15 +395,48 @@ func (a *Appliance) RepositoryRules(context.Context) ([]RepositoryRule, error) {
 	if len(list) == 0 {
 		return list, nil
 	}
+	all := a.cat.allRoutes(living)
 	for _, h := range a.cat.hosts {
 		if !h.enrolled() {
 			continue
 		}
-		if i := first(routes, h.place(), living); i >= 0 {
+		if i := h.decidedBy(all); i >= 0 {
 			list[i].Hosts++
 		}
 	}
 	return list, nil
+}
+
+// A ruling is which rule decides for a host, as it was found: the counts of a
+// page ask it of every host, and a tenth of a second is too long for 100,000.
+type ruling struct {
+	among *routing
+	from  string // where the host called from then
+	rule  int    // -1 for none
+}
+
+// A routing is all rules and what nodes they can name. Another one is made
+// when either changes, so that no ruling under the old one is taken for one
+// under the new.
+type routing struct {
+	routes []*route
+	living map[string]nodeRecord
+}
+
+func (c *catalogue) allRoutes(living map[string]nodeRecord) *routing {
+	same := func(x, y nodeRecord) bool { return x.Site == y.Site }
+	if routes := c.routes(); c.routing == nil || !slices.Equal(c.routing.routes, routes) || !maps.EqualFunc(c.routing.living, living, same) {
+		c.routing = &routing{slices.Clone(routes), living}
+	}
+	return c.routing
+}
+
+// decidedBy is the rule that decides for the host, -1 for none.
+func (h *host) decidedBy(all *routing) int {
+	if from := h.calledFrom(); h.ruling.among != all || h.ruling.from != from {
+		h.ruling = ruling{all, from, first(all.routes, h.place(), all.living)}
+	}
+	return h.ruling.rule
 }
 
 // first is the rule that decides for a host, as applyRoutes finds it; -1 for

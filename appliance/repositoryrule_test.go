@@ -278,3 +278,48 @@ func TestRepositoryRuleIsToldAtCheckin(t *testing.T) {
 		t.Errorf("a rule of a removed node: told %v, only %t; %+v", resp.Nodes, resp.Only, list)
 	}
 }
+
+// TestRepositoryRulesCount has hosts, rules and nodes change: the page says at
+// each step for how many hosts a rule decides.
+func TestRepositoryRulesCount(t *testing.T) {
+	s := start(t, nil)
+	token := s.enrolToken(t, 2)
+	s.joinToken(t) // founds a mesh, which has this node
+	pc, other := s.enrol(t, 1, token), s.enrol(t, 2, token)
+	pc.checkin(t)
+	other.checkin(t)
+	counts := func(step string, want ...int) {
+		t.Helper()
+		list, err := s.RepositoryRules(t.Context())
+		must(t, err)
+		got := []int{}
+		for _, r := range list {
+			got = append(got, r.Hosts)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v hosts, want %v", step, got, want)
+		}
+	}
+	make := func(pattern string) appliance.RepositoryRule {
+		t.Helper()
+		r, err := s.MakeRepositoryRule(t.Context(), owner, appliance.RepositoryRuleEdit{Name: pattern, Node: s.NodeName(), Conditions: []appliance.RepositoryCondition{when(appliance.ByHostName, pattern)}})
+		must(t, err)
+		return r
+	}
+	one := make(pc.name)
+	counts("one by its name", 1)
+	all := make("*")
+	counts("the other by the second", 1, 1)
+	must(t, s.MoveRepositoryRule(t.Context(), owner, all.ID, 1))
+	counts("both by the second, now first", 2, 0)
+	must(t, s.MoveRepositoryRule(t.Context(), owner, all.ID, 2))
+	was := pc.name
+	pc.name = "renamed"
+	pc.checkin(t)
+	counts("the one under another name", 0, 2)
+	pc.name = was
+	pc.checkin(t)
+	counts("and under its own again", 1, 1)
+	must(t, s.DeleteRepositoryRule(t.Context(), owner, one.ID))
+	counts("its rule gone", 2)
+}
