@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -82,24 +85,56 @@ func BenchmarkScale(b *testing.B) {
 	}
 }
 
+// populate fills a store in a process of its own, whose memory is not that of
+// the node that is measured.
 func populate(b *testing.B, dir string, f appliance.Fleet) {
 	b.Helper()
-	node := openIn(b, dir)
-	if err := node.Populate(b.Context(), f); err != nil {
+	fleet, err := json.Marshal(f)
+	if err != nil {
 		b.Fatal(err)
 	}
-	if err := node.Close(); err != nil {
-		b.Fatal(err)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "SCALE_FLEET="+string(fleet), "SCALE_DIR="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
 	}
 }
 
-func openIn(b testing.TB, dir string) *appliance.Appliance {
-	b.Helper()
+func TestMain(m *testing.M) {
+	fleet := os.Getenv("SCALE_FLEET")
+	if fleet == "" {
+		os.Exit(m.Run())
+	}
+	if err := fill(os.Getenv("SCALE_DIR"), []byte(fleet)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// fill is populate in the other process.
+func fill(dir string, fleet []byte) error {
+	var f appliance.Fleet
+	if err := json.Unmarshal(fleet, &f); err != nil {
+		return err
+	}
+	node, err := appliance.Open(scaleConfig(dir), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	return errors.Join(node.Populate(context.Background(), f), node.Close())
+}
+
+func scaleConfig(dir string) appliance.Config {
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
 	cfg.ListenHTTPS, cfg.ListenHTTP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Internet = false
-	node, err := appliance.Open(cfg, slog.New(slog.DiscardHandler))
+	return cfg
+}
+
+func openIn(b testing.TB, dir string) *appliance.Appliance {
+	b.Helper()
+	node, err := appliance.Open(scaleConfig(dir), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
