@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"wuamesh/agentproto/rules"
 )
@@ -45,12 +44,9 @@ func (a *Appliance) PreviewPromotion(ctx context.Context, name string) (Promotio
 // Promote takes a package from DEV to PREPROD, or from PREPROD to PROD. The
 // reason stands in its versions and in the audit log.
 func (a *Appliance) Promote(ctx context.Context, by Actor, name, reason string) error {
-	reason = strings.Join(strings.Fields(reason), " ")
-	switch {
-	case reason == "":
-		return &Problem{Kind: Invalid, Field: "reason", Msg: "A promotion needs a reason.", Hint: "Say what shows that the package is good for more hosts, for whoever asks in a year."}
-	case len(reason) > maxStopReason:
-		return invalid("reason", "The reason has %d characters, at most %d.", len(reason), maxStopReason)
+	reason, err := reasonOf(reason, "A promotion needs a reason.", "Say what shows that the package is good for more hosts, for whoever asks in a year.")
+	if err != nil {
+		return err
 	}
 	_, e, err := a.promotion(ctx, name)
 	if err != nil {

@@ -40,8 +40,20 @@ type StopRow struct {
 	Shared []UpdateName `json:"shared,omitempty"`
 }
 
-// maxStopReason bounds the reason of a stop, in bytes.
-const maxStopReason = 500
+// maxReason bounds the reason of a stop or a promotion, in bytes.
+const maxReason = 500
+
+// reasonOf is a reason as it is kept: there, on one line, and not endless.
+func reasonOf(text, missing, hint string) (string, error) {
+	text = strings.Join(strings.Fields(text), " ")
+	switch {
+	case text == "":
+		return "", &Problem{Kind: Invalid, Field: "reason", Msg: missing, Hint: hint}
+	case len(text) > maxReason:
+		return "", invalid("reason", "The reason has %d characters, at most %d.", len(text), maxReason)
+	}
+	return text, nil
+}
 
 // takeStop keeps a stop, by its update and its own id.
 func (c *catalogue) takeStop(key string, r replicate.Record) error {
@@ -175,17 +187,14 @@ func (a *Appliance) Stop(ctx context.Context, by Actor, id rules.UpdateID, reaso
 	if err := by.need(Operator); err != nil {
 		return err
 	}
-	reason = strings.Join(strings.Fields(reason), " ")
-	switch {
-	case reason == "":
-		return &Problem{Kind: Invalid, Field: "reason", Msg: "An emergency stop needs a reason.", Hint: "Say what goes wrong, for whoever asks why the update does not come."}
-	case len(reason) > maxStopReason:
-		return invalid("reason", "The reason has %d characters, at most %d.", len(reason), maxStopReason)
+	reason, err := reasonOf(reason, "An emergency stop needs a reason.", "Say what goes wrong, for whoever asks why the update does not come.")
+	if err != nil {
+		return err
 	}
 	if _, err := a.UpdateByID(ctx, id); err != nil {
 		return err
 	}
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
 		var tail [8]byte
 		rand.Read(tail[:])
 		if err := stops.put(tx, string(id)+"/"+hex.EncodeToString(tail[:]), stopRecord{reason, editRecord{By: by.Name, At: tx.Now()}}); err != nil {

@@ -243,13 +243,12 @@ func (s *session) keepHearing() {
 	ctx, cancel := s.whileUp()
 	defer cancel()
 	for wait := time.Minute; s.pause(jitter(wait)); wait = keepEvery {
-		began := time.Now()
 		st, err := s.standing(ctx)
 		if err != nil {
 			s.m.log.Debug("contact of the peer not heard", "peer", s.peer.Node, "err", err)
 			continue
 		}
-		for !s.agreedSince(began) {
+		for heard := time.Now(); !s.agreedSince(heard); {
 			if !s.pause(pingEvery) {
 				return
 			}
@@ -284,7 +283,7 @@ func (m *Mesh) hearContact(theirs map[string]int64) {
 func (m *Mesh) takeStanding(ctx context.Context, from string, at time.Time, st standing) error {
 	m.mu.Lock()
 	for id := range m.contact {
-		m.contact[id] = time.UnixMilli(max(st.Contact[id], 1)) // of none: long ago
+		m.contact[id] = time.UnixMilli(min(max(st.Contact[id], 1), at.UnixMilli())) // of none: long ago
 	}
 	m.contact[from] = at
 	m.copies = append(st.Copies, copied{from, at.UnixMilli()})

@@ -56,9 +56,6 @@ func TestRulesHold(t *testing.T) {
 }
 
 func TestMutationsAreCaught(t *testing.T) {
-	if testing.Short() {
-		t.Skip("half a minute")
-	}
 	// The last is found in one history of some hundreds: begin where one is.
 	first := map[mutation]uint64{partTakenAsWhole: 888}
 	for _, m := range []mutation{vectorTooEarly, epochReused, tieKeptLocal, collectedEarly, partTakenAsWhole} {
