@@ -209,6 +209,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("mesh", a.takePart)
 	part("presence", a.keepPresence)
 	part("meetings", a.keepMeetings)
+	part("promotions", a.keepRings)
 	part("reviews", func(ctx context.Context) error { return every(ctx, a.log, time.Minute, a.sortReviews) })
 	if link := a.SetupLink(); link != "" {
 		a.log.InfoContext(ctx, "no admin yet: open this link once to make the first", "url", link)

@@ -38,6 +38,7 @@ type catalogue struct {
 	admins   map[string]adminRecord
 	tokens   map[string]tokenRecord
 	meetings map[string]meetingRecord
+	rings    map[string]ringRecord                    // by package
 	stops    map[rules.UpdateID]map[string]stopRecord // by update and id, see stop.go
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
 	repositoryRules map[string]repositoryRuleRecord
@@ -141,6 +142,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
 		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
+		rings:           map[string]ringRecord{},
 		stops:           map[rules.UpdateID]map[string]stopRecord{},
 		repositoryRules: map[string]repositoryRuleRecord{},
 		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
@@ -192,6 +194,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return takeByHost(c.outcomes, id, r)
 	case "stop":
 		return c.takeStop(id, r)
+	case "ring":
+		return set(c.rings, id, r)
 	case "file":
 		c.touch()
 	case "admin":

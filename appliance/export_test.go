@@ -431,3 +431,8 @@ func (a *Appliance) Presence() func(time.Time) []string {
 
 // EndStreams closes every stream of events.
 func (a *Appliance) EndStreams() { a.streams.endAll() }
+
+// PromoteDue is one turn of promotions by themselves, at that time.
+func (a *Appliance) PromoteDue(ctx context.Context, now time.Time) error {
+	return a.promoteDue(ctx, now)
+}

@@ -89,6 +89,10 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 		r, ok := decoded[stopRecord](value)
 		return "update " + update, or(ok, "emergency stop: "+r.Reason, "undid the emergency stop")
 	},
+	"ring": func(id string, value []byte) (string, string) {
+		r, ok := decoded[ringRecord](value)
+		return "package " + id, or(ok, "promoted by itself "+r.Ring.String(), "no longer promoted by itself")
+	},
 	"assign": func(id string, value []byte) (string, string) {
 		name, to, _ := strings.Cut(id, "/")
 		to = strings.Replace(to, "/", " ", 1)

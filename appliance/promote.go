@@ -48,10 +48,5 @@ func (a *Appliance) Promote(ctx context.Context, by Actor, name, reason string) 
 	if err != nil {
 		return err
 	}
-	_, e, err := a.promotion(ctx, name)
-	if err != nil {
-		return err
-	}
-	_, err = a.putPackage(ctx, by, name, e, fmt.Sprintf("promote to %s (%s)", e.Maturity, reason))
-	return err
+	return a.promoteBy(ctx, by, name, reason)
 }

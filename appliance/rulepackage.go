@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
@@ -65,7 +66,7 @@ func (a *Appliance) Package(_ context.Context, name string) (PackageDetail, erro
 	if p == nil || !p.exists {
 		return PackageDetail{}, noPackage(name)
 	}
-	d := PackageDetail{PackageRow: c.packageRow(name), Lines: []LineRow{}}
+	d := PackageDetail{PackageRow: c.packageRow(name), Lines: []LineRow{}, Ring: c.ringState(name, time.Now())}
 	for l, e := range p.lines {
 		d.Lines = append(d.Lines, c.lineRow(l, e))
 	}
@@ -280,7 +281,7 @@ func (a *Appliance) DeletePackage(ctx context.Context, by Actor, name string) er
 			return cmpErr(err, noPackage(name))
 		}
 		err := a.versioned(tx, by, name, "delete rule package", func() error {
-			return cmp.Or(packages.del(tx, name), delAll(tx, lines, name+"/"), delAll(tx, assigns, name+"/"))
+			return cmp.Or(packages.del(tx, name), dropRing(tx, name), delAll(tx, lines, name+"/"), delAll(tx, assigns, name+"/"))
 		})
 		if err != nil {
 			return err

@@ -25,6 +25,7 @@ var (
 	packages   = table[packageRecord]{"package/"}   // <name>
 	lines      = table[editRecord]{"line/"}         // <package>/<kind>/<value>/<verb>
 	versions   = table[versionRecord]{"version/"}   // <package>/<rising time>-<random>
+	rings      = table[ringRecord]{"ring/"}         // <package>: when it is promoted by itself
 	stops      = table[stopRecord]{"stop/"}         // <update>/<random>
 	assigns    = table[editRecord]{"assign/"}       // <package>/group/<name>, <package>/host/<host>
 	groups     = table[groupRecord]{"group/"}       // <name>

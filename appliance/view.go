@@ -271,6 +271,8 @@ type PackageRow struct {
 type PackageDetail struct {
 	PackageRow
 	Lines []LineRow `json:"lines"`
+	// Ring is how it is promoted by itself; nil when people do it.
+	Ring *RingState `json:"ring,omitempty"`
 }
 
 // A LineRow is one line with what it stands for.

@@ -25,6 +25,8 @@ import (
 //	go test ./ui -run TestGallery -gallery /tmp/gallery
 var galleryDir = flag.String("gallery", "", "write every page in every state, and screenshots of it, to this `directory`")
 
+var galleryOnly = flag.String("gallery-only", "", "take pictures only of pages whose names have this in them, such as one-rule")
+
 // A gallery is the pages that were looked at.
 type gallery struct {
 	*admin
@@ -79,6 +81,15 @@ func TestGallery(t *testing.T) {
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")
 	g.look("group", "/groups/brest", 200, "BRS-*")
+	pilots := appliance.PackageEdit{Maturity: rules.Dev, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Important"}}}
+	if _, err := a.node.PutPackage(t.Context(), owner, "pilots", pilots); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.node.SetRing(t.Context(), owner, "pilots", appliance.Ring{Days: 7, Hosts: 5, Percent: 5}); err != nil {
+		t.Fatal(err)
+	}
+	g.look("rule-ring", "/rules/pilots", 200, "It waits for hosts to go to PREPROD")
+	g.look("promote", "/rules/pilots/promote", 200, "Promote pilots to PREPROD")
 	g.look("repository-rule", "/mesh/repository-rules/"+rule, 200, "lap-*")
 
 	g.state = "error"
@@ -203,6 +214,9 @@ func (g *gallery) write(dir string) {
 	for name, page := range g.pages {
 		if err := os.WriteFile(filepath.Join(dir, name+".html"), []byte(page), 0o644); err != nil {
 			g.t.Fatal(err)
+		}
+		if !strings.Contains(name, *galleryOnly) {
+			continue
 		}
 		for _, s := range []struct{ suffix, size, as, theme string }{{"1440", "1440,900", "page", "light"}, {"1440-dark", "1440,900", "page", "dark"}, {"390", "500,844", "phone", "light"}, {"390-dark", "500,844", "phone", "dark"}} {
 			out, err := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size="+s.size,

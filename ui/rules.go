@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -49,6 +50,8 @@ type ruleView struct {
 	Impact   *appliance.Impact // of what the form says; nil before anything was changed
 	Met      []appliance.MeetingRow
 	Versions []appliance.PackageVersion // the latest first
+	Ring     *appliance.RingState       // nil when people promote it
+	ring     url.Values                 // as somebody typed it who has to type it again
 }
 
 // saveText repeats on the button what saving does.
@@ -84,11 +87,17 @@ func (u *UI) ruleNew(r *http.Request) (reply, error) {
 }
 
 func (u *UI) rule(r *http.Request) (reply, error) {
+	return u.ruleOf(r, ruleView{})
+}
+
+// ruleOf is the page of the package as it is.
+func (u *UI) ruleOf(r *http.Request, with ruleView) (reply, error) {
 	p, err := u.node.Package(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return reply{}, err
 	}
 	v := ruleView{
+		Problem: with.Problem, ring: with.ring, Ring: p.Ring,
 		Name: p.Name, Lines: p.Lines, Reach: p.Reach, Edited: "last edited " + ago(p.Edited, "never") + " by " + p.EditedBy,
 		Edit: appliance.PackageEdit{Description: p.Description, Maturity: p.Maturity, Groups: p.Groups, Hosts: p.Hosts},
 	}

@@ -241,6 +241,24 @@ func intent() []route {
 				}
 				return c.node.Package(c.Context(), c.PathValue("name"))
 			}},
+		{method: "PUT", path: "rules/{name}/ring", summary: "Have the package promoted by itself after so many days, when so many hosts have it and few failed", role: appliance.Owner, body: appliance.Ring{}, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) {
+				var r appliance.Ring
+				if err := c.decode(&r); err != nil {
+					return nil, err
+				}
+				if err := c.node.SetRing(c.Context(), c.actor, c.PathValue("name"), r); err != nil {
+					return nil, err
+				}
+				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
+		{method: "DELETE", path: "rules/{name}/ring", summary: "Leave promoting the package to people again", role: appliance.Owner, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) {
+				if err := c.node.DropRing(c.Context(), c.actor, c.PathValue("name")); err != nil {
+					return nil, err
+				}
+				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
 		{method: "GET", path: "rules/{name}/versions", summary: "The edits of a package, the latest first; of a deleted one, too", role: appliance.Viewer, answer: []appliance.PackageVersion{},
 			do: func(c call) (any, error) { return c.node.Versions(c.Context(), c.PathValue("name")) }},
 		{method: "GET", path: "rules/{name}/versions/{version}", summary: "The package as it was after an edit", role: appliance.Viewer, answer: appliance.VersionDetail{},

@@ -14,14 +14,16 @@ import (
 )
 
 var rulesCommand = Command{
-	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version, keep all in a file",
-	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
+	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | ring | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version, keep all in a file",
+	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules pilots-first ring --days 7 --hosts 5 --percent 5\nwuamesh rules pilots-first ring --pause\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		var f ruleFile
 		f.flags(fs)
 		reason := fs.String("reason", "", "promote: what shows that it is good for more hosts")
+		var ring ringFlags
+		ring.flags(fs)
 		dry := fs.Bool("dry-run", false, "only say what the edit would do to hosts")
 		return func(ctx context.Context, s Streams, args []string) error {
 			if len(args) > 0 && fileVerbs[args[0]] {
@@ -40,8 +42,11 @@ var rulesCommand = Command{
 				if args[1] == "promote" {
 					return t.promote(ctx, s, args[0], *reason, *dry)
 				}
+				if args[1] == "ring" {
+					return t.ring(ctx, s, args[0], ring)
+				}
 				if args[1] != "versions" {
-					return usage("after NAME comes promote, versions, back VERSION, or VERB KIND VALUE")
+					return usage("after NAME comes promote, ring, versions, back VERSION, or VERB KIND VALUE")
 				}
 				return t.versions(ctx, s, args[0])
 			case 3:
@@ -72,6 +77,9 @@ func (t *target) packages(ctx context.Context, s Streams) error {
 
 func printPackage(s Streams, p appliance.PackageDetail) error {
 	fmt.Fprintf(s.Out, "%s, %s, reaches %s. %s\n", p.Name, p.Maturity, count(p.Reach, "host"), p.Description)
+	if p.Ring != nil {
+		fmt.Fprintf(s.Out, "Promoted by itself %s. %s\n", p.Ring, p.Ring.Text)
+	}
 	g := newGrid(s.Out, "VERB", "KIND", "VALUE", "MEANS", "UPDATES", "BY", "AT")
 	for _, l := range p.Lines {
 		g.row(string(l.Verb), string(l.Kind), l.Value, l.Label, strconv.Itoa(l.Hits), l.By, when(l.At, ""))
