@@ -346,6 +346,27 @@ func (a *Appliance) Restore(ctx context.Context, by Actor, name, id string) erro
 	return err
 }
 
+// Undo takes the edit of a package back that made a version. It refuses when
+// somebody edited the package since, so that nobody's edit goes with it.
+func (a *Appliance) Undo(ctx context.Context, by Actor, name, id string) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	list, err := a.Versions(ctx, name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !slices.ContainsFunc(list, func(v PackageVersion) bool { return v.ID == id }):
+		return &Problem{Kind: NotFound, Msg: fmt.Sprintf("Package %.64s has no edit %.60q to undo.", name, id), Hint: "Its page lists its versions."}
+	case list[0].ID != id:
+		return &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: %s edited %s since, on %s.", list[0].By, name, list[0].Node), Hint: "Its versions say what changed; any of them can be gone back to."}
+	case len(list) == 1:
+		return &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: before that edit there was no package %s.", name), Hint: "Delete it, if that is meant."}
+	}
+	return a.Restore(ctx, by, name, list[1].ID)
+}
+
 func (a *Appliance) restorable(ctx context.Context, name, id string) (VersionDetail, error) {
 	d, err := a.Version(ctx, name, id)
 	if err == nil && !d.Exists {

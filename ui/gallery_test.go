@@ -90,6 +90,8 @@ func TestGallery(t *testing.T) {
 	}
 	g.look("rule-ring", "/rules/pilots", 200, "It waits for hosts to go to PREPROD")
 	g.look("promote", "/rules/pilots/promote", 200, "Promote pilots to PREPROD")
+	_, saved := a.post("/rules/pilots", "/rules", url.Values{"name": {"pilots"}, "description": {"Who gets it first"}, "maturity": {"DEV"}, "group": {"all"}, "line": {"allow severity Important"}, "do": {"save"}})
+	g.keep("rule-saved", saved, "data-undo")
 	g.look("repository-rule", "/mesh/repository-rules/"+rule, 200, "lap-*")
 
 	g.state = "error"

@@ -24,6 +24,7 @@ type reply struct {
 	page   templ.Component
 	next   string
 	toast  string // said on the next page
+	undo   undo   // offered beside it
 	// file is the name of a file to save, with that text, instead of a page.
 	file, text string
 	// refresh asks for the page again in a second, also without scripts.
@@ -42,6 +43,24 @@ func (r reply) saying(format string, args ...any) reply {
 	return r
 }
 
+// An undo is the form that takes back what was done: where it goes, and which
+// edit it is about.
+type undo struct{ action, of string }
+
+// undoing offers to take the edit of a package back, when there was one:
+// before is the version that was the latest until then.
+func (r reply) undoing(u *UI, req *http.Request, name, before string) reply {
+	if now := u.latestVersion(req, name); before != "" && now != before {
+		r.undo = undo{"/rules/" + name + "/undo", now}
+	}
+	return r
+}
+
+// toasted is what a cookie carries to the next page.
+func (r reply) toasted() string {
+	return strings.Join([]string{r.toast, r.undo.action, r.undo.of}, "\x00")
+}
+
 // A frame is what every page shows around its content, and what its forms
 // carry. It travels in the context, so that components need no parameter.
 type frame struct {
@@ -50,6 +69,7 @@ type frame struct {
 	theme  string
 	keys   string // "off": those of one letter do nothing
 	toast  string
+	undo   undo
 	node   string
 	path   string
 	to     string // where to go on at another node: this page there
@@ -221,7 +241,8 @@ func (u *UI) frame(r *http.Request, who appliance.Actor, csrf string) frame {
 	}
 	f.stand, f.nodes = u.node.Standing(r.Context())
 	if b, err := base64.RawURLEncoding.DecodeString(value(r, toastCookie)); err == nil {
-		f.toast = string(b)
+		f.toast, f.undo.action, _ = strings.Cut(string(b), "\x00")
+		f.undo.action, f.undo.of, _ = strings.Cut(f.undo.action, "\x00")
 	}
 	f.counts = u.node.Counts(r.Context())
 	return f
@@ -233,7 +254,7 @@ func (u *UI) write(w http.ResponseWriter, r *http.Request, rep reply, began time
 		http.SetCookie(w, rep.cookie)
 	}
 	if rep.toast != "" {
-		http.SetCookie(w, cookie(toastCookie, base64.RawURLEncoding.EncodeToString([]byte(rep.toast)), time.Minute))
+		http.SetCookie(w, cookie(toastCookie, base64.RawURLEncoding.EncodeToString([]byte(rep.toasted())), time.Minute))
 	}
 	if rep.next != "" {
 		http.Redirect(w, r, rep.next, rep.status)

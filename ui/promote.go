@@ -35,6 +35,7 @@ func (u *UI) promote(r *http.Request) (reply, error) {
 	if v.Step, err = u.node.PreviewPromotion(r.Context(), v.Name); err != nil {
 		return reply{}, err
 	}
+	before := u.latestVersion(r, v.Name)
 	err = u.node.Promote(r.Context(), actor(r), v.Name, v.Reason)
 	if p, ok := formError(err); ok {
 		v.Problem = p
@@ -43,5 +44,5 @@ func (u *UI) promote(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo("/rules/"+v.Name).saying("%s is %s now. %s", v.Name, v.Step.To, v.Step.Impact.Summary()), nil
+	return goTo("/rules/"+v.Name).saying("%s is %s now. %s", v.Name, v.Step.To, v.Step.Impact.Summary()).undoing(u, r, v.Name, before), nil
 }

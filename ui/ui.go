@@ -80,6 +80,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /rules/{name}/promote", u.page(u.promoteForm))
 	mux.Handle("POST /rules/{name}/promote", u.page(u.promote))
 	mux.Handle("POST /rules/{name}/ring", u.page(u.ringSave))
+	mux.Handle("POST /rules/{name}/undo", u.page(u.ruleUndo))
 	mux.Handle("POST /rules/{name}/delete", u.page(u.ruleDelete))
 	mux.Handle("GET /hosts", u.page(u.hosts))
 	mux.Handle("POST /hosts/actions", u.page(u.hostsAction))

@@ -51,14 +51,33 @@ func (u *UI) version(r *http.Request) (reply, error) {
 	return show(versionPage(v)), nil
 }
 
+// latestVersion is the id of the latest version of a package, empty for none.
+func (u *UI) latestVersion(r *http.Request, name string) string {
+	list, err := u.node.Versions(r.Context(), name)
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return list[0].ID
+}
+
+// ruleUndo takes an edit back, for whoever has just made it.
+func (u *UI) ruleUndo(r *http.Request) (reply, error) {
+	name := r.PathValue("name")
+	if err := u.node.Undo(r.Context(), actor(r), name, r.FormValue("of")); err != nil {
+		return reply{}, err
+	}
+	return goTo("/rules/"+name).saying("Undone: %s is what it was.", name), nil
+}
+
 func (u *UI) versionRestore(r *http.Request) (reply, error) {
 	name, id := r.PathValue("name"), r.PathValue("version")
 	i, err := u.node.PreviewVersion(r.Context(), name, id)
 	if err != nil {
 		return reply{}, err
 	}
+	before := u.latestVersion(r, name)
 	if err := u.node.Restore(r.Context(), actor(r), name, id); err != nil {
 		return reply{}, err
 	}
-	return goTo("/rules/"+name).saying("%s is what it was. %s", name, i.Summary()), nil
+	return goTo("/rules/"+name).saying("%s is what it was. %s", name, i.Summary()).undoing(u, r, name, before), nil
 }

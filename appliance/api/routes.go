@@ -261,6 +261,13 @@ func intent() []route {
 			}},
 		{method: "GET", path: "rules/{name}/versions", summary: "The edits of a package, the latest first; of a deleted one, too", role: appliance.Viewer, answer: []appliance.PackageVersion{},
 			do: func(c call) (any, error) { return c.node.Versions(c.Context(), c.PathValue("name")) }},
+		{method: "POST", path: "rules/{name}/versions/{version}/undo", summary: "Take the edit back that made the version, unless somebody edited the package since", role: appliance.Owner, answer: appliance.PackageDetail{},
+			do: func(c call) (any, error) {
+				if err := c.node.Undo(c.Context(), c.actor, c.PathValue("name"), c.PathValue("version")); err != nil {
+					return nil, err
+				}
+				return c.node.Package(c.Context(), c.PathValue("name"))
+			}},
 		{method: "GET", path: "rules/{name}/versions/{version}", summary: "The package as it was after an edit", role: appliance.Viewer, answer: appliance.VersionDetail{},
 			do: func(c call) (any, error) {
 				return c.node.Version(c.Context(), c.PathValue("name"), c.PathValue("version"))
