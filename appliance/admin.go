@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -202,7 +203,7 @@ func (a *Appliance) DeleteAdmin(ctx context.Context, by Actor, name string) erro
 		return &Problem{Kind: Conflict, Msg: name + " is the only owner.", Hint: "Make another owner first."}
 	}
 	return a.db.Update(ctx, func(tx *replicate.Tx) error {
-		if err := admins.del(tx, name); err != nil {
+		if err := cmp.Or(admins.del(tx, name), delAll(tx, savedViews, name+"/")); err != nil {
 			return err
 		}
 		return a.audit(tx, by, "delete admin", "admin "+name, "", "")

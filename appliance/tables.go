@@ -42,6 +42,7 @@ var (
 	limitPlans = table[Limits]{"limits/"}           // <site, hexadecimal>
 	admins     = table[adminRecord]{"admin/"}       // <name>
 	tokens     = table[tokenRecord]{"token/"}       // <SHA-256 of the secret>
+	savedViews = table[SavedView]{"saved-view/"}    // <admin>/<random>
 	audits     = table[AuditEntry]{"audit/"}        // <falling time>-<random>
 	nodes      = table[nodeRecord]{"node/"}         // <node>
 	removals   = table[removalRecord]{"removed/"}   // <node>: for ever, so that no late edit of the node's record lets it in again

@@ -92,6 +92,8 @@ func TestGallery(t *testing.T) {
 	g.look("promote", "/rules/pilots/promote", 200, "Promote pilots to PREPROD")
 	_, saved := a.post("/rules/pilots", "/rules", url.Values{"name": {"pilots"}, "description": {"Who gets it first"}, "maturity": {"DEV"}, "group": {"all"}, "line": {"allow severity Important"}, "do": {"save"}})
 	g.keep("rule-saved", saved, "data-undo")
+	_, saved = a.post("/hosts", "/views", url.Values{"page": {"hosts"}, "name": {"Away, most work first"}, "query": {"seen=away&sort=-pending"}})
+	g.keep("hosts-view", strings.Replace(saved, `<details class="saved">`, `<details class="saved" open>`, 1), "Away, most work first")
 	g.look("repository-rule", "/mesh/repository-rules/"+rule, 200, "lap-*")
 
 	g.state = "error"

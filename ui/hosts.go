@@ -16,6 +16,7 @@ type hostsView struct {
 	List  appliance.HostList
 	Query url.Values
 	Facet []facetView
+	Saved []savedView
 }
 
 func (u *UI) hosts(r *http.Request) (reply, error) {
@@ -24,7 +25,11 @@ func (u *UI) hosts(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return show(hostsPage(hostsView{list, q, []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}})), nil
+	v := hostsView{List: list, Query: q, Facet: []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}}
+	if v.Saved, err = u.saved(r, "hosts", q); err != nil {
+		return reply{}, err
+	}
+	return show(hostsPage(v)), nil
 }
 
 // hostTabs are the views of the list that most mornings begin with.

@@ -79,6 +79,8 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /rules/{name}/versions/{version}", u.page(u.versionRestore))
 	mux.Handle("GET /rules/{name}/promote", u.page(u.promoteForm))
 	mux.Handle("POST /rules/{name}/promote", u.page(u.promote))
+	mux.Handle("POST /views", u.page(u.viewSave))
+	mux.Handle("POST /views/{id}/delete", u.page(u.viewDrop))
 	mux.Handle("POST /rules/{name}/ring", u.page(u.ringSave))
 	mux.Handle("POST /rules/{name}/undo", u.page(u.ruleUndo))
 	mux.Handle("POST /rules/{name}/delete", u.page(u.ruleDelete))

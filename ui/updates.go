@@ -20,6 +20,7 @@ type updatesView struct {
 	Facet []facetView
 	Chips []chip
 	Sort  string
+	Saved []savedView
 }
 
 // Whole says that the list has more than what hosts need or have.
@@ -97,6 +98,9 @@ func (u *UI) updates(r *http.Request) (reply, error) {
 	}
 	if text := q.Get("q"); text != "" {
 		v.Chips = append(v.Chips, chip{"q", text, "Text " + text})
+	}
+	if v.Saved, err = u.saved(r, "updates", v.Query); err != nil {
+		return reply{}, err
 	}
 	return show(updatesPage(v)), nil
 }

@@ -241,6 +241,18 @@ func intent() []route {
 				}
 				return c.node.Package(c.Context(), c.PathValue("name"))
 			}},
+		{method: "GET", path: "views", summary: "The saved views of whoever asks", role: appliance.Viewer, answer: []appliance.SavedView{},
+			do: func(c call) (any, error) { return c.node.SavedViews(c.Context(), c.actor, "") }},
+		{method: "POST", path: "views", summary: "Save a view; one of the same page and name is replaced", role: appliance.Viewer, body: appliance.SavedView{}, answer: appliance.SavedView{}, status: http.StatusCreated,
+			do: func(c call) (any, error) {
+				var v appliance.SavedView
+				if err := c.decode(&v); err != nil {
+					return nil, err
+				}
+				return c.node.SaveView(c.Context(), c.actor, v)
+			}},
+		{method: "DELETE", path: "views/{id}", summary: "Delete one of the own saved views", role: appliance.Viewer,
+			do: func(c call) (any, error) { return nil, c.node.DropView(c.Context(), c.actor, c.PathValue("id")) }},
 		{method: "PUT", path: "rules/{name}/ring", summary: "Have the package promoted by itself after so many days, when so many hosts have it and few failed", role: appliance.Owner, body: appliance.Ring{}, answer: appliance.PackageDetail{},
 			do: func(c call) (any, error) {
 				var r appliance.Ring
