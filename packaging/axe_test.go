@@ -77,7 +77,7 @@ func TestAccessibility(t *testing.T) {
 	b.logIn(password)
 	b.until("updates appear", "/updates", `[...document.querySelectorAll('tbody tr')].length > 5`)
 	var host, update string
-	b.do("find a host and an update", chromedp.Evaluate(`document.querySelector('tbody .row-a').getAttribute('href')`, &update),
+	b.do("find a host and an update with CVEs", chromedp.Navigate(url+"/updates?scope=all&q=CVE-2026"), chromedp.WaitVisible(`tbody .row-a`), chromedp.Evaluate(`document.querySelector('tbody .row-a').getAttribute('href')`, &update),
 		chromedp.Navigate(url+"/hosts"), chromedp.WaitVisible(`tbody .row-a`), chromedp.Evaluate(`document.querySelector('tbody .row-a').getAttribute('href')`, &host))
 	for _, path := range []string{
 		"/overview", "/updates", "/updates?scope=all&q=zzz", update, "/hosts", "/hosts?state=PENDING", host, "/rules", "/rules/new", "/rules/baseline", "/groups", "/groups/new", "/groups/servers",
