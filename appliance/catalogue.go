@@ -55,6 +55,7 @@ type catalogue struct {
 	// background says that keepCounts runs; recount makes it count. counting
 	// is while it counts for the first time, counted tells of the end of that.
 	background bool
+	quick      int // statuses up to which it is counted at once; tests lower it
 	recount    chan struct{}
 	counting   bool
 	counted    sync.Cond
@@ -147,7 +148,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		repositoryRules: map[string]repositoryRuleRecord{},
 		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
-	c.recount, c.counted.L = make(chan struct{}, 1), &c.mu
+	c.recount, c.counted.L, c.quick = make(chan struct{}, 1), &c.mu, quickCells
 	err := a.db.Follow(func(list []replicate.Record) {
 		a.records.Add(int64(len(list)))
 		c.follow(list) // first: what the others wake up looks here

@@ -14,6 +14,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/coreos/go-systemd/v22/journal"
 
 	"wuamesh/agentproto"
@@ -435,4 +438,25 @@ func (a *Appliance) EndStreams() { a.streams.endAll() }
 // PromoteDue is one turn of promotions by themselves, at that time.
 func (a *Appliance) PromoteDue(ctx context.Context, now time.Time) error {
 	return a.promoteDue(ctx, now)
+}
+
+// CountAside has the node count in the background whatever the size of the
+// fleet.
+func (a *Appliance) CountAside() {
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
+	a.cat.quick = 0
+}
+
+// CountedAside says in what the counts differ from those of a count in one go;
+// empty when they do not.
+func (a *Appliance) CountedAside() string {
+	c := a.cat
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.table == nil || c.changed {
+		return "it is not counted yet"
+	}
+	all := cmp.Options{cmp.AllowUnexported(countTable{}, hostCounts{}, updateCounts{}, wantedFile{}, lack{}), cmpopts.IgnoreFields(countTable{}, "built", "took"), cmpopts.EquateEmpty()}
+	return cmp.Diff(c.count(c.table.built), c.table, all)
 }

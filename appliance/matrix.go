@@ -223,10 +223,10 @@ func (c *catalogue) counts(now time.Time) *countTable {
 	case t == nil:
 	case now.Sub(t.built) < countLife && !c.changed:
 		return t
-	case t.cells > quickCells && c.background:
+	case t.cells > c.quick && c.background:
 		wake(c.recount)
 		return t
-	case t.cells > quickCells && now.Sub(t.built) < countShare*t.took:
+	case t.cells > c.quick && now.Sub(t.built) < countShare*t.took:
 		return t
 	}
 	c.changed = false
@@ -247,7 +247,7 @@ func (c *catalogue) keepCounts(ctx context.Context, told func()) error {
 		t := c.table
 		c.counting = t == nil
 		c.mu.Unlock()
-		if t == nil || t.cells > quickCells {
+		if t == nil || t.cells > c.quick {
 			c.countAside()
 			if t != nil {
 				told()
