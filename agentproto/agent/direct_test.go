@@ -62,6 +62,80 @@ func TestDirectDownload(t *testing.T) {
 	})
 }
 
+// TestDirectOneAway takes away Microsoft or the node: where direct_download is
+// on, each does for the other; where it is off, Microsoft is never asked.
+func TestDirectOneAway(t *testing.T) {
+	for _, tt := range []struct {
+		name                 string
+		direct               bool
+		noMicrosoft, noNode  bool
+		said                 string
+		fromMicrosoft, files int
+	}{
+		{"Microsoft away", true, true, false, "Downloaded 2 files.", 0, 2},
+		{"the node away", true, false, true, "Downloaded 2 files.", 2, 2},
+		{"the node away, and Microsoft not allowed", false, false, true, "", 0, 0},
+		{"both away", true, true, true, "", 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var open atomic.Bool
+			var asked atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !open.Load() {
+					http.Error(w, "not yet", http.StatusServiceUnavailable)
+					return
+				}
+				asked.Add(1)
+				w.Write(agenttest.Content(path.Base(r.URL.Path)))
+			}))
+			defer server.Close()
+			to, err := url.Parse(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := newMesh(t)
+			n := m.node(t, "rns-01")
+			u := agenttest.Updates(2)
+			for _, one := range u {
+				n.away[fileOf(one)] = true // until the host knows what it needs
+			}
+			s := settings()
+			s.DirectDownload, s.DefaultAllow = tt.direct, true
+			n.policy = allow(s)
+			h := newHost(t, iniFor(m, n), u)
+			h.o.Microsoft = microsoft{to}
+			a := h.open()
+			if _, err := a.Scan(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			a.Close()
+			if got := h.files(); len(got) > 0 {
+				t.Fatalf("downloads: %v", got)
+			}
+			open.Store(true)
+			n.look(func() { clear(n.away) })
+			if tt.noMicrosoft {
+				server.Close()
+			}
+			if tt.noNode {
+				n.stop()
+			}
+			a = h.open() // it does not wait for what failed before
+			defer a.Close()
+			text, err := a.Download(t.Context())
+			if text != tt.said || (err == nil) != (tt.said != "") {
+				t.Errorf("%q, %v, want %q", text, err, tt.said)
+			}
+			if got := int(asked.Load()); got != tt.fromMicrosoft {
+				t.Errorf("%d requests to Microsoft, want %d", got, tt.fromMicrosoft)
+			}
+			if got := h.files(); len(got) != tt.files {
+				t.Errorf("downloads: %v, want %d", got, tt.files)
+			}
+		})
+	}
+}
+
 // TestDiskFull fetches nothing that would not fit, and says so.
 func TestDiskFull(t *testing.T) {
 	m := newMesh(t)
