@@ -146,13 +146,33 @@ func ruleView(u agentproto.Update) rules.Update {
 	return v
 }
 
+// servicingStack says whether the update is one of what installs the others. No
+// category says so. The title does where Windows is English; Microsoft names the
+// files SSU-… on any host, except those of Windows 10 1607 and Server 2016.
+// A cumulative update that brings its servicing stack along is none.
+func (c choice) servicingStack() bool {
+	if strings.Contains(strings.ToLower(c.Update.Title), "servicing stack") {
+		return true
+	}
+	stack := 0
+	for _, f := range c.Update.Files {
+		switch {
+		case strings.HasPrefix(strings.ToLower(f.Name), "ssu-"):
+			stack++
+		case !f.Delta:
+			return false
+		}
+	}
+	return stack > 0
+}
+
 // inOrder sorts what is to be installed: servicing stacks first, because they
 // install the others; what must be alone last, because a restart it demands
 // would hold the others up; else the oldest first.
 func inOrder(list []choice) {
 	rank := func(c choice) int {
 		switch {
-		case strings.Contains(strings.ToLower(c.Update.Title), "servicing stack"):
+		case c.servicingStack():
 			return 0
 		case c.Update.Exclusive:
 			return 2

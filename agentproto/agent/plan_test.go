@@ -73,6 +73,39 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestInOrder puts a servicing stack first, whatever language its title is in,
+// and not what merely brings one along.
+func TestInOrder(t *testing.T) {
+	named := func(n, title string, files ...string) choice {
+		c := choice{Found: needs(n)}
+		c.Update.Title = title
+		for _, name := range files {
+			c.Update.Files = append(c.Update.Files, agentproto.File{Name: name, Delta: strings.HasSuffix(name, ".psf")})
+		}
+		return c
+	}
+	alone := named("1", "Mise à jour de la pile de maintenance", "SSU-19041.1704-x64.cab", "SSU-19041.1704-x64.psf")
+	alone.Update.Exclusive = true
+	for _, tt := range []struct {
+		name  string
+		stack choice
+		first bool
+	}{
+		{"by its title", named("1", "2026-11 Servicing Stack Update for Windows 11", "windows10.0-kb5000001-x64.cab"), true},
+		{"by its files", alone, true},
+		{"a cumulative update with its stack", named("1", "2026-11 Kumulatives Update", "SSU-26100.1000-x64.cab", "windows11.0-kb5000001-x64.cab"), false},
+		{"no files", named("1", "Mise à jour"), false},
+	} {
+		older := named("2", "2026-10 Update", "windows11.0-kb5000002-x64.cab")
+		older.Update.Published = tuesday.Add(-day)
+		list := []choice{older, tt.stack}
+		inOrder(list)
+		if got := list[0].Update.ID == tt.stack.Update.ID; got != tt.first {
+			t.Errorf("%s: first %v, want %v", tt.name, got, tt.first)
+		}
+	}
+}
+
 func TestPause(t *testing.T) {
 	c := choice{Found: needs("1"), Decision: rules.Decision{Verdict: rules.Allowed}, OnDisk: true, Tried: tried{Count: 1, At: tuesday}}
 	if c.installable(tuesday.Add(time.Minute), false) || !c.installable(tuesday.Add(time.Minute), true) || !c.installable(tuesday.Add(time.Hour), false) {
