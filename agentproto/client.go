@@ -276,7 +276,7 @@ func (c *Client) ask(ctx context.Context, request func(base string) (*http.Reque
 				return nil, "", ctx.Err()
 			}
 			c.unreached(node)
-			last = fmt.Errorf("ask %s: %w", node, err)
+			last = fmt.Errorf("ask %s: %w", node, ofClock(err))
 			continue
 		}
 		if resp.StatusCode < 400 {
@@ -300,6 +300,18 @@ func (c *Client) ask(ctx context.Context, request func(base string) (*http.Reque
 		}
 	}
 	return nil, "", last
+}
+
+// ofClock says of a certificate that does not hold now that it may be the clock
+// of the host: only whoever sits there can tell.
+func ofClock(err error) error {
+	invalid := x509.CertificateInvalidError{}
+	if !errors.As(err, &invalid) || invalid.Reason != x509.Expired {
+		return err
+	}
+	const day = "2 Jan 2006 15:04 UTC"
+	return fmt.Errorf("the clock of this host says %s, but the node's certificate holds from %s to %s; set the clock right, or look at the node: %w",
+		time.Now().UTC().Format(day), invalid.Cert.NotBefore.UTC().Format(day), invalid.Cert.NotAfter.UTC().Format(day), err)
 }
 
 // An AwayError is a node that cannot answer now and says when to come back.

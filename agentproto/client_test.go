@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	"net/http"
@@ -155,12 +156,40 @@ func TestComingHome(t *testing.T) {
 	<-streams
 }
 
+// TestClockOfTheHost has a node whose certificate does not hold by the clock of
+// the host: the error says both times, and what to do.
+func TestClockOfTheHost(t *testing.T) {
+	year := 365 * 24 * time.Hour
+	for name, from := range map[string]time.Time{"ahead": time.Now().Add(-3 * year), "behind": time.Now().Add(2 * year)} {
+		t.Run(name, func(t *testing.T) {
+			cert := selfSigned(t, from, from.Add(year))
+			server := httptest.NewUnstartedServer(http.NotFoundHandler())
+			server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.StartTLS()
+			defer server.Close()
+			pool := x509.NewCertPool()
+			pool.AddCert(cert.Leaf)
+			c, err := agentproto.NewClient(agentproto.ClientOptions{Nodes: []string{server.URL}, Authority: pool, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			agentproto.Named(c, "example.com")
+			want := from.UTC().Format("holds from 2 Jan 2006 15:04 UTC to ")
+			if err := fetch(t, c); err == nil || !strings.Contains(err.Error(), "the clock of this host says ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		})
+	}
+}
+
 // TestSentAwayWithNames has the only node that a host knows leave, and name
 // others. The host goes there, and remembers: but not to one that is none of
 // the mesh, nor to what is no address of a node.
 func TestSentAwayWithNames(t *testing.T) {
 	home, far, stranger := newPlace(t), newPlace(t), newPlace(t)
-	stranger.TLS.Certificates = []tls.Certificate{selfSigned(t)}
+	stranger.TLS.Certificates = []tls.Certificate{selfSigned(t, time.Time{}, time.Now().Add(time.Hour))}
 	pool := x509.NewCertPool()
 	pool.AddCert(home.Certificate()) // httptest's, which far shows too
 	var named []string
@@ -196,16 +225,20 @@ func TestSentAwayWithNames(t *testing.T) {
 }
 
 // selfSigned is a certificate with a node's name that nobody of the mesh signed.
-func selfSigned(t *testing.T) tls.Certificate {
+func selfSigned(t *testing.T, from, to time.Time) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"example.com"}, NotAfter: time.Now().Add(time.Hour)}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"example.com"}, NotBefore: from, NotAfter: to}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
