@@ -100,6 +100,7 @@ type Agent struct {
 	reported  time.Time
 	lastErr   string
 	skip      bool // the user skips the install at the next shutdown
+	full      bool // the disk, when something was to be downloaded last
 }
 
 // Open reads the state and wapt-get.ini. It starts nothing and asks nobody.

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -8,8 +9,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"wuamesh/agentproto"
+	"wuamesh/agentproto/agent"
 	"wuamesh/agentproto/agent/agenttest"
 )
 
@@ -157,6 +160,42 @@ func TestDiskFull(t *testing.T) {
 	if _, err := a.Scan(t.Context()); err != nil || len(a.Status().Warnings) > 0 {
 		t.Errorf("%v, %v", err, a.Status().Warnings)
 	}
+}
+
+// TestDiskFullIsTold: the node hears of a full disk at once, and that it is over,
+// though no check-in is due for an hour.
+func TestDiskFullIsTold(t *testing.T) {
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	s := settings()
+	s.DefaultAllow = true
+	n.policy = allow(s)
+	h := newHost(t, iniFor(m, n), agenttest.Updates(1))
+	var full atomic.Bool
+	h.machine.Machine = fullDisk{h.machine.Machine, &full}
+	full.Store(true)
+	h.start()
+	warned := func() bool {
+		k := n.checkins
+		return len(k) > 0 && strings.Contains(strings.Join(k[len(k)-1].Warnings, " "), "not enough free space")
+	}
+	n.until("the warning", func() bool { return warned() && len(n.listeners) == 1 })
+	full.Store(false)
+	n.tell("command", agentproto.Command{ID: "c1", Action: agentproto.ActionDownload, By: "maelle", Issued: time.Now()})
+	n.until("the end of the warning", func() bool { return !warned() && n.fetched[fileOf(agenttest.Updates(1)[0])] == 1 })
+}
+
+// A fullDisk has a megabyte left while it is full.
+type fullDisk struct {
+	agent.Machine
+	full *atomic.Bool
+}
+
+func (d fullDisk) FreeSpace(ctx context.Context, dir string) (int64, error) {
+	if d.full.Load() {
+		return 1 << 20, nil
+	}
+	return d.Machine.FreeSpace(ctx, dir)
 }
 
 // TestResumeAfterRestart cuts the line in the middle of the scan cab and of a

@@ -71,6 +71,7 @@ func (a *Agent) download(ctx context.Context) (string, error) {
 	cabErr := a.fetchCab(ctx)
 	got, left, err := a.fetchFiles(ctx)
 	a.warn("fetch", errors.Join(cabErr, err))
+	a.noRoom(errors.Is(errors.Join(cabErr, err), errNoRoom))
 	a.clean(ctx)
 	if got > 0 {
 		a.contact.now() // statuses changed
@@ -287,6 +288,18 @@ func (a *Agent) roomFor(ctx context.Context, w wanted) error {
 		return fmt.Errorf("%w: %d MB are free, %d MB are needed to download and install %s", errNoRoom, free>>20, (2*w.size+room)>>20, w.name)
 	}
 	return nil
+}
+
+// noRoom tells the mesh at once when the disk becomes too full, and when it is
+// not any more: until the next check-in nobody would know why nothing comes.
+func (a *Agent) noRoom(full bool) {
+	a.mu.Lock()
+	changed := full != a.full
+	a.full = full
+	a.mu.Unlock()
+	if changed {
+		a.hurryUp()
+	}
 }
 
 // mayAsk says whether a file that could not be had may be asked for again.
