@@ -31,6 +31,8 @@ import (
 // A branch is a node as it ships, with a stand-in for Microsoft behind it.
 type branch struct {
 	t        *testing.T
+	name     string
+	site     string
 	dir      string
 	world    *microsofttest.World
 	url      string // of the node
@@ -63,7 +65,7 @@ func (s *transcript) String() string {
 // newBranch starts a node and waits until it has the scan cab.
 func newBranch(t *testing.T) *branch {
 	t.Helper()
-	b := &branch{t: t, dir: t.TempDir(), world: microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 200_000})}
+	b := &branch{t: t, name: "rns-01", site: "rennes", dir: t.TempDir(), world: microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 200_000})}
 	b.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	step(t, "node built", func() {
 		bin, err := filepath.Abs("../../out/wuamesh")
@@ -96,6 +98,22 @@ func newBranch(t *testing.T) *branch {
 	return b
 }
 
+// another starts a second node, at another site of the same mesh.
+func (b *branch) another(name, site string) *branch {
+	b.t.Helper()
+	o := &branch{t: b.t, name: name, site: site, dir: b.t.TempDir(), world: b.world, bin: b.bin, upstream: b.upstream, http: b.http}
+	o.start()
+	o.command("join", "--site", site, b.command("token", "join"))
+	o.token = o.command("token", "api", "--role", "owner", "--name", "rig")
+	return o
+}
+
+// kill ends the node as a power cut does.
+func (b *branch) kill() {
+	b.node.Process.Kill()
+	b.node.Wait()
+}
+
 // start runs the node, on the address it had before if there was one.
 func (b *branch) start() {
 	b.t.Helper()
@@ -104,8 +122,8 @@ func (b *branch) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	config := fmt.Sprintf("name = \"rns-01\"\ndata = %q\nfolder = %q\nlisten_https = %q\nlisten_http = \"127.0.0.1:0\"\nupstream = %q\nroots = [%q]\ninternet = true\ndisk_floor = \"1 MiB\"\n",
-		filepath.Join(b.dir, "data"), filepath.Join(b.dir, "waptwua"), cmp.Or(strings.TrimPrefix(b.url, "https://"), "127.0.0.1:0"), b.upstream, root)
+	config := fmt.Sprintf("name = %q\nsite = %q\ndata = %q\nfolder = %q\nlisten_https = %q\nlisten_http = \"127.0.0.1:0\"\nupstream = %q\nroots = [%q]\ninternet = true\ndisk_floor = \"1 MiB\"\n",
+		b.name, b.site, filepath.Join(b.dir, "data"), filepath.Join(b.dir, "waptwua"), cmp.Or(strings.TrimPrefix(b.url, "https://"), "127.0.0.1:0"), b.upstream, root)
 	path := filepath.Join(b.dir, "wuamesh.toml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		b.t.Fatal(err)
@@ -207,6 +225,17 @@ func (b *branch) host() (h appliance.HostRow, err error) {
 		return h, fmt.Errorf("%d hosts", len(list.Hosts))
 	}
 	return list.Hosts[0], nil
+}
+
+// detail is all that the node's page of the host shows.
+func (b *branch) detail() (d appliance.HostDetail) {
+	b.t.Helper()
+	h, err := b.host()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.call("GET", "hosts/"+string(h.ID), nil, &d)
+	return d
 }
 
 // states are those of the host's updates.

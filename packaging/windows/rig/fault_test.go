@@ -9,7 +9,6 @@ import (
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
-	"wuamesh/appliance"
 )
 
 // console runs the agent without a service, so that it can be killed as a
@@ -66,16 +65,6 @@ func TestFaults(t *testing.T) {
 		}
 		return err
 	})
-	detail := func() (d appliance.HostDetail) {
-		t.Helper()
-		h, err := b.host()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.call("GET", "hosts/"+string(h.ID), nil, &d)
-		return d
-	}
-
 	for _, f := range []struct {
 		name, fault string
 		code        uint32
@@ -93,7 +82,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("the order ended %+v", c)
 			}
 			b.until("the failure on the node", func() error {
-				if s := detail().Scan; s == nil || s.HResult != f.code {
+				if s := b.detail().Scan; s == nil || s.HResult != f.code {
 					return fmt.Errorf("%+v", s)
 				}
 				return nil
@@ -110,8 +99,7 @@ func TestFaults(t *testing.T) {
 	step(t, "the node gone, and back", func() {
 		b.call("POST", "index/missing", nil, nil)
 		b.awaits(rules.Pending, "", ids...)
-		b.node.Process.Kill()
-		b.node.Wait()
+		b.kill()
 		p.agentSays("needed", "scan")
 		b.start()
 		b.awaits(rules.Pending, rules.ReasonOnHost, ids...)
@@ -177,7 +165,7 @@ func TestFaults(t *testing.T) {
 			return nil
 		})
 		b.until("the order that was cut short", func() error {
-			if c := detail().Commands[0]; c.State != string(agentproto.CommandFailed) || !strings.Contains(c.Detail, "stopped before it ended") {
+			if c := b.detail().Commands[0]; c.State != string(agentproto.CommandFailed) || !strings.Contains(c.Detail, "stopped before it ended") {
 				return fmt.Errorf("%+v", c)
 			}
 			return nil
