@@ -39,6 +39,7 @@ type catalogue struct {
 	tokens   map[string]tokenRecord
 	meetings map[string]meetingRecord
 	rings    map[string]ringRecord                    // by package
+	edits    map[string]time.Time                     // by package: its last version
 	stops    map[rules.UpdateID]map[string]stopRecord // by update and id, see stop.go
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
 	repositoryRules map[string]repositoryRuleRecord
@@ -144,6 +145,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
 		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
 		rings:           map[string]ringRecord{},
+		edits:           map[string]time.Time{},
 		stops:           map[rules.UpdateID]map[string]stopRecord{},
 		repositoryRules: map[string]repositoryRuleRecord{},
 		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
@@ -175,6 +177,22 @@ func (c *catalogue) follow(list []replicate.Record) {
 	}
 }
 
+// takeVersion keeps when a package was last edited: of what an edit took out
+// of it only its version is left.
+func (c *catalogue) takeVersion(id string, r replicate.Record) error {
+	if r.Deleted {
+		return nil
+	}
+	var v versionRecord
+	if err := decode(r.Key, r.Value, &v); err != nil {
+		return err
+	}
+	if name, _, _ := strings.Cut(id, "/"); v.At.After(c.edits[name]) {
+		c.edits[name] = v.At
+	}
+	return nil
+}
+
 func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	switch kind {
 	case "host":
@@ -197,6 +215,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return c.takeStop(id, r)
 	case "ring":
 		return set(c.rings, id, r)
+	case "version":
+		return c.takeVersion(id, r)
 	case "file":
 		c.touch()
 	case "admin":

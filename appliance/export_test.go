@@ -460,3 +460,12 @@ func (a *Appliance) CountedAside() string {
 	all := cmp.Options{cmp.AllowUnexported(countTable{}, hostCounts{}, updateCounts{}, wantedFile{}, lack{}), cmpopts.IgnoreFields(countTable{}, "built", "took"), cmpopts.EquateEmpty()}
 	return cmp.Diff(c.count(c.table.built), c.table, all)
 }
+
+// JudgeRing judges a package's ring at that time; the function takes the step
+// that was found then.
+func (a *Appliance) JudgeRing(name string, now time.Time) (take func(context.Context) error) {
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
+	s := a.cat.ringState(name, now)
+	return func(ctx context.Context) error { return a.takeStep(ctx, name, s) }
+}

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,8 +16,10 @@ import (
 // A ring takes a package from DEV to PREPROD to PROD by itself: after so many
 // days without an edit, when so many hosts have what it allows and few of them
 // failed. Every node sees the same hosts and comes to the same answer, so it
-// does no harm when two act, on two sides of a cut: both write the same
-// maturity, and the days begin again for the next step.
+// does no harm when two act in one moment: both write the same maturity, and
+// the days begin again for the next step. When one side of a cut is a step
+// behind, its later step would hold and take the package back; the versions
+// say so, and the step is taken again (reached).
 
 // A Ring says when a package is promoted by itself.
 type Ring struct {
@@ -37,6 +40,7 @@ type RingState struct {
 	Failed    int            `json:"failed"`
 	Due       bool           `json:"due,omitempty"` // it is promoted within minutes
 	Text      string         `json:"text"`          // where it stands and what it waits for
+	from      rules.Maturity
 }
 
 type ringRecord struct {
@@ -124,7 +128,10 @@ func (c *catalogue) ringState(name string, now time.Time) *RingState {
 		return nil
 	}
 	p := c.packages[name]
-	s := &RingState{Ring: r.Ring, By: r.By, At: r.At, Since: p.edited()}
+	s := &RingState{Ring: r.Ring, By: r.By, At: r.At, Since: p.edited(), from: p.Maturity}
+	if at := c.edits[name]; at.After(s.Since) { // something was taken out of it
+		s.Since = at
+	}
 	if i := slices.Index(rules.Maturities[:], p.Maturity); i >= 0 && i < len(rules.Maturities)-1 {
 		s.To = rules.Maturities[i+1]
 	}
@@ -144,7 +151,7 @@ func (c *catalogue) ringState(name string, now time.Time) *RingState {
 	return s
 }
 
-// edited is when the package became what it is.
+// edited is when something of what is in the package was last written.
 func (p *pkg) edited() time.Time {
 	at := p.At
 	for e := range maps.Values(p.lines) {
@@ -226,27 +233,89 @@ func (a *Appliance) promoteDue(ctx context.Context, now time.Time) error {
 	if m := a.member.Load(); m != nil && !m.Synced {
 		return nil
 	}
-	due := map[string]*RingState{}
 	a.cat.mu.Lock()
+	states := map[string]*RingState{}
 	for name := range a.cat.rings {
-		if p := a.cat.packages[name]; p == nil || !p.exists {
-			continue
-		}
-		if s := a.cat.ringState(name, now); s.Due {
-			due[name] = s
+		if p := a.cat.packages[name]; p != nil && p.exists {
+			states[name] = a.cat.ringState(name, now)
 		}
 	}
 	a.cat.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(due)) {
-		if a.actsFirst(name) {
-			if err := a.promoteBy(ctx, Node, name, due[name].reason()); err != nil {
-				return fmt.Errorf("promote package %s by itself: %w", name, err)
-			}
-			a.log.InfoContext(ctx, "rule package promoted by itself", "package", name, "maturity", due[name].To)
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		if s := states[name]; s.To != "" && !s.Paused && a.actsFirst(name) {
+			errs = append(errs, a.takeStep(ctx, name, s))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// takeStep promotes a package as its ring was judged, or to where it was
+// before a step of another side of a cut took it back. It writes nothing when
+// somebody promoted, edited or paused it since: the next turn judges anew.
+func (a *Appliance) takeStep(ctx context.Context, name string, s *RingState) error {
+	var to rules.Maturity
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		to = ""
+		head, ok, err := packages.find(tx, name)
+		if err != nil || !ok || head.Maturity != s.from {
+			return err
+		}
+		ring, ok, err := rings.find(tx, name)
+		if err != nil || !ok || ring.Ring != s.Ring {
+			return err
+		}
+		list, err := versionsOf(tx, name)
+		if err != nil || len(list) > 0 && list[len(list)-1].value.At.After(s.Since) {
+			return err
+		}
+		reason := s.reason()
+		switch m := reached(list); {
+		case stepOf(m) > stepOf(head.Maturity):
+			to, reason = m, "again: a step on another side of a cut took it back"
+		case s.Due:
+			to = s.To
+		default:
+			return nil
+		}
+		what := fmt.Sprintf("promote to %s (%s)", to, reason)
+		return a.versioned(tx, Node, name, what, func() error {
+			head.Maturity, head.editRecord = to, editRecord{Node.Name, tx.Now()}
+			if err := packages.put(tx, name, head); err != nil {
+				return err
+			}
+			return a.audit(tx, Node, what, "package "+name, string(s.from), string(to))
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("promote package %s by itself: %w", name, err)
+	}
+	if to != "" {
+		a.log.InfoContext(ctx, "rule package promoted by itself", "package", name, "maturity", to)
 	}
 	return nil
 }
+
+// reached is the maturity to which a package was promoted since somebody gave
+// it another one than the next. Steps of two sides of a cut are told apart
+// from those by their beginning: a step that begins below what was reached
+// knew nothing of it.
+func reached(list []row[versionRecord]) (m rules.Maturity) {
+	for _, r := range list {
+		was, is := r.value.Was, r.value.Is
+		switch {
+		case is == nil:
+			m = ""
+		case was == nil || stepOf(is.Maturity) != stepOf(was.Maturity) && stepOf(is.Maturity) != stepOf(was.Maturity)+1:
+			m = is.Maturity
+		case stepOf(is.Maturity) > stepOf(m):
+			m = is.Maturity
+		}
+	}
+	return m
+}
+
+func stepOf(m rules.Maturity) int { return slices.Index(rules.Maturities[:], m) }
 
 // actsFirst says whether this node acts for a package: of the nodes it reaches
 // the one that a hash chooses, so that not all do at once.
