@@ -45,20 +45,43 @@ func (s *site) ended(t testing.TB, n int) (newest appliance.Task) {
 	return newest
 }
 
+// rest waits until no look at the scan cab is under way, and says how many
+// ended: the one of the start may be followed by another, which an order of an
+// admin would join.
+func (s *site) rest(t testing.TB) (ended int) {
+	t.Helper()
+	eventually(t, "no task of the scan cab", func() error {
+		list, _, err := s.Tasks(t.Context(), "", appliance.Page{Limit: 500})
+		ended = 0
+		for _, k := range list {
+			switch {
+			case k.File != cab:
+			case k.Status == "done" || k.Status == "unchanged":
+				ended++
+			default:
+				return fmt.Errorf("%+v", k)
+			}
+		}
+		return err
+	})
+	return ended
+}
+
 // TestTheScanCabMovesOnlyWhenItChanged asks again and again.
 func TestTheScanCabMovesOnlyWhenItChanged(t *testing.T) {
 	s := start(t, nil)
 	s.ended(t, 1)
+	before := s.rest(t)
 	first := s.world.Cab()
 	for n := range 3 {
 		if err := s.DownloadCab(t.Context(), owner); err != nil {
 			t.Fatal(err)
 		}
-		if k := s.ended(t, n+2); k.Status != "unchanged" || k.Fetched != 0 || k.By != "maelle" {
+		if k := s.ended(t, before+n+1); k.Status != "unchanged" || k.Fetched != 0 || k.By != "maelle" {
 			t.Errorf("the task is %+v", k)
 		}
 	}
-	if n := s.world.Requests()[cab]; n.Gets != 1 || n.NotModified != 3 || n.Bytes != int64(len(first)) {
+	if n := s.world.Requests()[cab]; n.Gets != 1 || n.NotModified < 3 || n.NotModified > before+2 || n.Bytes != int64(len(first)) {
 		t.Errorf("Microsoft was asked %+v", n)
 	}
 	st, err := s.Status(t.Context())
@@ -69,7 +92,7 @@ func TestTheScanCabMovesOnlyWhenItChanged(t *testing.T) {
 	if err := s.DownloadCab(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
-	if k := s.ended(t, 5); k.Status != "done" || k.Fetched != int64(len(s.world.Cab())) {
+	if k := s.ended(t, before+4); k.Status != "done" || k.Fetched != int64(len(s.world.Cab())) {
 		t.Errorf("the task is %+v", k)
 	}
 }
