@@ -148,6 +148,9 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	wait = time.Hour
+	if !u.settling.IsZero() {
+		wait = time.Second // a peer that is reached wakes nobody
+	}
 	for _, t := range f.queue {
 		if t.Status == statusRunning && t.way == byMicrosoft { // what it still brings is spoken for; from peers it is reserved
 			free -= max(t.Size-t.Done, 0)
@@ -240,7 +243,11 @@ func (f *folder) try(ctx context.Context, t *task) {
 	row := t.Task
 	f.mu.Unlock()
 	f.save(ctx, t)
-	if err != nil {
+	switch {
+	case errors.Is(err, swarm.ErrOver):
+		f.log.InfoContext(ctx, "the node that downloaded the file stopped; it comes another way", "file", row.File, "fetched", fetched)
+		return
+	case err != nil:
 		f.log.WarnContext(ctx, or(errors.Is(err, errStopped), "download ended by an emergency stop", "download failed, trying again"), "file", row.File, "try", row.Attempts, "next", row.NextTry, "err", err)
 		return
 	}
@@ -271,6 +278,12 @@ func (f *folder) failed(t *task, err error) {
 	var quota *quotaError
 	if errors.Is(err, errStopped) {
 		f.stopped(t)
+		return
+	}
+	if errors.Is(err, swarm.ErrOver) {
+		// Another node had begun it: it comes another way, and nothing failed.
+		t.Status, t.Attempts, t.NextTry = statusQueued, t.Attempts-1, now.Add(time.Second)
+		f.wakeWorkers()
 		return
 	}
 	if errors.As(err, &quota) {
@@ -338,8 +351,12 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 	if !ok {
 		return "", 0, errForgotten
 	}
-	defer f.share.holdLease(ctx, t.File)()
-	r, err := f.node.source.Load().Download(ctx, f.dir, w.download(), f.options(t))
+	l := f.share.holdLease(ctx, t.File)
+	defer l.release()
+	f.share.takeUp(ctx, t, w.download())
+	o := f.options(t)
+	defer l.passOn(ctx, &o)()
+	r, err := f.node.source.Load().Download(ctx, f.dir, w.download(), o)
 	if err != nil {
 		return "", r.Fetched, err
 	}

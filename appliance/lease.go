@@ -10,6 +10,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"wuamesh/appliance/microsoft"
@@ -22,8 +23,9 @@ import (
 // time, on two sides of a cut, download the file twice, which harms nobody and
 // is counted.
 type leaseRecord struct {
-	Node  string    `json:"node"`
-	Until time.Time `json:"until"`
+	Node  string       `json:"node"`
+	Until time.Time    `json:"until"`
+	Draft *draftRecord `json:"draft,omitempty"` // peers may have what came so far
 }
 
 const (
@@ -31,6 +33,7 @@ const (
 	leaseRenew = 20 * time.Second
 	lookAgain  = 15 * time.Second // at who downloads and who has a file
 	sourceless = 60 * time.Second // a fetch without any source is given up after it
+	settleTime = 20 * time.Second // from the start, until nodes that are not reached count as away
 )
 
 // A way is how a file comes to this node.
@@ -51,6 +54,7 @@ type turn struct {
 	living     map[string]bool
 	candidates []candidate // may download from Microsoft and can be reached, this node included
 	limited    time.Time   // until then the site's limits let nothing come from Microsoft
+	settling   time.Time   // until then nodes that are known are given the time to be reached
 }
 
 // A candidate may download from Microsoft.
@@ -61,6 +65,9 @@ type candidate struct {
 
 func (s *sharing) turn(now time.Time) *turn {
 	u := &turn{now: now, self: s.f.node.db.NodeID(), internet: s.f.node.config().Internet, swarm: s.swarm.Load() != nil, living: s.living()}
+	if end := s.began.Add(settleTime); now.Before(end) && s.awaited() {
+		u.settling = end
+	}
 	u.limited = s.limits.Blocked(swarm.Source, swarm.Down, now)
 	if u.internet {
 		u.candidates = append(u.candidates, candidate{u.self, s.site(), hashOf(u.self)})
@@ -73,6 +80,15 @@ func (s *sharing) turn(now time.Time) *turn {
 		}
 	}
 	return u
+}
+
+// awaited says whether there is a node that was not reached since the start.
+func (s *sharing) awaited() bool {
+	mesh := s.f.node.mesh.Load()
+	if mesh == nil { // it is not up yet, or this node is alone
+		return len(s.f.node.roster.living()) > 1
+	}
+	return slices.ContainsFunc(mesh.Peers(), func(p replicate.Peer) bool { return p.Reach == replicate.Away && p.Contact.Before(s.began) })
 }
 
 func hashOf(text string) uint64 {
@@ -107,7 +123,10 @@ func (s *sharing) way(t *task, u *turn) (way, string) {
 	if known && u.swarm && away != "" && !u.internet {
 		return byWaiting, "It is on " + s.nameOf(away) + ", which cannot be reached now."
 	}
-	if leased && lease.Node != u.self && lease.Until.After(u.now) && lease.Until.Before(u.now.Add(2*leaseTime)) && u.living[lease.Node] {
+	if leased && lease.Node != u.self && lease.holds(u.now) && u.living[lease.Node] {
+		if lease.Draft != nil && u.swarm {
+			return byPeers, ""
+		}
 		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
 	}
 	rank, first := u.rank(t.hash, t.sites)
@@ -123,12 +142,18 @@ func (s *sharing) way(t *task, u *turn) (way, string) {
 }
 
 // unlessLimited puts a download from Microsoft off while the site's limits let
-// nothing come; another internet node takes it over meanwhile.
+// nothing come; another internet node takes it over meanwhile. After a start
+// it first waits a little for nodes that may have the file.
 func (s *sharing) unlessLimited(t *task, u *turn, by way, why string) (way, string) {
 	if t.limited {
 		t.limited, t.NextTry = false, time.Time{}
 	}
-	if by != byMicrosoft || u.limited.IsZero() {
+	switch {
+	case by != byMicrosoft:
+		return by, why
+	case !u.settling.IsZero() && !t.forcedHere:
+		return byWaiting, "This node just started: it looks first whether another one has it."
+	case u.limited.IsZero():
 		return by, why
 	}
 	t.limited, t.NextTry = true, u.limited
@@ -205,38 +230,66 @@ func (s *sharing) keeps(w wantedFile, u *turn) bool {
 	return rank == 0 && len(s.others(w.Name)) == 0
 }
 
-// holdLease takes the lease of a file and renews it until release is called.
-// A node on its own needs none.
-func (s *sharing) holdLease(ctx context.Context, file string) (release func()) {
+// holds says whether a lease is in force. One far ahead is of a clock that is
+// wrong.
+func (l leaseRecord) holds(now time.Time) bool {
+	return l.Until.After(now) && l.Until.Before(now.Add(2*leaseTime))
+}
+
+// A lease is one that this node holds.
+type lease struct {
+	s     *sharing
+	file  string
+	draft atomic.Pointer[draftRecord]
+	stop  func() // nil for a node on its own, which needs none
+}
+
+// holdLease takes the lease of a file and renews it until release.
+func (s *sharing) holdLease(ctx context.Context, file string) *lease {
+	l := &lease{s: s, file: file}
 	if s.f.node.mesh.Load() == nil {
-		return func() {}
+		return l
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	put := func(ctx context.Context) error {
-		return s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-			return leases.put(tx, file, leaseRecord{s.f.node.db.NodeID(), tx.Now().Add(leaseTime)})
-		})
-	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		every(ctx, s.f.log, leaseRenew, put)
+		every(ctx, s.f.log, leaseRenew, l.put)
 	}()
-	return func() {
-		cancel()
-		<-done
-		err := s.f.node.db.Update(context.WithoutCancel(ctx), func(tx *replicate.Tx) error { return leases.del(tx, file) })
-		if err != nil {
-			s.f.log.Warn("lease not given back; it ends by itself", "file", file, "err", err)
-		}
+	l.stop = func() { cancel(); <-done }
+	return l
+}
+
+func (l *lease) put(ctx context.Context) error {
+	return l.s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		return leases.put(tx, l.file, leaseRecord{l.s.f.node.db.NodeID(), tx.Now().Add(leaseTime), l.draft.Load()})
+	})
+}
+
+func (l *lease) release() {
+	if l.stop == nil {
+		return
+	}
+	l.stop()
+	err := l.s.f.node.db.Update(context.Background(), func(tx *replicate.Tx) error { return leases.del(tx, l.file) })
+	if err != nil {
+		l.s.f.log.Warn("lease not given back; it ends by itself", "file", l.file, "err", err)
 	}
 }
 
 // fetchFromPeers brings a file that other nodes have.
 func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, fetched int64, err error) {
 	sw := s.swarm.Load()
+	if sw == nil {
+		return "", 0, errNoSource
+	}
+	drafted, err := s.fetchDraft(ctx, sw, t)
+	defer func() { fetched += drafted }()
+	if err != nil {
+		return "", 0, err
+	}
 	rec, ok := s.record(t.File)
-	if !ok || sw == nil {
+	if !ok {
 		return "", 0, errNoSource
 	}
 	m, err := s.manifestFor(ctx, sw, t.File, rec)
@@ -262,7 +315,7 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 		defer close(watched)
 		s.watchFetch(ctx, cancel, sw, t, m.SHA256)
 	}()
-	fetched, err = sw.Fetch(ctx, m, swarm.FetchOptions{Name: name, Priority: priority, Done: done})
+	fetched, err = sw.Fetch(ctx, m, swarm.FetchOptions{Name: name, Priority: priority, Parts: partsOf(t.File, m.Size), Done: done})
 	if err != nil {
 		err = cmp.Or(context.Cause(ctx), err)
 	}

@@ -32,6 +32,7 @@ type sharing struct {
 	f      *folder
 	swarm  atomic.Pointer[swarm.Swarm]
 	limits *swarm.Limits
+	began  time.Time
 
 	dirty      chan struct{} // the folder's files changed
 	cabNews    chan struct{} // a node has another scan cab
@@ -82,7 +83,7 @@ func bucketOf(short string) string {
 
 func newSharing(f *folder) *sharing {
 	return &sharing{
-		f: f, limits: swarm.NewLimits(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), rotting: make(chan string, 16),
+		f: f, limits: swarm.NewLimits(), began: time.Now(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), rotting: make(chan string, 16),
 		files: map[string]fileRecord{}, leases: map[string]leaseRecord{}, folders: map[string]folderRecord{},
 		holders: map[string]map[string]bool{}, shelves: map[string]string{}, index: map[swarm.Digest]string{}, faults: map[string]faultRecord{},
 	}

@@ -47,8 +47,9 @@ type task struct {
 	settled bool           // there is room for it within the quota
 	limited bool           // NextTry is when the site's limits let it go on
 
-	forcedHere bool // an admin of this node asked: it does not wait for another's turn
-	way        way  // how it comes, once it runs
+	forcedHere bool     // an admin of this node asked: it does not wait for another's turn
+	way        way      // how it comes, once it runs
+	drafted    *drafted // what came of it while another node downloaded it; nil for nothing
 
 	cancel  context.CancelCauseFunc // of the try that runs; nil for none
 	sampled time.Time               // when Rate was last computed

@@ -32,6 +32,9 @@ type File struct {
 
 // DownloadOptions bound and watch one download.
 type DownloadOptions struct {
+	// Began is called when bytes begin to come, with the file they are
+	// appended to; it may be nil.
+	Began func(path string, v Version)
 	// Progress is called now and then with the bytes on disk and in all;
 	// total is -1 while unknown.
 	Progress func(done, total int64)
@@ -40,6 +43,13 @@ type DownloadOptions struct {
 	Throttle func(ctx context.Context, n int) error
 	// Floor is what must stay free on the disk, in bytes.
 	Floor int64
+}
+
+// A Version is what a server says of a file, by which a download goes on with
+// the same one (RFC 9110, section 8.8).
+type Version struct {
+	Size               int64 // bytes
+	ETag, LastModified string
 }
 
 // A Result is a file that passed every check.
@@ -198,6 +208,28 @@ func (p *partial) expect(url string, size int64) {
 	}
 }
 
+// TakeUp makes the first n bytes of the file at from, which somebody else
+// downloaded, what the next [Source.Download] of f goes on from. One that has
+// as much already, or is in the way of nobody, stays as it is.
+func TakeUp(dir string, f File, from string, n int64, v Version) error {
+	p, err := openPartial(dir, f.Name)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if p.expect(f.URL, v.Size); p.size >= n {
+		return nil
+	}
+	p.note = note{f.URL, v.ETag, v.LastModified, v.Size}
+	if err := os.Truncate(from, n); err != nil {
+		return fmt.Errorf("take up a download: %w", err)
+	}
+	if err := os.Rename(from, p.path); err != nil {
+		return fmt.Errorf("take up a download: %w", err)
+	}
+	return p.save()
+}
+
 func (p *partial) restart(n note) error {
 	p.note, p.size = n, 0
 	return p.Truncate(0)
@@ -246,6 +278,9 @@ func (s *Source) fill(ctx context.Context, p *partial, url string, size int64, o
 	}
 	if err := room(p.path, max(total-p.size, 0), o.Floor); err != nil {
 		return 0, err
+	}
+	if o.Began != nil && total >= 0 {
+		o.Began(p.path, Version{total, p.note.ETag, p.note.LastModified})
 	}
 	return p.receive(ctx, resp.Body, total, o)
 }

@@ -20,6 +20,7 @@ const (
 	pathHave     = pathPrefix + "have"
 	pathPiece    = pathPrefix + "piece/"    // <digest>/<number>
 	pathManifest = pathPrefix + "manifest/" // <digest>
+	pathDraft    = pathPrefix + "draft/"    // <draft id>?known=<number>
 
 	// headerHelp marks a request that was made because the peer was idle: it
 	// does not make it busy.

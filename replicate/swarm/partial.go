@@ -40,7 +40,8 @@ type partial struct {
 	root *os.Root
 	m    *Manifest
 	file *os.File
-	log  *os.File
+	log  *os.File // nil for a draft: what came of it is found by its digests
+	old  bool     // a draft of which an earlier try left something
 
 	mu      sync.Mutex
 	have    bitset
@@ -88,6 +89,77 @@ func openPartial(root *os.Root, m *Manifest, room func(int64) bool) (_ *partial,
 		return nil, err
 	}
 	return p, p.allocate(room)
+}
+
+// openDraft takes up or begins the file of a draft. Which pieces are there is
+// found out when their digests are known.
+func openDraft(root *os.Root, m *Manifest, room func(int64) bool) (*partial, error) {
+	if err := root.Mkdir(PartialDir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make %s: %w", PartialDir, err)
+	}
+	p := &partial{root: root, m: m, have: newBitset(len(m.Pieces))}
+	p.synced = sync.NewCond(&p.mu)
+	var err error
+	if p.file, err = root.OpenFile(p.path(), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+		return nil, fmt.Errorf("open the partial file: %w", err)
+	}
+	info, err := p.file.Stat()
+	if err == nil {
+		p.old = info.Size() > 0
+		err = p.allocate(room)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// find looks whether a piece of a draft lies on the disk already.
+func (p *partial) find(i int) bool {
+	if !p.old {
+		return false
+	}
+	b := make([]byte, p.m.Len(i))
+	if _, err := p.file.ReadAt(b, int64(i)*p.m.PieceSize); err != nil || sha256.Sum256(b) != p.m.Pieces[i] {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.have.has(i) {
+		p.note(i)
+	}
+	return true
+}
+
+// adopt makes a file that holds parts of the manifest's, at their places, its
+// partial file: those pieces that are right are there, the rest is missing.
+// The first of the names that there is is taken; a partial file that was begun
+// already stays.
+func adopt(ctx context.Context, root *os.Root, m *Manifest, names []string) error {
+	p := &partial{root: root, m: m, have: newBitset(len(m.Pieces))}
+	if _, err := root.Lstat(p.path()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range names {
+		if err := root.Rename(name, p.path()); errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("take up %s: %w", name, err)
+		}
+		root.Remove(p.path() + journalExt) // of a file that is gone
+		p, err := openPartial(root, m, nil)
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		err = p.look(ctx)
+		if err == nil {
+			err = p.record(p.order)
+		}
+		p.mu.Unlock()
+		return errors.Join(err, p.close())
+	}
+	return nil
 }
 
 func (p *partial) path() string { return path.Join(PartialDir, p.m.SHA256.String()) }
@@ -228,6 +300,9 @@ func (p *partial) settle() error {
 }
 
 func (p *partial) record(list []int32) error {
+	if p.log == nil {
+		return nil
+	}
 	if err := datasync(p.file); err != nil {
 		return fmt.Errorf("sync the partial file: %w", err)
 	}
@@ -268,6 +343,18 @@ func (p *partial) since(n int) []int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.order[min(n, len(p.order)):len(p.order):len(p.order)]
+}
+
+// prefix is how many bytes from the beginning are there.
+func (p *partial) prefix() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.m.Pieces {
+		if !p.have.has(i) {
+			return int64(i) * p.m.PieceSize
+		}
+	}
+	return p.m.Size
 }
 
 func (p *partial) complete() bool {
@@ -321,16 +408,8 @@ var errDamaged = errors.New("the disk damaged the partial file")
 func (p *partial) mend(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.have, p.order, p.bytes, p.pending = newBitset(len(p.m.Pieces)), nil, 0, nil
-	buf := make([]byte, p.m.PieceSize)
-	for i := range p.m.Pieces {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b := buf[:p.m.Len(i)]
-		if _, err := p.file.ReadAt(b, int64(i)*p.m.PieceSize); err == nil && sha256.Sum256(b) == p.m.Pieces[i] {
-			p.note(i)
-		}
+	if err := p.look(ctx); err != nil {
+		return err
 	}
 	if len(p.order) == len(p.m.Pieces) {
 		p.discard()
@@ -343,6 +422,22 @@ func (p *partial) mend(ctx context.Context) error {
 		return fmt.Errorf("cut the journal: %w", err)
 	}
 	return errors.Join(errDamaged, p.record(p.order))
+}
+
+// look finds out by their digests which pieces are there. The lock is held.
+func (p *partial) look(ctx context.Context) error {
+	p.have, p.order, p.bytes, p.pending = newBitset(len(p.m.Pieces)), nil, 0, nil
+	buf := make([]byte, p.m.PieceSize)
+	for i := range p.m.Pieces {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b := buf[:p.m.Len(i)]
+		if _, err := p.file.ReadAt(b, int64(i)*p.m.PieceSize); err == nil && sha256.Sum256(b) == p.m.Pieces[i] {
+			p.note(i)
+		}
+	}
+	return nil
 }
 
 // discard removes file and journal.

@@ -76,6 +76,8 @@ type fileState struct {
 	added    uint64    // of two since the same time, the smaller came first
 	have     bitset
 	missing  int
+	known    int    // pieces from the first on whose digest is known
+	source   string // of a draft: the peer that downloads it, a seed that grows
 	flying   bitset
 	holders  []uint16    // of each piece, seeds not counted
 	near     []uint16    // of each piece, on the LAN
@@ -191,14 +193,14 @@ func (s *scheduler) has(id string, d Digest, pieces []int32, all, fresh bool, no
 		return
 	}
 	n := len(f.m.Pieces)
-	pf := p.files[d]
+	pf, wants := p.files[d], !all && id != f.source
 	if pf == nil || fresh {
 		s.count(p, f, pf, -1)
-		pf = &peerFile{have: newBitset(n), wanting: pf != nil && pf.wanting || !all}
+		pf = &peerFile{have: newBitset(n), wanting: pf != nil && pf.wanting || wants}
 		p.files[d] = pf
 		s.stale = true
 	}
-	if becomes := !pf.wanting && !all; becomes || all {
+	if becomes := !pf.wanting && wants; becomes || all {
 		s.count(p, f, pf, -1)
 		if pf.wanting = pf.wanting || becomes; becomes {
 			s.stale = true
@@ -274,7 +276,7 @@ func (s *scheduler) want(m *Manifest, have bitset, priority int, now time.Time) 
 	s.lastFlight++ // any number that grows
 	f := &fileState{
 		m: m, digest: m.SHA256, priority: priority, added: s.lastFlight, since: now,
-		have: slices.Clone(have), missing: len(m.Pieces) - have.count(), flying: newBitset(len(m.Pieces)),
+		have: slices.Clone(have), missing: len(m.Pieces) - have.count(), known: len(m.Pieces), flying: newBitset(len(m.Pieces)),
 		holders: make([]uint16, len(m.Pieces)), near: make([]uint16, len(m.Pieces)), waiting: map[int]int{}, turn: binary.BigEndian.Uint64(m.SHA256[:]) >> 1,
 	}
 	s.files[m.SHA256] = f
@@ -282,6 +284,21 @@ func (s *scheduler) want(m *Manifest, have bitset, priority int, now time.Time) 
 	s.stale = true
 	if len(s.flights) == 0 {
 		s.progress = now
+	}
+}
+
+// draft says of a file that was just begun that it is one: no digest of it is
+// known yet, and the source is the seed.
+func (s *scheduler) draft(d Digest, source string) {
+	f := s.files[d]
+	f.known, f.source = 0, source
+}
+
+// know takes in that the first n digests of a draft are known. That is
+// progress: whoever owns the new pieces has not had the time to pass them on.
+func (s *scheduler) know(d Digest, n int, now time.Time) {
+	if f := s.files[d]; f != nil {
+		f.known, s.progress = n, now
 	}
 }
 
@@ -611,6 +628,9 @@ func (s *scheduler) pick(p *peerState, may func(*fileState, *peerState, int) boo
 		for w := range f.have {
 			for word := pf.have[w] &^ f.have[w] &^ f.flying[w]; word != 0; word &= word - 1 {
 				i := w<<6 + bits.TrailingZeros64(word)
+				if i >= f.known {
+					break
+				}
 				if rank := s.rank(f, pf, i); rank < least && may(f, p, i) {
 					best, least = i, rank
 				}
@@ -654,9 +674,12 @@ func (s *scheduler) start(f *fileState, p *peerState, i int, now time.Time, why 
 }
 
 // help is rule 5: two requests at a time of each idle seed. They do not make
-// it busy, so that it goes on until an owner asks.
+// it busy, so that it goes on until an owner asks. The source of a draft is
+// idle because it waits itself.
 func (s *scheduler) help(peers []*peerState, now time.Time, start []Request) []Request {
-	carried := func(f *fileState, _ *peerState, i int) bool { return f.near[i] == 0 && f.carries(s, i) }
+	carried := func(f *fileState, p *peerState, i int) bool {
+		return f.source != p.id && f.near[i] == 0 && f.carries(s, i)
+	}
 	for _, p := range peers {
 		for !p.lan && p.idle && p.class == 2 && p.flying < windowLeast {
 			f, i := s.pick(p, carried)

@@ -3,8 +3,10 @@ package swarm
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 )
@@ -22,6 +24,7 @@ func (s *Swarm) Handler() http.Handler {
 	mux.HandleFunc("POST "+pathHave, s.serveHave)
 	mux.HandleFunc("GET "+pathPiece+"{digest}/{piece}", s.servePiece)
 	mux.HandleFunc("GET "+pathManifest+"{digest}", s.serveManifest)
+	mux.HandleFunc("GET "+pathDraft+"{digest}", s.serveDraft)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := s.Caller(r); !ok {
 			http.Error(w, "This is for nodes of the mesh.", http.StatusForbidden)
@@ -100,19 +103,27 @@ func (s *Swarm) answer(q *question) (*answer, <-chan struct{}) {
 
 // haveOf is what this node has of a file beyond what was seen.
 func (s *Swarm) haveOf(d Digest, known seen) (answered, bool) {
+	if o := s.offers[d]; o != nil {
+		return news(d, o.epoch, known, o.since)
+	}
 	if t := s.transfers[d]; t != nil && t.part != nil {
-		if known.epoch != s.epoch {
-			known = seen{epoch: noEpoch}
-		}
-		list := t.part.since(int(known.n))
-		list = list[:min(len(list), maxNews)]
-		f := answered{digest: d, epoch: s.epoch, total: known.n + uint32(len(list)), pieces: list}
-		return f, len(list) > 0 || known.epoch == noEpoch
+		return news(d, t.epoch, known, t.part.since)
 	}
 	if s.Has(d) {
 		return answered{digest: d, epoch: wholeEpoch}, known.epoch != wholeEpoch
 	}
 	return answered{digest: d, epoch: noEpoch}, known.epoch != noEpoch
+}
+
+// news is what was not seen of a file that grows.
+func news(d Digest, epoch uint64, known seen, since func(int) []int32) (answered, bool) {
+	if known.epoch != epoch {
+		known = seen{epoch: noEpoch}
+	}
+	list := since(int(known.n))
+	list = list[:min(len(list), maxNews)]
+	f := answered{digest: d, epoch: epoch, total: known.n + uint32(len(list)), pieces: list}
+	return f, len(list) > 0 || known.epoch == noEpoch
 }
 
 // busy says whether a piece was sent a moment ago.
@@ -192,8 +203,12 @@ func (s *Swarm) servePiece(w http.ResponseWriter, r *http.Request) {
 // not at the peers, who would take this node for a liar.
 func (s *Swarm) pieceOf(d Digest, i int, buf []byte) []byte {
 	s.mu.Lock()
-	t := s.transfers[d]
+	t, o := s.transfers[d], s.offers[d]
+	offered := o != nil && i >= 0 && i < o.known
 	s.mu.Unlock()
+	if offered {
+		return s.readPiece(o.file, o.m, i, buf)
+	}
 	if t != nil && t.part != nil {
 		if i < 0 || i >= len(t.m.Pieces) || !t.part.has(i) {
 			return nil
@@ -225,6 +240,9 @@ func (s *Swarm) readPiece(file io.ReaderAt, m *Manifest, i int, buf []byte) []by
 	if err == nil && sha256.Sum256(b) == m.Pieces[i] {
 		return b
 	}
+	if errors.Is(err, os.ErrClosed) { // its offer ended
+		return nil
+	}
 	s.Log.Warn("piece on the disk is not what it was; it is not sent", "digest", m.SHA256, "piece", i, "err", err)
 	return nil
 }
@@ -238,7 +256,7 @@ func (s *Swarm) serveManifest(w http.ResponseWriter, r *http.Request) {
 	}
 	var m *Manifest
 	s.mu.Lock()
-	if t := s.transfers[d]; t != nil {
+	if t := s.transfers[d]; t != nil && t.source == "" {
 		m = t.m
 	}
 	s.mu.Unlock()

@@ -445,3 +445,54 @@ func TestBound(t *testing.T) {
 		})
 	}
 }
+
+// TestADraftCrossesOnce has branches take a file while its source downloads
+// it, faster and slower than its line passes it on: each line carries each
+// piece once, and the file is everywhere soon after it is whole.
+func TestADraftCrossesOnce(t *testing.T) {
+	for _, microsoft := range []float64{2 * mbit, 20 * mbit, 200 * mbit} {
+		t.Run(fmt.Sprint(microsoft/mbit, " Mbit/s"), func(t *testing.T) {
+			s := newSim(t, 1)
+			s.addSite("hq", 40*mbit, 40*mbit, 10*time.Millisecond)
+			origin := s.addNode("origin", "hq")
+			for i := range 6 {
+				s.addSite(fmt.Sprint("site ", i), 20*mbit, 20*mbit, 10*time.Millisecond)
+				s.addNode(fmt.Sprint("node ", i), fmt.Sprint("site ", i))
+			}
+			m := fakeManifest("a", 32<<20)
+			began := s.now
+			s.start([]*Manifest{m}, func(n *simNode, _ *Manifest) bool { return n == origin })
+			for _, id := range s.ids[1:] {
+				n := s.nodes[id]
+				n.sched.draft(m.SHA256, "origin")
+				s.after(200*time.Millisecond, func() { n.sched.has("origin", m.SHA256, nil, false, true, s.now) })
+				for i := range m.Pieces {
+					at := time.Duration(float64(int64(i+1)*m.PieceSize) / microsoft * float64(time.Second))
+					s.after(max(at, 210*time.Millisecond), func() {
+						n.sched.has("origin", m.SHA256, []int32{int32(i)}, false, false, s.now)
+						n.sched.know(m.SHA256, i+1, s.now)
+						s.think(n)
+					})
+				}
+			}
+			if !s.run(time.Hour) {
+				t.Fatal(s.stuck())
+			}
+			took, whole := s.now.Sub(began), time.Duration(float64(m.Size)/microsoft*float64(time.Second))
+			sent := float64(s.sites["hq"].out) / float64(m.Size)
+			t.Logf("Microsoft took %v, %v later it was everywhere; the source sent %.2f times the file", whole.Round(time.Millisecond), (took - whole).Round(time.Millisecond), sent)
+			if sent > 1.1 {
+				t.Errorf("the source sent %.2f times the file", sent)
+			}
+			for name, site := range s.sites {
+				if over := float64(site.in) / float64(m.Size); name != "hq" && over > 1.05 {
+					t.Errorf("the line of %s carried %.2f times the file: %v", name, over, site.why)
+				}
+			}
+			alone := time.Duration(float64(m.Size)/(20*mbit)*float64(time.Second)) * 5 / 4
+			if late := took - whole; microsoft < 200*mbit && late > alone/2 {
+				t.Errorf("it came %v after it was whole", late)
+			}
+		})
+	}
+}

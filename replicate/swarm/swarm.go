@@ -59,6 +59,7 @@ type Swarm struct {
 	mu        sync.Mutex
 	sched     *scheduler
 	transfers map[Digest]*transfer
+	offers    map[Digest]*Offer
 	active    int                           // transfers that had their turn
 	cancels   map[uint64]context.CancelFunc // of requests that fly
 	peers     map[string]*follower
@@ -95,12 +96,22 @@ type transfer struct {
 	fetched  int64 // bytes that came this time
 	finishes bool
 	rate     rate
+	came     time.Time // the last piece
+	epoch    uint64    // of its announcements
+	source   string    // of a draft: who downloads it; empty for a file that is known
+}
+
+func newTransfer(m *Manifest, o FetchOptions) *transfer {
+	return &transfer{m: m, opts: o, began: time.Now(), changed: make(chan struct{}), dirty: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // FetchOptions say how a file is fetched.
 type FetchOptions struct {
 	Name     string // in the folder, once it is whole
 	Priority int    // higher first; ten minutes of waiting count as one
+	// Parts are files below the folder that may hold pieces of it, at their
+	// places: the first that there is is taken up.
+	Parts []string
 	// Done is called when the file is in its place and before others hear
 	// that it is whole; an error fails the fetch. It may be nil.
 	Done func(context.Context) error
@@ -113,7 +124,7 @@ func New(o Options) *Swarm {
 	}
 	s := &Swarm{
 		Options: o, epoch: max(rand.Uint64(), 2), sched: newScheduler(o.Self.ID, o.Self.Site, rand.Uint64()),
-		transfers: map[Digest]*transfer{}, cancels: map[uint64]context.CancelFunc{}, peers: map[string]*follower{},
+		transfers: map[Digest]*transfer{}, offers: map[Digest]*Offer{}, cancels: map[uint64]context.CancelFunc{}, peers: map[string]*follower{},
 		news: make(chan struct{}), files: make(chan struct{}), from: map[string]int64{},
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, uploadsMost), began: time.Now(),
 	}
@@ -235,10 +246,14 @@ func (s *Swarm) Fetch(ctx context.Context, m *Manifest, o FetchOptions) (fetched
 	if err := m.Check(); err != nil {
 		return 0, err
 	}
+	if err := adopt(ctx, s.Root, m, o.Parts); err != nil {
+		return 0, err
+	}
 	s.mu.Lock()
 	t := s.transfers[m.SHA256]
 	if t == nil {
-		t = &transfer{m: m, opts: o, began: time.Now(), changed: make(chan struct{}), dirty: make(chan struct{}, 1), done: make(chan struct{})}
+		t = newTransfer(m, o)
+		t.epoch = s.epoch
 		s.transfers[m.SHA256] = t
 	}
 	t.users++
@@ -315,7 +330,11 @@ func (t *transfer) before(u *transfer) bool {
 
 // begin opens the file of a transfer. The lock is held.
 func (s *Swarm) begin(t *transfer) {
-	part, err := openPartial(s.Root, t.m, s.Room)
+	open := openPartial
+	if t.source != "" {
+		open = openDraft
+	}
+	part, err := open(s.Root, t.m, s.Room)
 	if err != nil {
 		t.refused = true
 		go func() { // the caller holds the lock and goes through the transfers
@@ -328,6 +347,9 @@ func (s *Swarm) begin(t *transfer) {
 	t.part = part
 	s.active++
 	s.sched.want(t.m, part.have, t.opts.Priority, time.Now())
+	if t.source != "" {
+		s.sched.draft(t.m.SHA256, t.source)
+	}
 	s.tellFiles()
 	s.tellNews()
 	go s.keep(t)
@@ -338,6 +360,12 @@ func (s *Swarm) begin(t *transfer) {
 func (s *Swarm) keep(t *transfer) {
 	for {
 		if t.part.complete() {
+			if t.source != "" {
+				s.mu.Lock()
+				s.end(t, nil)
+				s.mu.Unlock()
+				return
+			}
 			if err := s.finish(t); !errors.Is(err, errDamaged) {
 				s.mu.Lock()
 				s.end(t, err)
@@ -430,6 +458,8 @@ func (s *Swarm) request(ctx context.Context, r Request) {
 	case errors.As(err, &why):
 		lied = why == failedWrong
 		s.sched.failed(r.ID, why, after, now)
+	case errors.Is(err, ErrWrong) && t != nil && t.source != "":
+		s.sched.failed(r.ID, failedGone, after, now) // of another source: nobody knows yet who is right
 	case errors.Is(err, ErrWrong):
 		lied = true
 		s.sched.failed(r.ID, failedWrong, after, now)
@@ -455,6 +485,7 @@ func (s *Swarm) cameIn(t *transfer, piece int, n int64, now time.Time) {
 	}
 	s.cancel(s.sched.got(t.m.SHA256, piece))
 	t.fetched += n
+	t.came = now
 	t.rate.add(n, now)
 	close(t.changed)
 	t.changed = make(chan struct{})

@@ -117,7 +117,7 @@ func (n *node) start(change ...func(*node, *swarm.Options)) {
 	n.Swarm = swarm.New(o)
 	h := n.Handler()
 	count := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet {
+		if strings.HasPrefix(r.URL.Path, "/swarm/v1/piece/") {
 			n.served.Add(1)
 		}
 		n.mesh.inspect(w, r, h)
