@@ -26,28 +26,31 @@ import (
 	"wuamesh/replicate/swarm"
 )
 
-// TestARottenDiskSendsNothing has a node whose disk changed a file: the peers
-// get everything from another, nobody is called a liar, and the node is told.
+// TestARottenDiskSendsNothing has a node whose disk changed a file: it is told,
+// sends nothing of what is wrong, and nobody is called a liar. What peers
+// lack then comes from another node.
 func TestARottenDiskSendsNothing(t *testing.T) {
 	m := newMesh(t)
-	rotten, good := m.add("rotten", "a"), m.add("good", "a")
+	rotten := m.add("rotten", "a")
 	mf := rotten.put("file", 4<<20, 1)
-	good.put("file", 4<<20, 1)
 	rot(t, filepath.Join(rotten.dir, "file"), 0, 1<<20, 3<<20)
 	n := m.add("node", "b")
 	ctx := within(t, time.Minute)
-	if err := n.fetch(ctx, "file", mf); err != nil {
-		t.Fatal(err)
-	}
-	n.check("file", content(4<<20, 1))
+	fetched := make(chan error, 1)
+	go func() { fetched <- n.fetch(ctx, "file", mf) }()
 	select {
 	case d := <-rotten.rotten:
 		if d != mf.SHA256 {
 			t.Errorf("%s is said to be rotten", d)
 		}
 	case <-ctx.Done():
-		t.Error("nobody was told of the rotten file")
+		t.Fatal("nobody was told of the rotten file")
 	}
+	m.add("good", "a").put("file", 4<<20, 1)
+	if err := <-fetched; err != nil {
+		t.Fatal(err)
+	}
+	n.check("file", content(4<<20, 1))
 	select {
 	case who := <-n.lied:
 		t.Errorf("%s was called a liar", who)

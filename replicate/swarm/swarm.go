@@ -359,24 +359,8 @@ func (s *Swarm) begin(t *transfer) {
 // all of it did. It ends with its transfer.
 func (s *Swarm) keep(t *transfer) {
 	for {
-		if t.part.complete() {
-			if t.source != "" {
-				s.mu.Lock()
-				s.end(t, nil)
-				s.mu.Unlock()
-				return
-			}
-			if err := s.finish(t); !errors.Is(err, errDamaged) {
-				s.mu.Lock()
-				s.end(t, err)
-				s.mu.Unlock()
-				return
-			}
-			s.mu.Lock()
-			t.finishes = false
-			s.cancel(s.sched.again(t.m.SHA256, t.part.have))
-			s.mu.Unlock()
-			s.poke()
+		if t.part.complete() && s.ended(t) {
+			return
 		}
 		select {
 		case <-t.done:
@@ -390,6 +374,28 @@ func (s *Swarm) keep(t *transfer) {
 			return
 		}
 	}
+}
+
+// ended ends a transfer of which every piece is there, unless the disk lost
+// some of them.
+func (s *Swarm) ended(t *transfer) bool {
+	var err error
+	if t.source == "" {
+		err = s.finish(t)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(err, errDamaged) {
+		t.finishes = false
+		s.cancel(s.sched.again(t.m.SHA256, t.part.have))
+		s.poke()
+		return false
+	}
+	if f := s.sched.files[t.m.SHA256]; err == nil && t.source != "" && f != nil && f.missing > 0 {
+		return false // the last piece was written and is not counted yet
+	}
+	s.end(t, err)
+	return true
 }
 
 // finish publishes a file of which every piece is there.
