@@ -410,15 +410,6 @@ func (a *Appliance) renewPeer(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, nil, invalid("csr", "The request cannot be read."))
 		return
 	}
-	id, err := replicate.VerifyEndorsed(a.auth.identity().Root, req.Node, req.CSR, req.Endorsed, time.Now())
-	if err != nil {
-		a.answer(w, r, nil, &Problem{Kind: Denied, Msg: "The request for new certificates is not of a node of this mesh.", Err: err})
-		return
-	}
-	if _, gone := a.roster.removal(id); gone {
-		a.answer(w, r, nil, &Problem{Kind: Denied, Msg: "The node was removed from the mesh."})
-		return
-	}
-	node, web, err := a.auth.certify(req.CSR, id)
+	node, web, err := a.certifyPeer("", renewalRecord{CSR: req.CSR, Endorsed: req.Endorsed, Old: req.Node})
 	a.answer(w, r, renewal{Node: node, Web: web}, err)
 }

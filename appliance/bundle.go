@@ -103,6 +103,9 @@ func (a *Appliance) ExportBundle(ctx context.Context, by Actor, o BundleOptions,
 	if o.Whole {
 		have = nil
 	}
+	if err := a.renewByBundle(ctx); err != nil {
+		return err
+	}
 	id := a.auth.identity()
 	info := BundleInfo{
 		Format: bundleFormat, Mesh: fingerprintOf(id), From: a.db.NodeID(), FromName: a.NodeName(), For: name,
@@ -308,6 +311,9 @@ func (a *Appliance) ImportBundle(ctx context.Context, by Actor, r io.Reader) (Bu
 		return a.audit(tx, by, "import bundle", "node "+info.FromName, "", fmt.Sprintf("of %s, %s", clock(info.Made), things(u.Changes, "change", "changes")))
 	})
 	if err != nil {
+		return BundleImport{}, err
+	}
+	if err := errors.Join(a.answerRenewals(ctx), a.renewByBundle(ctx)); err != nil {
 		return BundleImport{}, err
 	}
 	a.log.InfoContext(ctx, "bundle imported", "from", info.FromName, "made", info.Made, "changes", u.Changes, "by", by.Name)

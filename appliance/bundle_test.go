@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"wuamesh/appliance"
 )
@@ -221,4 +222,43 @@ func TestALostBundle(t *testing.T) {
 	lost.take(t, hq.export(t, appliance.BundleOptions{For: "brs-01", Whole: true}))
 	lost.sees(t, "four")
 	lost.sees(t, "five")
+}
+
+// TestCertificatesByBundle has a site without a line get new certificates when
+// its old ones end soon: it asks with its bundle, and the next one from
+// headquarters answers. A node that was removed is not answered.
+func TestCertificatesByBundle(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 100_000, "hq-01")
+	hq := list[0]
+	lor, brs := isolated(t, hq, "lor-01", nil), isolated(t, hq, "brs-01", nil)
+	ends := time.Now().Add(50 * 24 * time.Hour)
+	for _, s := range []*site{lor, brs} {
+		if err := s.CertifyUntil(t.Context(), hq.Appliance, ends); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := lor.problems(t, lor.NodeID()); !strings.Contains(got, "certificate ends on "+ends.UTC().Format("2 Jan 2006")) || !strings.Contains(got, "wuamesh bundle export") {
+		t.Errorf("the site says %q", got)
+	}
+	ask := brs.export(t, appliance.BundleOptions{For: "hq-01"})
+	hq.take(t, lor.export(t, appliance.BundleOptions{For: "hq-01"}))
+	hq.take(t, lor.export(t, appliance.BundleOptions{For: "hq-01"})) // asked twice, answered once
+	lor.take(t, hq.export(t, appliance.BundleOptions{For: "lor-01"}))
+	if end := lor.CertificateEnd(); time.Until(end) < 300*24*time.Hour {
+		t.Errorf("its certificate ends %s", end)
+	}
+	if got := lor.problems(t, lor.NodeID()); strings.Contains(got, "certificate") {
+		t.Errorf("the site says %q", got)
+	}
+	edit(t, lor, "later") // what the new key signs is believed
+	hq.take(t, lor.export(t, appliance.BundleOptions{For: "hq-01"}))
+	hq.sees(t, "later")
+
+	if _, err := hq.RemoveNode(t.Context(), owner, "brs-01", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hq.ImportBundle(t.Context(), owner, bytes.NewReader(ask)); err == nil {
+		t.Error("the bundle of a removed node was taken")
+	}
 }

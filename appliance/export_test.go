@@ -175,6 +175,9 @@ func (a *Appliance) CertifyUntil(ctx context.Context, anchor *Appliance, end tim
 	return a.takeCertificates(ctx, self)
 }
 
+// CertificateEnd is when the node's certificate ends.
+func (a *Appliance) CertificateEnd() time.Time { return a.auth.identity().Node.NotAfter }
+
 // JoinAt asks to join as a machine would whose clock is off by so much.
 func (a *Appliance) JoinAt(ctx context.Context, text string, off time.Duration) error {
 	token, err := replicate.ParseJoinToken(text)

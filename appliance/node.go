@@ -1,9 +1,7 @@
 package appliance
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -364,68 +362,13 @@ func (a *Appliance) keepMembership(ctx context.Context) error {
 			return fmt.Errorf("forget old gossip keys: %w", err)
 		}
 	}
+	if err := a.answerRenewals(ctx); err != nil {
+		return err
+	}
 	if !a.member.Load().Synced || !a.auth.due(a.auth.identity()) {
 		return nil
 	}
 	return a.renew(ctx)
-}
-
-// renew gets new certificates from the first anchor that answers. Standing
-// connections go on with the old ones.
-func (a *Appliance) renew(ctx context.Context) error {
-	self, csr, err := a.auth.request()
-	if err != nil {
-		return err
-	}
-	if a.auth.anchorKey() != nil {
-		if self.Node, self.Web, err = a.auth.certify(csr, a.db.NodeID()); err != nil {
-			return err
-		}
-		return a.takeCertificates(ctx, self)
-	}
-	id := a.auth.identity()
-	endorsed, err := id.Endorse(csr)
-	if err != nil {
-		return err
-	}
-	body, err := json.Marshal(renewal{CSR: csr, Endorsed: endorsed, Node: id.Node.Raw})
-	if err != nil {
-		return err
-	}
-	err = errNoAnchor
-	for _, anchor := range a.roster.anchorIDs() {
-		var b []byte
-		if b, err = a.askPeer(ctx, anchor, pathRenew, body); err != nil {
-			continue
-		}
-		var got renewal
-		if err = json.NewDecoder(bytes.NewReader(b)).Decode(&got); err == nil {
-			self.Node, self.Web = got.Node, got.Web
-			return a.takeCertificates(ctx, self)
-		}
-	}
-	return fmt.Errorf("renew this node's certificates, which end %s: %w", id.Node.NotAfter.Format(time.DateOnly), err)
-}
-
-func (a *Appliance) takeCertificates(ctx context.Context, self identityRecord) error {
-	var root authorityRecord
-	err := a.db.Update(ctx, func(tx *replicate.Tx) (err error) {
-		if root, _, err = authorities.find(tx, "root"); err != nil {
-			return err
-		}
-		if _, err := replicate.ParseIdentity(root.Certificate, self.Node, self.Web, self.Key, a.db.NodeID()); err != nil {
-			return err
-		}
-		return identities.put(tx, "self", self)
-	})
-	if err != nil {
-		return fmt.Errorf("take new certificates: %w", err)
-	}
-	if err := a.auth.load(root, self); err != nil {
-		return err
-	}
-	a.log.InfoContext(ctx, "certificates renewed", "until", a.auth.identity().Node.NotAfter)
-	return nil
 }
 
 // makeJoinToken makes the text of a join token and what is kept of it: who

@@ -38,6 +38,10 @@ func (o *outOfTime) of(nodeID string) (certificateSeen, bool) {
 	return s, ok && time.Since(s.at) < certificateAge
 }
 
+// renewalWarning is how long before the end of this node's certificate it is
+// said that nobody renewed it: two months after that was due.
+const renewalWarning = 60 * 24 * time.Hour
+
 // certificateProblem says that a node's certificate does not hold, and how it
 // comes back; empty when nothing is known to be wrong.
 func (a *Appliance) certificateProblem(nodeID string) string {
@@ -46,6 +50,9 @@ func (a *Appliance) certificateProblem(nodeID string) string {
 		if c := a.auth.identity().Node; now.After(c.NotAfter) {
 			return fmt.Sprintf("This node's certificate ended on %s, as it reached no anchor for months, so no other node takes its calls. Make a token on one of them (wuamesh token join) and join with it here (wuamesh join TOKEN): the node keeps its records. If today is not %s, set the clock right instead.",
 				dayText(c.NotAfter), dayText(now))
+		}
+		if c := a.auth.identity().Node; c.NotAfter.Sub(now) < renewalWarning && a.auth.anchorKey() == nil && a.Member() {
+			return fmt.Sprintf("This node's certificate ends on %s, and no anchor was reached to renew it. At a site without a line the request goes with the next bundle (wuamesh bundle export), and the bundle that comes back brings the new one.", dayText(c.NotAfter))
 		}
 		return ""
 	}

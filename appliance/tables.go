@@ -47,6 +47,7 @@ var (
 	nodes      = table[nodeRecord]{"node/"}         // <node>
 	removals   = table[removalRecord]{"removed/"}   // <node>: for ever, so that no late edit of the node's record lets it in again
 	anchors    = table[editRecord]{"anchor/"}       // <node>
+	renewals   = table[renewalRecord]{"renewal/"}   // <node>: certificates it asks an anchor for that it does not reach
 	gossips    = table[gossipRecord]{"gossip/"}     // <when, hexadecimal>-<random>
 	seals      = table[sealRecord]{"recovery/"}     // root: its key under the recovery passphrase
 	meetings   = table[meetingRecord]{"meeting/"}   // <digest of the two edits>
@@ -63,7 +64,7 @@ var (
 	deleted     = localTable[time.Time]{"deleted/"}           // <name>: not fetched until an agent asks
 	answers     = localTable[Answers]{"answers/"}             // node: what the setup page was told
 	authorities = localTable[authorityRecord]{"authority/"}   // root
-	identities  = localTable[identityRecord]{"identity/"}     // self; joining: the key that a token was shown with
+	identities  = localTable[identityRecord]{"identity/"}     // self; joining: the key that a token was shown with; next: that of a renewal
 	memberships = localTable[membershipRecord]{"membership/"} // mesh
 )
 
