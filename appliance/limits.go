@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"reflect"
 	"sort"
 	"time"
@@ -163,8 +164,8 @@ func (s *sharing) trafficNow() Traffic {
 		Peers: map[string]int64{},
 	}
 	if sw := s.swarm.Load(); sw != nil {
-		for id, n := range sw.From() {
-			t.Peers[s.nameOf(id)] += n
+		for id, l := range sw.Links() {
+			t.Peers[s.nameOf(id)] += l.In
 		}
 	}
 	return t
@@ -331,7 +332,7 @@ func (a *Appliance) Coverage() map[string][]Coverage {
 		sort.Slice(list, func(i, j int) bool {
 			return list[i].Percent > list[j].Percent || list[i].Percent == list[j].Percent && list[i].Node < list[j].Node
 		})
-		all[t.Name] = list
+		all[path.Base(t.Name)] = list // the scan cab arrives elsewhere
 	}
 	return all
 }

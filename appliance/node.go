@@ -38,6 +38,11 @@ type NodeRow struct {
 	Removed   time.Time `json:"removed,omitzero"`
 	RemovedBy string    `json:"removed_by,omitempty"`
 	Problems  []string  `json:"problems,omitempty"`
+
+	FilesIn     int64 `json:"files_in"`      // bytes of update files it sent this node since that started
+	FilesOut    int64 `json:"files_out"`     // and took from it
+	FilesInNow  int64 `json:"files_in_now"`  // bytes per second
+	FilesOutNow int64 `json:"files_out_now"` // bytes per second
 }
 
 // A NodeLag is how far one node is behind another; Known is false while there
@@ -71,12 +76,13 @@ func (a *Appliance) nodeRows() []NodeRow {
 			all[a.db.NodeID()] = m.Self
 		}
 	}
-	list, faults := []NodeRow{}, a.folder.share.faultList(time.Now())
+	list, faults, links := []NodeRow{}, a.folder.share.faultList(time.Now()), a.folder.share.links()
 	for id, n := range all {
 		row := NodeRow{
 			ID: id, Name: n.Name, Site: n.Site, Addrs: n.Addrs, Internet: n.Internet, Version: n.Version,
 			Joined: n.Joined, By: n.By, Anchor: r.isAnchor(id), Reach: string(replicate.Away),
-			URL: urlOf(n, peers[id].Addr),
+			URL:     urlOf(n, peers[id].Addr),
+			FilesIn: links[id].In, FilesOut: links[id].Out, FilesInNow: links[id].InRate, FilesOutNow: links[id].OutRate,
 		}
 		if p, ok := peers[id]; ok {
 			row.describe(p)

@@ -520,6 +520,14 @@ func (s *sharing) nameOf(id string) string {
 	return id[:min(8, len(id))]
 }
 
+// links are what moved between this node and others, by node.
+func (s *sharing) links() map[string]swarm.Link {
+	if sw := s.swarm.Load(); sw != nil {
+		return sw.Links()
+	}
+	return nil
+}
+
 // siteOf is where a node stands; empty while nobody said.
 func (s *sharing) siteOf(node string) string {
 	if node == s.f.node.db.NodeID() {

@@ -163,17 +163,8 @@ func fromPeers(t appliance.Traffic) string {
 	return strings.Join(parts, ", ")
 }
 
-// coverageLine says how much of a file the other nodes have, at most eight.
-func coverageLine(list []appliance.Coverage) string {
-	var parts []string
-	for _, c := range list[:min(len(list), 8)] {
-		parts = append(parts, fmt.Sprintf("%s %d %%", c.Node, c.Percent))
-	}
-	if more := len(list) - 8; more > 0 {
-		parts = append(parts, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(parts, ", ")
-}
+// coverMost is how many nodes are named that have parts of a file.
+const coverMost = 8
 
 func taskName(t appliance.Task) string {
 	if t.Title != "" {

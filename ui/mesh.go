@@ -26,7 +26,13 @@ type meshView struct {
 	Problem *appliance.Problem
 	Met     []appliance.MeetingRow
 	Reviews []appliance.ReviewRow // of the node that answers
+
+	Moving   []appliance.Task // to the node that answers, the first of them
+	Coverage map[string][]appliance.Coverage
 }
+
+// movingMost is how many files on their way the page shows; Downloads has all.
+const movingMost = 8
 
 func (u *UI) mesh(r *http.Request) (reply, error) { return u.meshWith(r, meshView{Name: "new node"}) }
 
@@ -41,6 +47,10 @@ func (u *UI) meshWith(r *http.Request, v meshView) (reply, error) {
 	if v.Reviews, err = u.node.Reviews(r.Context()); err != nil {
 		return reply{}, err
 	}
+	if v.Moving, _, err = u.node.Tasks(r.Context(), "running", appliance.Page{Limit: movingMost}); err != nil {
+		return reply{}, err
+	}
+	v.Coverage = u.node.Coverage()
 	v.Owner = actor(r).May(appliance.Owner)
 	for _, n := range v.State.Nodes {
 		if !n.Removed.IsZero() {
@@ -177,6 +187,21 @@ func (v meshView) connectedTo(n appliance.NodeRow) string {
 		return "not known"
 	case len(list) == 0:
 		return "nobody"
+	}
+	return strings.Join(list, ", ")
+}
+
+// movesNow says what moves between this node and another; empty for nothing.
+func movesNow(n appliance.NodeRow) string { return bothWays(n.FilesInNow, n.FilesOutNow, "/s") }
+
+// bothWays says what comes from a node and what goes to it.
+func bothWays(in, out int64, per string) string {
+	var list []string
+	if in > 0 {
+		list = append(list, size(in)+per+" from it")
+	}
+	if out > 0 {
+		list = append(list, size(out)+per+" to it")
 	}
 	return strings.Join(list, ", ")
 }

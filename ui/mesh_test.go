@@ -1,10 +1,13 @@
 package ui_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"html"
+	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -16,6 +19,8 @@ import (
 	"time"
 
 	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
+	"wuamesh/appliance/microsoft/cab/cabtest"
 )
 
 // until asks for a page until it says what is wanted.
@@ -228,5 +233,44 @@ func TestSwitchingNodes(t *testing.T) {
 	}
 	if status, page := first.get("/standing?to=" + url.QueryEscape("/hosts")); status != 200 || !strings.Contains(html.UnescapeString(page), "to="+url.QueryEscape("/hosts")) {
 		t.Errorf("what renews the frame: %d\n%s", status, page)
+	}
+}
+
+// TestFilesMoveOnThePage brings a scan cab to one node while a limit holds back
+// the other: its pages say what comes, how much other nodes have of it, why it
+// waits and until when; and later what moved between the two.
+func TestFilesMoveOnThePage(t *testing.T) {
+	first, second := pair(t, nil)
+	if status, page := second.post("/downloads", "/downloads/limits", url.Values{"down": {"0.01"}}); status != 200 {
+		t.Fatalf("%d\n%s", status, page)
+	}
+	var plain bytes.Buffer
+	w := cabtest.NewWriter(&plain, cabtest.MSZIP)
+	if err := w.Create("package.xml", time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)); err != nil {
+		t.Fatal(err)
+	}
+	noise := rand.NewChaCha8([32]byte{1})
+	if _, err := io.CopyN(w, noise, 3<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, page := first.get("/downloads")
+	signed := authenticodetest.NewAuthority(1).Signer(authenticodetest.SignerOptions{}).SignCab(plain.Bytes())
+	if status, page := first.send(csrf.FindStringSubmatch(page)[1], "wsusscn2.cab", signed); status != 200 {
+		t.Fatalf("%d\n%s", status, page)
+	}
+	for _, path := range []string{"/downloads", "/mesh"} {
+		second.until(path, "Windows Update scan index", "from other nodes", "rns-01 100 %")
+	}
+	if _, page := second.get("/mesh"); !strings.Contains(page, "On their way to brs-01") {
+		t.Errorf("the page does not say where it goes:\n%s", page)
+	}
+	second.post("/downloads", "/downloads/limits", url.Values{})
+	second.until("/mesh?node=rns-01", "3.1 MB from it since brs-01 started")
+	first.until("/mesh?node=brs-01", "3.1 MB to it since rns-01 started")
+	if _, page := second.get("/mesh"); strings.Contains(page, "On their way") {
+		t.Errorf("nothing moves any more:\n%s", page)
 	}
 }

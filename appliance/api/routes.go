@@ -27,6 +27,8 @@ type (
 	Downloads struct {
 		Downloads []appliance.Task `json:"downloads"`
 		Next      string           `json:"next,omitempty"`
+		// Coverage is how much other nodes have of each file that comes from them.
+		Coverage map[string][]appliance.Coverage `json:"coverage,omitempty"`
 	}
 	// Audit answers GET audit.
 	Audit struct {
@@ -134,7 +136,7 @@ func facts() []route {
 					return nil, err
 				}
 				list, next, err := c.node.Tasks(c.Context(), c.FormValue("status"), p)
-				return Downloads{list, next}, err
+				return Downloads{list, next, c.node.Coverage()}, err
 			}},
 		{method: "GET", path: "traffic", summary: "Bytes the node moved, by day and line, the newest day first", role: appliance.Viewer, answer: []appliance.Traffic{},
 			do: func(c call) (any, error) { return c.node.Traffic(c.Context(), 92) }},

@@ -194,6 +194,9 @@ func (s *Swarm) servePiece(w http.ResponseWriter, r *http.Request) {
 		if _, err := w.Write(piece[:n]); err != nil {
 			return
 		}
+		s.mu.Lock()
+		s.link(caller.ID).out.add(int64(n), time.Now())
+		s.mu.Unlock()
 		piece = piece[n:]
 	}
 }

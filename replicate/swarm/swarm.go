@@ -63,9 +63,9 @@ type Swarm struct {
 	active    int                           // transfers that had their turn
 	cancels   map[uint64]context.CancelFunc // of requests that fly
 	peers     map[string]*follower
-	news      chan struct{} // closed when something arrived, became whole, or idle
-	files     chan struct{} // closed when the list of active files changed
-	from      map[string]int64
+	news      chan struct{}    // closed when something arrived, became whole, or idle
+	files     chan struct{}    // closed when the list of active files changed
+	links     map[string]*link // by peer
 
 	kick      chan struct{}
 	began     time.Time
@@ -125,7 +125,7 @@ func New(o Options) *Swarm {
 	s := &Swarm{
 		Options: o, epoch: max(rand.Uint64(), 2), sched: newScheduler(o.Self.ID, o.Self.Site, rand.Uint64()),
 		transfers: map[Digest]*transfer{}, offers: map[Digest]*Offer{}, cancels: map[uint64]context.CancelFunc{}, peers: map[string]*follower{},
-		news: make(chan struct{}), files: make(chan struct{}), from: map[string]int64{},
+		news: make(chan struct{}), files: make(chan struct{}), links: map[string]*link{},
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, uploadsMost), began: time.Now(),
 	}
 	s.buffers.New = func() any { b := make([]byte, MaxPiece); return &b }
@@ -458,7 +458,7 @@ func (s *Swarm) request(ctx context.Context, r Request) {
 	var lied bool
 	switch why := failure(0); {
 	case err == nil:
-		s.from[r.Peer] += r.Size
+		s.link(r.Peer).in.add(r.Size, now)
 		s.cancel(s.sched.arrived(r.ID, now))
 		s.cameIn(t, r.Piece, r.Size, now)
 	case errors.As(err, &why):
@@ -520,16 +520,28 @@ type rate struct {
 	at    time.Time
 	bytes int64
 	value float64
+	total int64 // bytes
 }
 
 func (r *rate) add(n int64, now time.Time) {
-	if r.at.IsZero() {
-		r.at = now
+	if r.at.IsZero() || now.Sub(r.at) > rateAge { // after a rest
+		r.at, r.bytes, r.value = now, 0, 0
 	}
 	r.bytes += n
+	r.total += n
 	if took := now.Sub(r.at); took >= 2*time.Second {
 		r.value, r.bytes, r.at = (r.value+float64(r.bytes)/took.Seconds())/2, 0, now
 	}
+}
+
+// rateAge is how long the last bytes count as moving.
+const rateAge = 10 * time.Second
+
+func (r *rate) now(now time.Time) int64 {
+	if now.Sub(r.at) > rateAge {
+		return 0
+	}
+	return int64(r.value)
 }
 
 // A Transfer is how far a fetch is, for people.
@@ -579,9 +591,7 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 	t.part.mu.Lock()
 	v.Done = t.part.bytes
 	t.part.mu.Unlock()
-	if now.Sub(t.rate.at) < 10*time.Second {
-		v.Rate = int64(t.rate.value)
-	}
+	v.Rate = t.rate.now(now)
 	for _, f := range s.sched.flights {
 		if f.File == t.m.SHA256 {
 			v.Flying++
@@ -613,15 +623,30 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 	return v
 }
 
-// From is how many bytes came from each peer since the start.
-func (s *Swarm) From() map[string]int64 {
+// A link is what moved between this node and a peer.
+type link struct{ in, out rate }
+
+// link is that of a peer. The lock is held.
+func (s *Swarm) link(peer string) *link {
+	if s.links[peer] == nil {
+		s.links[peer] = &link{}
+	}
+	return s.links[peer]
+}
+
+// A Link is what moved between this node and a peer since the start, in bytes,
+// and what moves now, in bytes per second.
+type Link struct{ In, Out, InRate, OutRate int64 }
+
+// Links are those of all peers that sent or took something.
+func (s *Swarm) Links() map[string]Link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := make(map[string]int64, len(s.from))
-	for id, n := range s.from {
-		m[id] = n
+	now, all := time.Now(), make(map[string]Link, len(s.links))
+	for id, l := range s.links {
+		all[id] = Link{l.in.total, l.out.total, l.in.now(now), l.out.now(now)}
 	}
-	return m
+	return all
 }
 
 // errNoTransfer is a file that is not being fetched.

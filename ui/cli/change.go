@@ -113,7 +113,7 @@ func (t *target) watchDownloads(ctx context.Context, s Streams) error {
 			switch task.Status {
 			case "queued", "running":
 				open++
-				if line := progressLine(task); line != told[task.ID] && time.Since(shown[task.ID]) >= 2*time.Second {
+				if line := progressLine(task, d.Coverage[task.File]); line != told[task.ID] && time.Since(shown[task.ID]) >= 2*time.Second {
 					told[task.ID], shown[task.ID] = line, time.Now()
 					fmt.Fprintln(s.Err, line)
 				}
@@ -145,8 +145,9 @@ func (t *target) watchDownloads(ctx context.Context, s Streams) error {
 	}
 }
 
-// progressLine says how a download goes on, or what it waits for.
-func progressLine(t appliance.Task) string {
+// progressLine says how a download goes on, or what it waits for, and how much
+// of it other nodes have, the four that have most.
+func progressLine(t appliance.Task, coverage []appliance.Coverage) string {
 	line := fmt.Sprintf("%-9s %s", t.Status, t.File)
 	if t.Size > 0 {
 		line += fmt.Sprintf(", %d %% of %s", t.Done*100/t.Size, size(t.Size))
@@ -156,6 +157,13 @@ func progressLine(t appliance.Task) string {
 	}
 	if t.Rate > 0 {
 		line += fmt.Sprintf(", %s/s, %s left", size(t.Rate), time.Duration((t.Size-t.Done)/t.Rate)*time.Second)
+	}
+	var on []string
+	for _, c := range coverage[:min(len(coverage), 4)] {
+		on = append(on, fmt.Sprintf("%s %d %%", c.Node, c.Percent))
+	}
+	if len(on) > 0 {
+		line += ". On " + strings.Join(on, ", ")
 	}
 	for _, why := range []string{t.Waiting, t.Error} {
 		if why != "" {
