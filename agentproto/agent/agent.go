@@ -329,9 +329,10 @@ func (a *Agent) warn(part string, err error) {
 	defer a.mu.Unlock()
 	if err == nil {
 		delete(a.trouble, part)
-	} else {
-		a.trouble[part] = oneLine(err.Error(), 500)
+		return
 	}
+	a.trouble[part] = oneLine(err.Error(), 500)
+	a.st.failed(doingOf(part), err, time.Now()) // the next change writes it
 }
 
 // facts are the machine's, in order.
@@ -340,5 +341,8 @@ func (a *Agent) facts(ctx context.Context) (agentproto.Facts, error) {
 	if err != nil {
 		return f, fmt.Errorf("read the facts of the host: %w", err)
 	}
+	a.mu.Lock()
+	f.Errors = slices.Clone(a.st.Failures)
+	a.mu.Unlock()
 	return cleanFacts(f), nil
 }
