@@ -270,6 +270,7 @@ func TestFilesMoveOnThePage(t *testing.T) {
 	second.post("/downloads", "/downloads/limits", url.Values{})
 	second.until("/mesh?node=rns-01", "3.1 MB from it since brs-01 started")
 	first.until("/mesh?node=brs-01", "3.1 MB to it since rns-01 started")
+	second.until("/downloads?status=done", "Windows Update scan index")
 	if _, page := second.get("/mesh"); strings.Contains(page, "On their way") {
 		t.Errorf("nothing moves any more:\n%s", page)
 	}
