@@ -101,6 +101,8 @@ type Agent struct {
 	lastErr   string
 	skip      bool // the user skips the install at the next shutdown
 	full      bool // the disk, when something was to be downloaded last
+
+	noMicrosoft time.Time // until then Microsoft is asked after the node: it could not be reached
 }
 
 // Open reads the state and wapt-get.ini. It starts nothing and asks nobody.

@@ -2,9 +2,11 @@ package agent_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path"
 	"strings"
 	"sync/atomic"
@@ -228,5 +230,41 @@ func TestResumeAfterRestart(t *testing.T) {
 	})
 	if got := h.files(); len(got) != 1 || got[0] != fileOf(u[0]) {
 		t.Errorf("downloads: %v", got)
+	}
+}
+
+// unreachable is a way to Microsoft that a firewall closed.
+type unreachable struct{ asked atomic.Int32 }
+
+func (u *unreachable) RoundTrip(r *http.Request) (*http.Response, error) {
+	u.asked.Add(1)
+	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+}
+
+// TestMicrosoftIsBlocked has a firewall drop what goes to Microsoft: it is
+// found out once, not for each file, and the files come from the node. While
+// neither has them, both are asked.
+func TestMicrosoftIsBlocked(t *testing.T) {
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	u := agenttest.Updates(4)
+	n.away[fileOf(u[3])] = true
+	s := settings()
+	s.DirectDownload, s.DefaultAllow = true, true
+	n.policy = allow(s)
+	h := newHost(t, iniFor(m, n), u)
+	way := &unreachable{}
+	h.o.Microsoft = way
+	a := h.open()
+	defer a.Close()
+	if _, err := a.Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := a.Download(t.Context()); err != nil || len(h.files()) != 3 {
+		t.Errorf("%q, %v; here are %v", text, err, h.files())
+	}
+	// The first file's way, and that of the one that the node has not.
+	if got := way.asked.Load(); got != 2 {
+		t.Errorf("Microsoft was asked %d times", got)
 	}
 }

@@ -175,17 +175,46 @@ func nobodyAnswered(n int, err error) int {
 	return n + 1
 }
 
-// fetchFile downloads one file: from Microsoft when the host may, else or
-// when that fails from the node.
+// directPause is how long Microsoft is asked after the node, once it could not
+// be reached: a firewall that drops without a word costs 15 s a file.
+const directPause = 10 * time.Minute
+
+// fetchFile downloads one file: from Microsoft when the host may, else or when
+// that fails from the node; the other way round while Microsoft is not reached.
 func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct bool) error {
-	var first error
-	if direct {
+	if !direct {
+		return a.fetchFromNode(ctx, w)
+	}
+	microsoft := func() error {
 		err := a.files.fetch(ctx, w, a.fromMicrosoft(from))
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		first = fmt.Errorf("directly: %w", err)
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			a.mu.Lock()
+			a.noMicrosoft = time.Now().Add(directPause)
+			a.mu.Unlock()
+		}
+		return fmt.Errorf("directly: %w", err)
 	}
+	node := func() error { return a.fetchFromNode(ctx, w) }
+	a.mu.Lock()
+	ways := []func() error{microsoft, node}
+	if time.Now().Before(a.noMicrosoft) {
+		slices.Reverse(ways)
+	}
+	a.mu.Unlock()
+	first := ways[0]()
+	if first == nil || ctx.Err() != nil {
+		return first
+	}
+	if err := ways[1](); err != nil {
+		return errors.Join(err, first)
+	}
+	return nil
+}
+
+func (a *Agent) fetchFromNode(ctx context.Context, w wanted) error {
 	node, _, err := a.node()
 	if err != nil {
 		return err
@@ -197,10 +226,7 @@ func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct boo
 		a.log.WarnContext(ctx, "download thrown away", "path", w.name, "node", node.Nodes()[0], "err", err)
 		askAnother(node, a.log)
 	}
-	if err != nil {
-		return errors.Join(err, first)
-	}
-	return nil
+	return err
 }
 
 func (a *Agent) fromNode(name string) source {

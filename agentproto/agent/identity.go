@@ -154,7 +154,8 @@ func (id identity) accept(r agentproto.EnrollResponse, pin string) (identity, er
 		}
 		chain.Intermediates.AddCert(issuer)
 	}
-	// Not by our own clock: a host whose clock is off must still get in.
+	// Not by our own clock, which may be behind that of the node that signed
+	// just now. One that is far off does not come this far: see VerifyPin.
 	if _, err := cert.Verify(chain); err != nil {
 		return id, fmt.Errorf("certificate from %s: %w", r.Node, err)
 	}
