@@ -161,7 +161,7 @@ func TestNotThereYet(t *testing.T) {
 	n.away[fileOf(u[0])] = true   // 503, Retry-After: 1
 	gone := n.files[fileOf(u[1])] // 404
 	delete(n.files, fileOf(u[1]))
-	n.cut[fileOf(u[2])] = 20000 // the line is cut in the middle
+	n.cut[fileOf(u[2])] = []int{20000} // the line is cut in the middle
 	h := newHost(t, iniFor(m, n), u).start()
 	n.until("both asked for", func() bool { return n.fetched[fileOf(u[0])] > 1 && n.fetched[fileOf(u[1])] > 0 })
 	n.look(func() {

@@ -209,7 +209,8 @@ func TestResumeAfterRestart(t *testing.T) {
 	s := settings()
 	s.DefaultAllow = true
 	n.policy = allow(s)
-	n.cut[agentproto.ScanCabName], n.cut[fileOf(u[0])] = 30000, 20000
+	// More often than the agent goes on at once.
+	n.cut[agentproto.ScanCabName], n.cut[fileOf(u[0])] = []int{30000, 1000, 1000, 1000}, []int{20000, 1000, 1000, 1000}
 	h := newHost(t, iniFor(m, n), u)
 	for i := range 4 {
 		a := h.open()
@@ -223,14 +224,42 @@ func TestResumeAfterRestart(t *testing.T) {
 	}
 	n.look(func() {
 		for _, name := range []string{agentproto.ScanCabName, fileOf(u[0])} {
-			if want := int64(len(n.files[name])); n.sent[name] != want || n.fetched[name] != 2 {
-				t.Errorf("%s: %d bytes in %d requests, want %d in two", name, n.sent[name], n.fetched[name], want)
+			if want := int64(len(n.files[name])); n.sent[name] != want || n.fetched[name] != 5 {
+				t.Errorf("%s: %d bytes in %d requests, want %d in five", name, n.sent[name], n.fetched[name], want)
 			}
 		}
 	})
 	if got := h.files(); len(got) != 1 || got[0] != fileOf(u[0]) {
 		t.Errorf("downloads: %v", got)
 	}
+}
+
+// TestAnotherNodeGoesOn has the nearest node die while it sends a file: the
+// next one sends the rest at once, from the very byte, and nothing twice.
+func TestAnotherNodeGoesOn(t *testing.T) {
+	m := newMesh(t)
+	first, second := m.node(t, "rns-01"), m.node(t, "rns-02")
+	u := agenttest.Updates(1)
+	s := settings()
+	s.DefaultAllow = true
+	first.policy = allow(s)
+	second.policy = first.policy
+	first.cut[fileOf(u[0])], first.dies = []int{20000}, true
+	h := newHost(t, iniFor(m, first, second), u)
+	a := h.open()
+	defer a.Close()
+	if _, err := a.Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := a.Download(t.Context()); err != nil || text != "Downloaded 1 file." {
+		t.Errorf("%q, %v", text, err)
+	}
+	whole := int64(len(agenttest.Content(fileOf(u[0]))))
+	second.look(func() {
+		if got := second.sent[fileOf(u[0])]; got != whole-20000 || second.fetched[fileOf(u[0])] != 1 {
+			t.Errorf("the second node sent %d bytes in %d answers, want the last %d of %d", got, second.fetched[fileOf(u[0])], whole-20000, whole)
+		}
+	})
 }
 
 // unreachable is a way to Microsoft that a firewall closed.

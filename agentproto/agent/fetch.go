@@ -104,7 +104,7 @@ func (a *Agent) fetchCab(ctx context.Context) error {
 		if err := a.roomFor(ctx, w); err != nil {
 			return err
 		}
-		if err := a.cabs.fetch(ctx, w, a.fromNode(agentproto.ScanCabName)); err != nil {
+		if err := a.fetchFromNode(ctx, a.cabs, w, agentproto.ScanCabName); err != nil {
 			return a.put(ctx, w.name, err)
 		}
 		a.log.InfoContext(ctx, "scan cab downloaded", "digest", ref.SHA256, "bytes", ref.Size, "took", time.Since(began))
@@ -183,7 +183,7 @@ const directPause = 10 * time.Minute
 // that fails from the node; the other way round while Microsoft is not reached.
 func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct bool) error {
 	if !direct {
-		return a.fetchFromNode(ctx, w)
+		return a.fetchFromNode(ctx, a.files, w, w.name)
 	}
 	microsoft := func() error {
 		err := a.files.fetch(ctx, w, a.fromMicrosoft(from))
@@ -197,7 +197,7 @@ func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct boo
 		}
 		return fmt.Errorf("directly: %w", err)
 	}
-	node := func() error { return a.fetchFromNode(ctx, w) }
+	node := func() error { return a.fetchFromNode(ctx, a.files, w, w.name) }
 	a.mu.Lock()
 	ways := []func() error{microsoft, node}
 	if time.Now().Before(a.noMicrosoft) {
@@ -214,19 +214,39 @@ func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct boo
 	return nil
 }
 
-func (a *Agent) fetchFromNode(ctx context.Context, w wanted) error {
+// resumes is how often a broken download goes on at once, as long as each try
+// brought something.
+const resumes = 3
+
+// fetchFromNode downloads the file of that name from the nearest node that has
+// it as it should be. When the line breaks in the middle, the next node, or the same
+// one, goes on with the next byte at once: a node that died is one that others
+// stand in for.
+func (a *Agent) fetchFromNode(ctx context.Context, to files, w wanted, name string) error {
 	node, _, err := a.node()
 	if err != nil {
 		return err
 	}
-	for range max(1, len(node.Nodes())) {
-		if err = a.files.fetch(ctx, w, a.fromNode(w.name)); !errors.Is(err, errBad) {
-			break
+	bad, broken := 0, 0
+	for {
+		before := to.begun(w)
+		err = to.fetch(ctx, w, a.fromNode(name))
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case errors.Is(err, errBad):
+			a.log.WarnContext(ctx, "download thrown away", "path", w.name, "node", node.Nodes()[0], "err", err)
+			askAnother(node, a.log)
+			if bad++; bad >= len(node.Nodes()) {
+				return err
+			}
+		case to.begun(w) > before && broken < resumes:
+			broken++
+			a.log.InfoContext(ctx, "download interrupted, going on", "path", w.name, "bytes", to.begun(w), "err", err)
+		default:
+			return err
 		}
-		a.log.WarnContext(ctx, "download thrown away", "path", w.name, "node", node.Nodes()[0], "err", err)
-		askAnother(node, a.log)
 	}
-	return err
 }
 
 func (a *Agent) fromNode(name string) source {

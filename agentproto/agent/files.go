@@ -220,6 +220,16 @@ func (d files) held(part string, w wanted) (int64, string) {
 	return fi.Size(), p.ETag
 }
 
+// begun is how many bytes of a file are here that is not whole.
+func (d files) begun(w wanted) int64 {
+	path, err := d.path(w.name)
+	if err != nil {
+		return 0
+	}
+	n, _ := d.held(path+".part", w)
+	return n
+}
+
 func (d files) drop(part string) {
 	os.Remove(part)
 	os.Remove(part + ".json")

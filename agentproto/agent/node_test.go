@@ -77,10 +77,12 @@ type node struct {
 	mu       sync.Mutex
 	policy   rules.Policy
 	files    map[string][]byte
-	away     map[string]bool // 503
-	cut      map[string]int  // how many bytes of it are sent before the line is cut
-	nodes    []string        // told at check-in
-	only     bool            // and that no other may be asked
+	away     map[string]bool  // 503
+	cut      map[string][]int // how many bytes of it each answer sends before the line is cut
+	dies     bool             // with the first of them: nothing is answered any more
+	dead     bool
+	nodes    []string // told at check-in
+	only     bool     // and that no other may be asked
 	commands []agentproto.Command
 	closed   bool // refuses to let hosts in without approval
 	gone     bool // does not know the host any more
@@ -108,7 +110,7 @@ func (n *node) touch() {
 func (m *mesh) node(t testing.TB, name string) *node {
 	t.Helper()
 	n := &node{
-		t: t, mesh: m, name: name, files: map[string][]byte{}, away: map[string]bool{}, cut: map[string]int{},
+		t: t, mesh: m, name: name, files: map[string][]byte{}, away: map[string]bool{}, cut: map[string][]int{},
 		known: map[agentproto.UpdateRef]agentproto.Update{}, fetched: map[string]int{}, sent: map[string]int64{}, listeners: map[chan agentproto.Event]bool{},
 		changed: make(chan struct{}),
 	}
@@ -137,6 +139,12 @@ func (m *mesh) node(t testing.TB, name string) *node {
 	mux.HandleFunc("GET "+agentproto.PathFolder+"{name}", n.folder)
 	n.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer n.touch()
+		n.mu.Lock()
+		dead := n.dead
+		n.mu.Unlock()
+		if dead {
+			panic(http.ErrAbortHandler)
+		}
 		mux.ServeHTTP(w, r)
 	}))
 	n.TLS = plain
@@ -309,7 +317,10 @@ func (n *node) folder(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	n.mu.Lock()
 	b, ok := n.files[name]
-	away, cut := n.away[name], n.cut[name]
+	away, cut := n.away[name], 0
+	if list := n.cut[name]; len(list) > 0 && !away {
+		cut, n.cut[name] = list[0], list[1:]
+	}
 	n.fetched[name]++
 	n.mu.Unlock()
 	switch {
@@ -326,7 +337,7 @@ func (n *node) folder(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		n.mu.Lock()
 		n.sent[name] += c.n
-		delete(n.cut, name)
+		n.dead = n.dead || cut > 0 && n.dies
 		n.mu.Unlock()
 		if cut > 0 {
 			panic(http.ErrAbortHandler)
