@@ -41,6 +41,11 @@ type catalogue struct {
 	rings    map[string]ringRecord                    // by package
 	edits    map[string]time.Time                     // by package: its last version
 	stops    map[rules.UpdateID]map[string]stopRecord // by update and id, see stop.go
+	// profiles by name, see profile.go; profileOrder is their names in order, nil
+	// until asked for.
+	profiles     map[string]*profile
+	profileEdits map[string]lastEdit
+	profileOrder []string
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
 	repositoryRules map[string]repositoryRuleRecord
 	ordered         []*route
@@ -147,6 +152,8 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		rings:           map[string]ringRecord{},
 		edits:           map[string]time.Time{},
 		stops:           map[rules.UpdateID]map[string]stopRecord{},
+		profiles:        map[string]*profile{},
+		profileEdits:    map[string]lastEdit{},
 		repositoryRules: map[string]repositoryRuleRecord{},
 		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
@@ -207,6 +214,10 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return c.takePackage(kind, id, r)
 	case "group", "member", "term":
 		return c.takeGroup(kind, id, r)
+	case "profile", "option", "grant":
+		return c.takeProfile(kind, id, r)
+	case "profile-version":
+		return c.takeProfileVersion(id, r)
 	case "command":
 		return takeByHost(c.commands, id, r)
 	case "outcome":

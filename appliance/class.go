@@ -19,6 +19,7 @@ type class struct {
 	settings rules.Settings
 	groups   []string // that the hosts are members of, by name; some may not exist
 	packages []string // assigned to the hosts one by one, by name
+	profiles []string // given to the hosts one by one, by name
 	hosts    int      // enrolled or waiting
 	policy   *policy  // nil until asked for
 }
@@ -40,10 +41,16 @@ func (c *catalogue) classOf(h *host) *class {
 			k.packages = append(k.packages, name)
 		}
 	}
+	for name, p := range c.profiles {
+		if _, ok := p.hosts[h.id]; ok {
+			k.profiles = append(k.profiles, name)
+		}
+	}
 	slices.Sort(k.groups)
 	slices.Sort(k.packages)
+	slices.Sort(k.profiles)
 	settings, _ := json.Marshal(k.settings) // of plain fields: cannot fail
-	key := string(settings) + strings.Join(k.groups, ",") + ";" + strings.Join(k.packages, ",")
+	key := string(settings) + strings.Join(k.groups, ",") + ";" + strings.Join(k.packages, ",") + ";" + strings.Join(k.profiles, ",")
 	if c.classes[key] == nil {
 		c.classes[key] = &k
 	}
@@ -72,34 +79,6 @@ func (c *catalogue) forgetPolicies() {
 	}
 	clear(c.policies)
 	c.everyRule = nil
-}
-
-// settings are those that hold for the hosts: what their own files say, and
-// over that what their groups do, the built-in one first and then by name, so
-// that the last one wins on every node. by names the group that set an option.
-func (c *catalogue) settings(k *class) (s rules.Settings, by map[string]string) {
-	s, by = k.settings, map[string]string{}
-	order := slices.Clone(k.groups)
-	slices.SortStableFunc(order, func(x, y string) int {
-		switch {
-		case x == everyone && y != everyone:
-			return -1
-		case y == everyone && x != everyone:
-			return 1
-		}
-		return strings.Compare(x, y)
-	})
-	for _, name := range order {
-		if !c.isGroup(name) {
-			continue
-		}
-		for key, v := range c.groups[name].Settings {
-			if s.Set(key, v) == nil { // a newer node may know more options
-				by[key] = name
-			}
-		}
-	}
-	return s, by
 }
 
 // accepts are the maturities the hosts accept: PROD, and what their groups do.

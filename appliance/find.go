@@ -18,6 +18,7 @@ type Found struct {
 	Updates  UpdateList // of the whole catalogue
 	Packages []PackageRow
 	Groups   []GroupRow
+	Profiles []ProfileRow // of settings, by name
 	// Exact is the one thing whose name or number the text is; its fields are
 	// empty where there is none, or more than one.
 	Exact Exact
@@ -29,6 +30,7 @@ type Exact struct {
 	Update  rules.UpdateID
 	Package string
 	Group   string
+	Profile string
 }
 
 // findRows is how many hosts and updates a search shows.
@@ -38,8 +40,8 @@ const findRows = 8
 const maxFind = 200
 
 // Find looks for a host by name, FQDN, address or HostID, an update by KB,
-// UpdateID, CVE, bulletin or words of its title, a rule package and a group by
-// name or description.
+// UpdateID, CVE, bulletin or words of its title, a rule package, a group and a
+// settings profile by name or description.
 func (a *Appliance) Find(ctx context.Context, text string) (f Found, err error) {
 	text = strings.TrimSpace(text)
 	if len(text) > maxFind {
@@ -59,8 +61,25 @@ func (a *Appliance) Find(ctx context.Context, text string) (f Found, err error) 
 		return f, err
 	}
 	f.Packages, f.Groups = packages, groups
+	if f.Profiles, err = a.findProfiles(ctx, text); err != nil {
+		return f, err
+	}
 	f.Exact = a.exact(text, f)
 	return f, nil
+}
+
+// findProfiles are settings profiles whose name or description has the text,
+// those whose name begins with it first.
+func (a *Appliance) findProfiles(ctx context.Context, text string) (list []ProfileRow, err error) {
+	all, err := a.Profiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(all, func(p ProfileRow) bool { return nameRank(text, p.Name, p.Description) >= noName })
+	slices.SortStableFunc(list, func(x, y ProfileRow) int {
+		return cmp.Or(nameRank(text, x.Name, x.Description)-nameRank(text, y.Name, y.Description), strings.Compare(x.Name, y.Name))
+	})
+	return list, nil
 }
 
 // findRules are packages and groups whose name or description has the text,
@@ -127,6 +146,11 @@ func (a *Appliance) exact(text string, f Found) Exact {
 	for _, g := range f.Groups {
 		if strings.EqualFold(g.Name, text) {
 			list = append(list, Exact{Group: g.Name})
+		}
+	}
+	for _, p := range f.Profiles {
+		if strings.EqualFold(p.Name, text) {
+			list = append(list, Exact{Profile: p.Name})
 		}
 	}
 	if len(list) != 1 {

@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -47,19 +48,10 @@ func TestGroupSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]appliance.EffectiveSetting{
-		"install_delay": {"install_delay", "1d", "group brest"}, "install_at_shutdown": {"install_at_shutdown", "True", "group all"},
-		"default_allow": {"default_allow", "False", "group brest"}, "direct_download": {"direct_download", "False", "default"},
-	}
-	for _, e := range d.Settings {
-		if w, ok := want[e.Name]; ok && w != e {
-			t.Errorf("the page shows %+v, want %+v", e, w)
-		}
-		delete(want, e.Name)
-	}
-	if len(want) > 0 {
-		t.Errorf("the page does not show %v", want)
-	}
+	shows(t, d.Settings, map[string][2]string{
+		"install_delay": {"1d", "group brest"}, "install_at_shutdown": {"True", "group all"},
+		"default_allow": {"False", "group brest"}, "direct_download": {"False", "default"},
+	})
 	for key, bad := range map[string]string{"install_delay": "soon", "dance": "True", "enabled": "perhaps"} {
 		_, err := s.PutGroup(t.Context(), owner, "brest", appliance.GroupEdit{Settings: map[string]string{key: bad}})
 		if p, ok := errors.AsType[*appliance.Problem](err); !ok || p.Field != "settings."+key {
@@ -71,5 +63,19 @@ func TestGroupSettings(t *testing.T) {
 	}
 	if p := policy(); p.InstallDelay != 7*24*time.Hour || !p.DefaultAllow {
 		t.Errorf("without the group the policy is %+v", p)
+	}
+}
+
+// shows compares effective settings with values and sources by name.
+func shows(t testing.TB, list []appliance.EffectiveSetting, want map[string][2]string) {
+	t.Helper()
+	is := map[string][2]string{}
+	for _, e := range list {
+		if _, asked := want[e.Name]; asked {
+			is[e.Name] = [2]string{e.Value, e.Source}
+		}
+	}
+	if !maps.Equal(is, want) {
+		t.Errorf("the host's settings are %v, want %v", is, want)
 	}
 }

@@ -373,7 +373,7 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	now := time.Now()
 	d := HostDetail{
 		HostRow: a.hostRow(h, c.counts(now), where), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
-		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: effective(a.cat.settings(a.cat.classOf(h))), Packages: []PackageRow{}, Commands: []CommandRow{},
+		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: c.effective(c.classOf(h)), Packages: []PackageRow{}, Commands: []CommandRow{},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		if k := c.packages[name]; k.exists && c.reaches(name, c.classOf(h)) {
@@ -387,31 +387,6 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 	slices.SortFunc(d.Commands, func(x, y CommandRow) int { return cmp.Or(y.Issued.Compare(x.Issued), strings.Compare(x.ID, y.ID)) })
 	d.Commands = d.Commands[:min(len(d.Commands), 50)]
 	return d, nil
-}
-
-// effective lists the options of [waptwua] by WAPT's names, with the group
-// that set them, if one did.
-func effective(s rules.Settings, by map[string]string) []EffectiveSetting {
-	unset := map[string]string{
-		"enabled": "not set", "allowed_severities": "none", "download_scheduling": rules.FormatPeriod(s.DownloadScheduling),
-		"install_scheduling": "none", "install_delay": "none", "filter": "none",
-	}
-	list := []EffectiveSetting{}
-	for _, o := range s.Options() {
-		source := "wapt-get.ini"
-		if by[o.Key] != "" {
-			source = "group " + by[o.Key]
-		}
-		switch {
-		case o.Value != "":
-			list = append(list, EffectiveSetting{o.Key, strings.ReplaceAll(o.Value, ",", ", "), source})
-		case by[o.Key] != "":
-			list = append(list, EffectiveSetting{o.Key, cmp.Or(unset[o.Key], rules.Bool(false)), source})
-		case o.Key != "filter": // few know that there is one
-			list = append(list, EffectiveSetting{o.Key, cmp.Or(unset[o.Key], rules.Bool(false)), "default"})
-		}
-	}
-	return list
 }
 
 // decider is the title of the category whose line decided; empty for none.

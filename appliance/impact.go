@@ -15,7 +15,7 @@ import (
 // their last reports. What is installed stays installed, so only what is not
 // counts, but for Stays.
 type Impact struct {
-	Reach      int            `json:"reach"`   // hosts that get the package, of an edit of one
+	Reach      int            `json:"reach"`   // hosts that get the package or the profile, of an edit of one
 	Hosts      int            `json:"hosts"`   // on which the decision about some update changes
 	Updates    int            `json:"updates"` // about which the decision changes on some host
 	Gains      int            `json:"gains"`   // updates that some host may install and might not
@@ -36,6 +36,9 @@ type Impact struct {
 	Warnings   []string       `json:"warnings,omitempty"`
 	Changes    []ImpactUpdate `json:"changes"`  // at most 200, most hosts first
 	OnHosts    []ImpactHost   `json:"on_hosts"` // at most 200, by name
+	// Settings is what becomes of options of [waptwua]; null when they stay what
+	// they are and no profile is edited.
+	Settings *SettingsImpact `json:"settings,omitempty"`
 }
 
 // A Clash is a package whose forbid wins over another package's allow. One
@@ -71,6 +74,11 @@ type ImpactHost struct {
 // Summary says in one or two sentences what it does: the words of the page
 // before saving, of the command line, and of what is said once it is saved.
 func (i Impact) Summary() string {
+	if i.Settings != nil {
+		settings := i.Settings.Summary()
+		i.Settings = nil
+		return settings + " " + i.Summary()
+	}
 	if i.Hosts == 0 {
 		return "No decision changes on any host."
 	}
@@ -108,15 +116,16 @@ func (c *catalogue) gets(k *class, name string) bool {
 // A measure adds up what a change would do.
 type measure struct {
 	Impact
-	c       *catalogue
-	after   *catalogue
-	now     time.Time
-	change  change
-	needed  map[string]bool // files that are needed as it is
-	rows    map[impactKey]*ImpactUpdate
-	files   map[string]int64 // that would be needed besides, by size
-	winners map[string]int32 // conflicts by who wins over whom, from 1
-	touched []ImpactHost
+	c        *catalogue
+	after    *catalogue
+	settings *settingsMeasure
+	now      time.Time
+	change   change
+	needed   map[string]bool // files that are needed as it is
+	rows     map[impactKey]*ImpactUpdate
+	files    map[string]int64 // that would be needed besides, by size
+	winners  map[string]int32 // conflicts by who wins over whom, from 1
+	touched  []ImpactHost
 
 	subjects []*subject // by variant
 	// For the hosts of one pair of policies, by cell; see count in matrix.go.
@@ -398,6 +407,8 @@ func (m *measure) result() Impact {
 		return cmp.Or(y.Hosts-x.Hosts, strings.Compare(x.Winner+"/"+x.Loser, y.Winner+"/"+y.Loser))
 	})
 	r.Warnings = append(r.Warnings, m.after.warnings(m.change.pkg, r.Reach)...)
+	r.Warnings = append(r.Warnings, m.after.profileWarnings(m.change.profile, r.Reach)...)
+	r.Settings = m.settings.result()
 	return r
 }
 

@@ -21,8 +21,8 @@ import (
 // the other's change: on two sides of a cut, or in the same moment. One of
 // them holds, everywhere the same. The store notices it for one record
 // (replicate.Meeting). Here is noticed what is two records: a line that is
-// allowed and forbidden, and a package or group that was deleted while someone
-// added to it. Either is noted by the nodes that made the edits, both with the
+// allowed and forbidden, and a package, group or profile that was deleted
+// while someone added to it. Either is noted by the nodes that made the edits, both with the
 // same record and the same entry of the audit log.
 type (
 	meetingRecord struct {
@@ -114,6 +114,20 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 		name, k := termOf(id)
 		what := string(k.fact) + " " + k.value
 		return "group " + name, or(value != nil, "its condition has "+what, "its condition has no "+what)
+	},
+	"profile": func(id string, value []byte) (string, string) {
+		r, ok := decoded[profileRecord](value)
+		return "profile " + id, or(ok, fmt.Sprintf("description %q, or its place in the order", r.Description), "deleted it")
+	},
+	"option": func(id string, value []byte) (string, string) {
+		name, key, _ := strings.Cut(id, "/")
+		r, ok := decoded[optionRecord](value)
+		return "profile " + name, or(ok, key+" = "+r.Value, "no longer sets "+key)
+	},
+	"grant": func(id string, value []byte) (string, string) {
+		name, to, _ := strings.Cut(id, "/")
+		to = strings.Replace(to, "/", " ", 1)
+		return "profile " + name, or(value != nil, "given to "+to, "no longer given to "+to)
 	},
 	"repository-rule": func(id string, value []byte) (string, string) {
 		r, ok := decoded[repositoryRuleRecord](value)
@@ -282,6 +296,11 @@ func (c *catalogue) contradictions() (list []contradiction) {
 			}
 		}
 	}
+	for name, p := range c.profiles {
+		if !p.exists {
+			list = append(list, p.leftOver(name)...)
+		}
+	}
 	for name, g := range c.groups {
 		for id := range g.members {
 			if !g.exists {
@@ -441,6 +460,8 @@ func (m meetingRecord) takeLost(tx *replicate.Tx, by Actor) error {
 		return tx.Delete(m.Won.Key)
 	case kind == "group":
 		return restored(tx, groups, id, groupRecord{editRecord: edit})
+	case kind == "profile":
+		return restored(tx, profiles, id, profileRecord{Place: placeStep, editRecord: edit})
 	}
 	return restored(tx, packages, id, packageRecord{Maturity: rules.Dev, editRecord: edit})
 }

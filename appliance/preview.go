@@ -17,6 +17,8 @@ type change struct {
 	try   func(after *catalogue)
 	moved map[agentproto.HostID]bool
 	pkg   string // the package it edits; empty for other edits
+	// profile is the settings profile it edits; empty for other edits.
+	profile string
 }
 
 // whatIf is a catalogue with the hosts and updates of this one, whose rules
@@ -26,7 +28,8 @@ type change struct {
 func (c *catalogue) whatIf() *catalogue {
 	return &catalogue{
 		log: c.log, folder: c.folder, roster: c.roster, variants: c.variants, updates: c.updates,
-		packages: maps.Clone(c.packages), stops: maps.Clone(c.stops), groups: maps.Clone(c.groups), classes: map[string]*class{}, policies: map[string]*policy{},
+		packages: maps.Clone(c.packages), stops: maps.Clone(c.stops), groups: maps.Clone(c.groups), profiles: maps.Clone(c.profiles),
+		classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 }
 
@@ -157,6 +160,7 @@ func (c *catalogue) impact(k change, now time.Time) Impact {
 	after := c.whatIf()
 	k.try(after)
 	m := &measure{c: c, after: after, now: now, change: k, needed: c.counts(now).needed, rows: map[impactKey]*ImpactUpdate{}, files: map[string]int64{}, winners: map[string]int32{}}
+	m.settings = newSettingsMeasure(c, after, k.profile)
 	m.subjects = make([]*subject, len(c.variants.list))
 	ghosts := map[*class]*host{}
 	pairs := map[[2]*policy][]*host{}
@@ -170,15 +174,18 @@ func (c *catalogue) impact(k change, now time.Time) Impact {
 		case k.moved[h.id]:
 			ghost = &host{id: h.id, hostRecord: h.hostRecord, at: h.at}
 		case ghost == nil:
-			ghost = &host{class: &class{settings: is.settings, groups: is.groups, packages: is.packages}}
+			ghost = &host{class: &class{settings: is.settings, groups: is.groups, packages: is.packages, profiles: is.profiles}}
 			ghosts[is] = ghost
 		}
 		was, then := c.policyOf(h), after.policyOf(ghost)
-		named := k.pkg != "" && after.gets(ghost.class, k.pkg)
+		if !h.Waiting && (k.profile != "" || was.hash != then.hash) {
+			m.settings.host(h, is, ghost.class)
+		}
+		named := k.pkg != "" && after.gets(ghost.class, k.pkg) || k.profile != "" && after.granted(k.profile, ghost.class)
 		if named {
 			m.Reach++
 		}
-		if !h.Waiting && (named || was.hash != then.hash) {
+		if !h.Waiting && (named && k.pkg != "" || was.hash != then.hash) {
 			pairs[[2]*policy{was, then}] = append(pairs[[2]*policy{was, then}], h)
 		}
 	}
@@ -210,6 +217,23 @@ func (a *Appliance) PreviewGroup(_ context.Context, name string, e GroupEdit) (I
 		return Impact{}, err
 	}
 	return a.preview(func(c *catalogue) change { return c.groupChange(name, e) }), nil
+}
+
+// PreviewProfile says what PutProfile would do with the same edit.
+func (a *Appliance) PreviewProfile(_ context.Context, name string, e ProfileEdit) (Impact, error) {
+	e, err := e.check(a.cat, name)
+	if err != nil {
+		return Impact{}, err
+	}
+	return a.preview(func(c *catalogue) change { return c.profileChange(name, e) }), nil
+}
+
+// PreviewDeleteProfile says what DeleteProfile would do.
+func (a *Appliance) PreviewDeleteProfile(ctx context.Context, name string) (Impact, error) {
+	if _, err := a.Profile(ctx, name); err != nil {
+		return Impact{}, err
+	}
+	return a.preview(func(c *catalogue) change { return c.profileRemoval(name) }), nil
 }
 
 func (a *Appliance) preview(make func(*catalogue) change) Impact {

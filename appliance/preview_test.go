@@ -2,10 +2,12 @@ package appliance_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"wuamesh/agentproto"
@@ -95,6 +97,26 @@ func (a *fleet) edit() (e appliance.PackageEdit) {
 	return e
 }
 
+// profile is any edit of a settings profile.
+func (a *fleet) profile() appliance.ProfileEdit {
+	e := appliance.ProfileEdit{Order: a.IntN(5), Options: map[string]string{}, Hosts: some(a.Rand, a.hosts, 5)}
+	for range 1 + a.IntN(3) {
+		values := [][]string{
+			{"default_allow", "True", "False"}, {"allowed_severities", "Critical", "", "Important, Critical"}, {"install_delay", "0", "365d", "730d"},
+			{"include_potentially_superseded_updates", "yes", "no"}, {"download_scheduling", "1d", "12h"}, {"enabled", "True", "False"}, {"filter", "IsInstalled=0", ""},
+		}
+		v := values[a.IntN(len(values))]
+		e.Options[v[0]] = v[1+a.IntN(len(v)-1)]
+	}
+	for range a.IntN(4) {
+		e.Groups = append(e.Groups, fmt.Sprintf("branch-%02d", a.IntN(20)))
+	}
+	if a.IntN(3) == 0 {
+		e.Groups = append(e.Groups, "all")
+	}
+	return e
+}
+
 // seen is what the pages say about one update on one host.
 type seen struct {
 	appliance.HostUpdate
@@ -126,6 +148,60 @@ func (a *fleet) observe() map[string]seen {
 		}
 	}
 	return all
+}
+
+// settings are what the pages of all hosts say holds, by host and option.
+func (a *fleet) settings() map[agentproto.HostID]map[string]string {
+	a.t.Helper()
+	all := map[agentproto.HostID]map[string]string{}
+	for _, h := range a.hosts {
+		if a.waiting[h] {
+			continue
+		}
+		d, err := a.Host(a.t.Context(), h)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		all[h] = map[string]string{"filter": "none by default"} // shown only where it is set
+		for _, e := range d.Settings {
+			all[h][e.Name] = e.Value + " by " + e.Source
+		}
+	}
+	return all
+}
+
+// became works out from two looks at the settings what a preview says of them,
+// without who is listed: change by change how many hosts, and each host's.
+func became(before, after map[agentproto.HostID]map[string]string) (changes map[appliance.SettingChange]int, on map[agentproto.HostID]int) {
+	changes, on = map[appliance.SettingChange]int{}, map[agentproto.HostID]int{}
+	for h := range before {
+		for name, is := range after[h] {
+			from, _, _ := strings.Cut(before[h][name], " by ")
+			to, by, _ := strings.Cut(is, " by ")
+			if from != to {
+				changes[appliance.SettingChange{Name: name, From: from, To: to, By: by}]++
+				on[h]++
+			}
+		}
+	}
+	return changes, on
+}
+
+// said is the same, out of a preview.
+func said(i *appliance.SettingsImpact) (changes map[appliance.SettingChange]int, on map[agentproto.HostID]int) {
+	changes, on = map[appliance.SettingChange]int{}, map[agentproto.HostID]int{}
+	if i == nil {
+		return changes, on
+	}
+	for _, ch := range i.Changes {
+		n := ch.Hosts
+		ch.Hosts = 0
+		changes[ch] += n
+	}
+	for _, h := range i.OnHosts {
+		on[h.ID] = len(h.Changes)
+	}
+	return changes, on
 }
 
 // needs are the files that some host needs and may install.
@@ -222,14 +298,28 @@ func TestAPreviewIsWhatHappens(t *testing.T) {
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			a := openFleet(t, appliance.Fleet{Hosts: 40, Updates: 120, Statuses: 14, Seed: seed})
-			before := a.observe()
-			changed := 0
-			for i := range 40 {
+			before, settings := a.observe(), a.settings()
+			changed, settled := 0, 0
+			for i := range 60 {
 				what, impact := a.random()
 				after := a.observe()
 				want := happened(before, after)
 				before = after
+				was := settings
+				settings = a.settings()
+				changes, on := became(was, settings)
+				saidChanges, saidOn := said(impact.Settings)
+				if !maps.Equal(changes, saidChanges) || !maps.Equal(on, saidOn) {
+					t.Fatalf("seed %d, edit %d, %s:\npreviewed %v on %v\nhappened  %v on %v", seed, i, what, saidChanges, saidOn, changes, on)
+				}
+				if impact.Settings != nil && impact.Settings.Hosts != len(on) {
+					t.Errorf("%s: %d hosts get other settings, and %d do", what, impact.Settings.Hosts, len(on))
+				}
+				if len(on) > 0 {
+					settled++
+				}
 				got := impact
+				got.Settings = nil
 				got.Reach, got.Clashes, got.Warnings, got.Changes, got.OnHosts = 0, nil, nil, nil, nil
 				if !reflect.DeepEqual(got, want) {
 					t.Fatalf("seed %d, edit %d, %s:\npreviewed %+v\nhappened  %+v", seed, i, what, got, want)
@@ -241,8 +331,8 @@ func TestAPreviewIsWhatHappens(t *testing.T) {
 					changed++
 				}
 			}
-			if changed < 5 {
-				t.Errorf("only %d edits changed anything: the test shows little", changed)
+			if changed < 5 || settled < 5 {
+				t.Errorf("only %d edits changed decisions and %d settings: the test shows little", changed, settled)
 			}
 		})
 	}
@@ -254,7 +344,25 @@ func (a *fleet) random() (what string, i appliance.Impact) {
 	name := fmt.Sprintf("rules-%02d", a.IntN(22))
 	group := fmt.Sprintf("branch-%02d", a.IntN(22))
 	var err, made error
-	switch a.IntN(5) {
+	switch a.IntN(8) {
+	case 5, 6:
+		e := a.profile()
+		name = fmt.Sprintf("settings-%d", a.IntN(6))
+		what = fmt.Sprintf("%s becomes %+v", name, e)
+		i, err = a.PreviewProfile(ctx, name, e)
+		_, made = a.PutProfile(ctx, owner, name, e)
+		if p, err := a.Profile(ctx, name); err != nil || p.Reach != i.Reach || len(p.Clashes) < len(i.Settings.Clashes) || e.Order > 0 && p.Order > e.Order {
+			a.t.Errorf("%s: it is %+v, previewed %d hosts and %+v: %v", what, p, i.Reach, i.Settings.Clashes, err)
+		}
+	case 7:
+		list, err := a.Profiles(ctx)
+		if err != nil || len(list) == 0 {
+			return "no profile is left to delete", appliance.Impact{}
+		}
+		name = list[a.IntN(len(list))].Name
+		what = "delete " + name
+		i, err = a.PreviewDeleteProfile(ctx, name)
+		made = a.DeleteProfile(ctx, owner, name)
 	case 0:
 		what = "members of " + group
 		e := appliance.GroupEdit{Members: some(a.Rand, a.hosts, 12), Accepts: some(a.Rand, rules.Maturities[:], 2)}

@@ -558,8 +558,13 @@ func (a *Appliance) MoveRepositoryRule(ctx context.Context, by Actor, id string,
 		}
 		moved := all[from]
 		all = slices.Insert(slices.Delete(all, from, from+1), to, moved)
-		changed := []*route{moved}
-		if !squeeze(all, to) {
+		changed, places := []*route{moved}, make([]int64, len(all))
+		for i, r := range all {
+			places[i] = r.Place
+		}
+		if place, room := between(places, to); room {
+			moved.Place = place
+		} else {
 			for i, r := range all {
 				r.Place = int64(i+1) * placeStep
 			}
@@ -579,18 +584,19 @@ func (a *Appliance) MoveRepositoryRule(ctx context.Context, by Actor, id string,
 	return nil
 }
 
-// squeeze gives the rule at i a place between its neighbours, if there is one.
-func squeeze(all []*route, i int) bool {
+// between is a place for what is at i of an order, if there is room between its
+// neighbours.
+func between(places []int64, i int) (place int64, room bool) {
 	switch {
-	case i == len(all)-1:
-		all[i].Place = all[i-1].Place + placeStep
+	case len(places) == 1:
+		return placeStep, true
+	case i == len(places)-1:
+		return places[i-1] + placeStep, true
 	case i == 0:
-		all[i].Place = all[1].Place - placeStep
-	default:
-		all[i].Place = all[i-1].Place + (all[i+1].Place-all[i-1].Place)/2
-		return all[i].Place > all[i-1].Place && all[i].Place < all[i+1].Place
+		return places[1] - placeStep, true
 	}
-	return true
+	place = places[i-1] + (places[i+1]-places[i-1])/2
+	return place, place > places[i-1] && place < places[i+1]
 }
 
 // DeleteRepositoryRule deletes a rule; hosts are told at once.

@@ -265,7 +265,7 @@ func (a *Appliance) takeStep(ctx context.Context, name string, s *RingState) err
 		if err != nil || !ok || ring.Ring != s.Ring {
 			return err
 		}
-		list, err := versionsOf(tx, name)
+		list, err := packageHistory.of(tx, name)
 		if err != nil || len(list) > 0 && list[len(list)-1].value.At.After(s.Since) {
 			return err
 		}

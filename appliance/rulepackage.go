@@ -428,7 +428,7 @@ func (c *catalogue) given(name string) []agentproto.HostID {
 // for writing.
 func (c *catalogue) groupRow(name string) GroupRow {
 	g := c.groups[name]
-	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Condition: conditionOf(g.terms), Packages: []string{}, Settings: g.Settings}
+	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Condition: conditionOf(g.terms), Packages: []string{}, Profiles: []string{}, Settings: g.Settings}
 	r.Given = len(g.members)
 	c.classify()
 	for _, k := range c.classes {
@@ -439,6 +439,11 @@ func (c *catalogue) groupRow(name string) GroupRow {
 	for _, p := range slices.Sorted(maps.Keys(c.packages)) {
 		if _, ok := c.packages[p].groups[name]; ok && c.packages[p].exists {
 			r.Packages = append(r.Packages, p)
+		}
+	}
+	for _, p := range c.inOrder() {
+		if _, ok := c.profiles[p].groups[name]; ok {
+			r.Profiles = append(r.Profiles, p)
 		}
 	}
 	return r
@@ -586,24 +591,34 @@ func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) erro
 		if err := errors.Join(delAll(tx, members, name+"/"), delAll(tx, terms, name+"/")); err != nil {
 			return err
 		}
-		var gone []string
-		for r, err := range assigns.all(tx, "") {
-			if err != nil {
-				return err
-			}
-			if strings.HasSuffix(r.id, "/group/"+name) {
-				gone = append(gone, r.id)
-			}
-		}
-		for _, id := range gone {
-			err := a.versionedKey(tx, by, assigns.prefix+id, "delete group "+name, func() error { return assigns.del(tx, id) })
-			if err != nil {
+		for _, t := range []table[editRecord]{assigns, grants} {
+			if err := a.dropGroup(tx, by, t, name); err != nil {
 				return err
 			}
 		}
 		return a.audit(tx, by, "delete group", "group "+name, "", "")
 	})
 	return err
+}
+
+// dropGroup takes a group out of what is assigned, or given, to it.
+func (a *Appliance) dropGroup(tx *replicate.Tx, by Actor, t table[editRecord], name string) error {
+	var gone []string
+	for r, err := range t.all(tx, "") {
+		if err != nil {
+			return err
+		}
+		if strings.HasSuffix(r.id, "/group/"+name) {
+			gone = append(gone, r.id)
+		}
+	}
+	for _, id := range gone {
+		err := a.versionedKey(tx, by, t.prefix+id, "delete group "+name, func() error { return t.del(tx, id) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellPolicies asks connected hosts to check in when an edit, made here or

@@ -126,7 +126,7 @@ func (s *streams) follow(list []replicate.Record) {
 		switch kind {
 		case "command":
 			s.pass(id, r)
-		case "package", "line", "assign", "group", "member", "term", "presence", "node", "host", "stop", "repository-rule":
+		case "package", "line", "assign", "group", "member", "term", "presence", "node", "host", "stop", "repository-rule", "profile", "option", "grant":
 			wake(s.edited)
 		case "file":
 			if !r.Deleted {

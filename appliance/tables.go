@@ -53,6 +53,10 @@ var (
 	meetings   = table[meetingRecord]{"meeting/"}   // <digest of the two edits>
 	// <id>: the order of the rules is in the records
 	repositoryRules = table[repositoryRuleRecord]{"repository-rule/"}
+	profiles        = table[profileRecord]{"profile/"}         // <name>: settings of agents; their order is in the records
+	profileOptions  = table[optionRecord]{"option/"}           // <profile>/<option of [waptwua]>
+	grants          = table[editRecord]{"grant/"}              // <profile>/group/<name>, <profile>/host/<host>: whom it is given to
+	profileVersions = table[versionRecord]{"profile-version/"} // <profile>/<rising time>-<random>
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>

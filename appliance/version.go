@@ -16,10 +16,11 @@ import (
 	"wuamesh/replicate"
 )
 
-// A version is what one edit of a rule package changed: its lines and
-// assignments by the keys of their records, and its head. What a package was
-// at some time is worked out from the edits before and after, so that edits on
-// two sides of a cut add up in their versions as they do in the package.
+// A version is what one edit of a rule package or a profile changed: its lines
+// or options and its assignments by the keys of their records, and its head.
+// What it was at some time is worked out from the edits before and after, so
+// that edits on two sides of a cut add up in their versions as they do in the
+// thing itself.
 type (
 	versionRecord struct {
 		editRecord
@@ -34,16 +35,28 @@ type (
 		Description string         `json:"description,omitempty"`
 		Maturity    rules.Maturity `json:"maturity"`
 	}
-	// A versionState is a package at some time: its head, nil for none, and
-	// the keys of lines and assignments without its name.
+	// A versionState is a package or a profile at some time: its head, nil for
+	// none, and the keys of its records without its name. An option has its
+	// value in its entry.
 	versionState struct {
 		head    *versionHead
 		entries map[string]bool
 	}
+	// A history is the versions of one kind of thing.
+	history struct {
+		table[versionRecord]
+		kind  string // as the audit log names it
+		state func(tx *replicate.Tx, name string) (versionState, error)
+	}
 )
 
-// A PackageVersion is one edit of a rule package. The package was like this
-// until the next.
+var (
+	packageHistory = history{versions, "package", stateOf}
+	profileHistory = history{profileVersions, "profile", profileState}
+)
+
+// A PackageVersion is one edit of a rule package or a profile. It was like
+// this until the next.
 type PackageVersion struct {
 	ID      string    `json:"id"`
 	At      time.Time `json:"at,omitzero"` // zero: before versions were kept
@@ -74,14 +87,19 @@ const (
 
 // versioned makes an edit of a package and keeps what it changed as a version.
 func (a *Appliance) versioned(tx *replicate.Tx, by Actor, name, action string, edit func() error) error {
-	was, err := stateOf(tx, name)
+	return a.versionedIn(packageHistory, tx, by, name, action, edit)
+}
+
+// versionedIn is versioned for either kind of thing.
+func (a *Appliance) versionedIn(h history, tx *replicate.Tx, by Actor, name, action string, edit func() error) error {
+	was, err := h.state(tx, name)
 	if err != nil {
 		return err
 	}
 	if err := edit(); err != nil {
 		return err
 	}
-	is, err := stateOf(tx, name)
+	is, err := h.state(tx, name)
 	if err != nil {
 		return err
 	}
@@ -92,7 +110,7 @@ func (a *Appliance) versioned(tx *replicate.Tx, by Actor, name, action string, e
 	}
 	var tail [4]byte
 	rand.Read(tail[:])
-	return versions.put(tx, fmt.Sprintf("%s/%016x-%s", name, uint64(tx.Version().Clock), hex.EncodeToString(tail[:])), v)
+	return h.put(tx, fmt.Sprintf("%s/%016x-%s", name, uint64(tx.Version().Clock), hex.EncodeToString(tail[:])), v)
 }
 
 func sameHead(x, y *versionHead) bool { return x == y || x != nil && y != nil && *x == *y }
@@ -128,27 +146,31 @@ func stateOf(tx *replicate.Tx, name string) (s versionState, err error) {
 	return s, nil
 }
 
-// packageOfKey is the package that a record belongs to; empty for none.
-func packageOfKey(key string) string {
+// historyOf is the history that an edit of a record belongs to, and the name of
+// the package or profile; empty for none.
+func historyOf(key string) (h history, name string) {
 	kind, rest, _ := strings.Cut(key, "/")
-	if kind != "package" && kind != "line" && kind != "assign" {
-		return ""
+	name, _, _ = strings.Cut(rest, "/")
+	switch kind {
+	case "package", "line", "assign":
+		return packageHistory, name
+	case "profile", "option", "grant":
+		return profileHistory, name
 	}
-	name, _, _ := strings.Cut(rest, "/")
-	return name
+	return h, ""
 }
 
 // versionedKey is versioned for an edit of one record, of whatever kind.
 func (a *Appliance) versionedKey(tx *replicate.Tx, by Actor, key, action string, edit func() error) error {
-	if name := packageOfKey(key); name != "" {
-		return a.versioned(tx, by, name, action, edit)
+	if h, name := historyOf(key); name != "" {
+		return a.versionedIn(h, tx, by, name, action, edit)
 	}
 	return edit()
 }
 
-// versionsOf are the versions of a package, the earliest first.
-func versionsOf(tx *replicate.Tx, name string) (list []row[versionRecord], err error) {
-	for r, err := range versions.all(tx, name+"/") {
+// of are the versions of one of its things, the earliest first.
+func (h history) of(tx *replicate.Tx, name string) (list []row[versionRecord], err error) {
+	for r, err := range h.all(tx, name+"/") {
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +199,7 @@ func stateAt(now versionState, list []row[versionRecord], i int) versionState {
 	}
 	for _, r := range list[:i+1] {
 		for _, k := range r.value.Plus {
-			s.entries[k] = true
+			s.add(k)
 		}
 		for _, k := range r.value.Minus {
 			delete(s.entries, k)
@@ -187,23 +209,47 @@ func stateAt(now versionState, list []row[versionRecord], i int) versionState {
 	return s
 }
 
+// add puts an entry in. An option has one value: the one before goes, which on
+// the other side of a cut may be one that this side never had.
+func (s versionState) add(entry string) {
+	if key, _, ok := strings.Cut(entry, "="); ok && strings.HasPrefix(key, optionEntry) {
+		for k := range s.entries {
+			if strings.HasPrefix(k, key+"=") {
+				delete(s.entries, k)
+			}
+		}
+	}
+	s.entries[entry] = true
+}
+
 // Versions lists the edits of a package, the latest first; of one that was
 // deleted, too.
 func (a *Appliance) Versions(ctx context.Context, name string) ([]PackageVersion, error) {
-	var list []row[versionRecord]
-	var now versionState
-	err := a.db.View(ctx, func(tx *replicate.Tx) (err error) {
-		if list, err = versionsOf(tx, name); err != nil {
+	return a.versionsIn(ctx, packageHistory, name)
+}
+
+// read are the versions of a thing, and what it is now.
+func (a *Appliance) read(ctx context.Context, h history, name string) (list []row[versionRecord], now versionState, err error) {
+	err = a.db.View(ctx, func(tx *replicate.Tx) (err error) {
+		if list, err = h.of(tx, name); err != nil {
 			return err
 		}
-		now, err = stateOf(tx, name)
+		now, err = h.state(tx, name)
 		return err
 	})
+	if err != nil {
+		err = fmt.Errorf("read the versions of %s: %w", name, err)
+	}
+	return list, now, err
+}
+
+func (a *Appliance) versionsIn(ctx context.Context, h history, name string) ([]PackageVersion, error) {
+	list, now, err := a.read(ctx, h, name)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read the versions of %s: %w", name, err)
+		return nil, err
 	case len(list) == 0 && now.head == nil:
-		return nil, noPackage(name)
+		return nil, h.none(name)
 	}
 	rows := []PackageVersion{}
 	a.cat.mu.RLock()
@@ -243,8 +289,12 @@ func (c *catalogue) versionRow(r row[versionRecord], current bool) PackageVersio
 	return p
 }
 
-// entryText says what a line or an assignment is, for people.
+// entryText says what a line, an option or an assignment is, for people.
 func (c *catalogue) entryText(key string) string {
+	if option, ok := strings.CutPrefix(key, optionEntry); ok {
+		name, value, _ := strings.Cut(option, "=")
+		return name + " = " + cmp.Or(value, "none")
+	}
 	_, l := lineOf("/" + key)
 	switch l.Kind {
 	case "":
@@ -267,35 +317,46 @@ func joined(a, b string) string {
 
 // Version is a package as it was after one of its edits.
 func (a *Appliance) Version(ctx context.Context, name, id string) (d VersionDetail, err error) {
-	var list []row[versionRecord]
-	var now versionState
-	err = a.db.View(ctx, func(tx *replicate.Tx) (err error) {
-		if list, err = versionsOf(tx, name); err != nil {
-			return err
-		}
-		now, err = stateOf(tx, name)
-		return err
-	})
+	v, s, err := a.versionIn(ctx, packageHistory, name, id)
 	if err != nil {
-		return d, fmt.Errorf("read the versions of %s: %w", name, err)
+		return d, err
 	}
-	i := slices.IndexFunc(list, func(r row[versionRecord]) bool { return r.id == id })
-	if i < 0 && (id != firstVersion || len(list) == 0) {
-		return d, &Problem{Kind: NotFound, Msg: fmt.Sprintf("Package %.64s has no version %.60q.", name, id), Hint: "Its page lists those that are kept."}
-	}
-	s := stateAt(now, list, i)
 	c := a.cat
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	d = VersionDetail{PackageVersion: PackageVersion{ID: firstVersion, Action: "as it was before"}, Exists: s.head != nil, Lines: []LineRow{}}
-	if i >= 0 {
-		d.PackageVersion = c.versionRow(list[i], i == len(list)-1)
-	}
+	d = VersionDetail{PackageVersion: v, Exists: s.head != nil, Lines: []LineRow{}}
 	d.Edit, d.Gone = c.editOf(s)
 	for _, l := range d.Edit.Lines {
 		d.Lines = append(d.Lines, c.lineRow(l, editRecord{}))
 	}
 	return d, nil
+}
+
+// versionIn is one version of a thing and what the thing was then.
+func (a *Appliance) versionIn(ctx context.Context, h history, name, id string) (v PackageVersion, s versionState, err error) {
+	list, now, err := a.read(ctx, h, name)
+	if err != nil {
+		return v, s, err
+	}
+	i := slices.IndexFunc(list, func(r row[versionRecord]) bool { return r.id == id })
+	if i < 0 && (id != firstVersion || len(list) == 0) {
+		return v, s, &Problem{Kind: NotFound, Msg: fmt.Sprintf("%s %.64s has no version %.60q.", upper(h.kind), name, id), Hint: "Its page lists those that are kept."}
+	}
+	v = PackageVersion{ID: firstVersion, Action: "as it was before"}
+	if i >= 0 {
+		a.cat.mu.RLock()
+		defer a.cat.mu.RUnlock()
+		v = a.cat.versionRow(list[i], i == len(list)-1)
+	}
+	return v, stateAt(now, list, i), nil
+}
+
+// none says that there is no such thing, and was none.
+func (h history) none(name string) error {
+	if h.kind == profileHistory.kind {
+		return noProfile(name)
+	}
+	return noPackage(name)
 }
 
 // editOf is what stores a state again; gone are groups and hosts which are no
@@ -338,12 +399,16 @@ func (a *Appliance) Restore(ctx context.Context, by Actor, name, id string) erro
 	if err != nil {
 		return err
 	}
-	when := "before"
-	if !d.At.IsZero() {
-		when = "of " + d.At.UTC().Format("2 Jan 2006 15:04:05 UTC")
-	}
-	_, err = a.putPackage(ctx, by, name, d.Edit, "go back to the version "+when)
+	_, err = a.putPackage(ctx, by, name, d.Edit, d.goBack())
 	return err
+}
+
+// goBack is what the audit log calls going back to it.
+func (v PackageVersion) goBack() string {
+	if v.At.IsZero() {
+		return "go back to the version before"
+	}
+	return "go back to the version of " + v.At.UTC().Format("2 Jan 2006 15:04:05 UTC")
 }
 
 // Undo takes the edit of a package back that made a version. It refuses when
@@ -352,36 +417,55 @@ func (a *Appliance) Undo(ctx context.Context, by Actor, name, id string) error {
 	if err := by.need(Owner); err != nil {
 		return err
 	}
-	list, err := a.Versions(ctx, name)
+	before, err := a.beforeEdit(ctx, packageHistory, name, id)
 	if err != nil {
 		return err
 	}
+	return a.Restore(ctx, by, name, before)
+}
+
+// beforeEdit is the version before the one that the last edit made, which is
+// to be taken back.
+func (a *Appliance) beforeEdit(ctx context.Context, h history, name, id string) (string, error) {
+	list, err := a.versionsIn(ctx, h, name)
+	if err != nil {
+		return "", err
+	}
 	switch {
 	case !slices.ContainsFunc(list, func(v PackageVersion) bool { return v.ID == id }):
-		return &Problem{Kind: NotFound, Msg: fmt.Sprintf("Package %.64s has no edit %.60q to undo.", name, id), Hint: "Its page lists its versions."}
+		return "", &Problem{Kind: NotFound, Msg: fmt.Sprintf("%s %.64s has no edit %.60q to undo.", upper(h.kind), name, id), Hint: "Its page lists its versions."}
 	case list[0].ID != id:
-		return &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: %s edited %s since, on %s.", list[0].By, name, list[0].Node), Hint: "Its versions say what changed; any of them can be gone back to."}
+		return "", &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: %s edited %s since, on %s.", list[0].By, name, list[0].Node), Hint: "Its versions say what changed; any of them can be gone back to."}
 	case len(list) == 1:
-		return &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: before that edit there was no package %s.", name), Hint: "Delete it, if that is meant."}
+		return "", &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: before that edit there was no %s %s.", h.kind, name), Hint: "Delete it, if that is meant."}
 	}
-	return a.Restore(ctx, by, name, list[1].ID)
+	return list[1].ID, nil
 }
 
 func (a *Appliance) restorable(ctx context.Context, name, id string) (VersionDetail, error) {
 	d, err := a.Version(ctx, name, id)
 	if err == nil && !d.Exists {
-		err = &Problem{Kind: Conflict, Msg: "Package " + name + " was deleted in this version.", Hint: "Choose the version before, or delete the package."}
+		err = packageHistory.gone(name)
 	}
 	return d, err
+}
+
+// gone says that a version is a deletion, to which nobody can go back.
+func (h history) gone(name string) error {
+	return &Problem{Kind: Conflict, Msg: upper(h.kind) + " " + name + " was deleted in this version.", Hint: "Choose the version before, or delete the " + h.kind + "."}
 }
 
 // Deleted lists packages that are no more and of which versions are kept, by
 // name, with their last version.
 func (a *Appliance) Deleted(ctx context.Context) (list []DeletedPackage, err error) {
+	return a.deletedIn(ctx, packageHistory, func(name string) bool { p := a.cat.packages[name]; return p != nil && p.exists })
+}
+
+func (a *Appliance) deletedIn(ctx context.Context, h history, exists func(name string) bool) (list []DeletedPackage, err error) {
 	list = []DeletedPackage{}
 	err = a.db.View(ctx, func(tx *replicate.Tx) error {
 		last := DeletedPackage{}
-		for r, err := range versions.all(tx, "") {
+		for r, err := range h.all(tx, "") {
 			if err != nil {
 				return err
 			}
@@ -406,14 +490,15 @@ func (a *Appliance) Deleted(ctx context.Context) (list []DeletedPackage, err err
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the versions of deleted packages: %w", err)
+		return nil, fmt.Errorf("read the versions of what was deleted: %w", err)
 	}
 	a.cat.mu.RLock()
 	defer a.cat.mu.RUnlock()
-	return slices.DeleteFunc(list, func(d DeletedPackage) bool { p := a.cat.packages[d.Name]; return p != nil && p.exists }), nil
+	return slices.DeleteFunc(list, func(d DeletedPackage) bool { return exists(d.Name) }), nil
 }
 
-// A DeletedPackage was deleted and can be brought back.
+// A DeletedPackage is a package or a profile that was deleted and can be
+// brought back.
 type DeletedPackage struct {
 	Name string    `json:"name"`
 	At   time.Time `json:"at"` // when it was deleted
@@ -422,13 +507,19 @@ type DeletedPackage struct {
 }
 
 // forgetVersions drops versions older than three years, but for the last 50 of
-// each package.
+// each package and profile.
 func forgetVersions(tx *replicate.Tx) error {
+	return errors.Join(packageHistory.forget(tx), profileHistory.forget(tx))
+}
+
+// forget drops at most half a batch: change sets are bounded, and the next
+// turn goes on.
+func (h history) forget(tx *replicate.Tx) error {
 	var drop []string
 	old, name := []string{}, ""
 	count := 0
 	flush := func() { drop = append(drop, old[:max(0, min(len(old), count-versionsKept))]...) }
-	for r, err := range versions.all(tx, "") {
+	for r, err := range h.all(tx, "") {
 		if err != nil {
 			return err
 		}
@@ -442,8 +533,8 @@ func forgetVersions(tx *replicate.Tx) error {
 	}
 	flush()
 	var errs []error
-	for _, id := range drop[:min(len(drop), batch)] { // change sets are bounded; the next turn goes on
-		errs = append(errs, versions.del(tx, id))
+	for _, id := range drop[:min(len(drop), batch/2)] {
+		errs = append(errs, h.del(tx, id))
 	}
 	return errors.Join(errs...)
 }

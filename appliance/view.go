@@ -207,13 +207,6 @@ type HostDetail struct {
 	Choice     NodeChoice         `json:"choice"` // which nodes it is told to ask, and why
 }
 
-// An EffectiveSetting is one option of [waptwua] and where it comes from.
-type EffectiveSetting struct {
-	Name   string `json:"name"`
-	Value  string `json:"value"`
-	Source string `json:"source"` // "wapt-get.ini", "default", "group NAME"
-}
-
 // A HostUpdate is one update on one host.
 type HostUpdate struct {
 	Host     agentproto.HostID `json:"host"`
@@ -304,6 +297,7 @@ type GroupRow struct {
 	Given       int                 `json:"-"`                  // how many were given one by one
 	Hosts       int                 `json:"hosts"`              // in it, by either; of the built-in group "all" every host
 	Packages    []string            `json:"packages"`
+	Profiles    []string            `json:"profiles"` // of settings, in their order
 	// Settings are options of [waptwua] as wapt-get.ini spells them; they hold
 	// for the members, whatever their own files say.
 	Settings map[string]string `json:"settings,omitempty"`

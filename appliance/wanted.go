@@ -32,7 +32,7 @@ func (f *folder) follow(list []replicate.Record) {
 	f.share.follow(list)
 	for _, r := range list {
 		switch kind, _, _ := strings.Cut(r.Key, "/"); kind {
-		case "host", "status", "update", "package", "line", "assign", "group", "member", "term", "stop":
+		case "host", "status", "update", "package", "line", "assign", "group", "member", "term", "stop", "profile", "option", "grant":
 			f.lookSoon()
 			return
 		}

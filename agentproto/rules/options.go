@@ -69,6 +69,33 @@ func (s *Settings) Set(key, value string) error {
 	return set()
 }
 
+// ParseOption reads one option as people type it and returns how wapt-get.ini
+// spells it: True, 7d, Critical,Important. No severity at all and no filter
+// are values, too: empty ones.
+func ParseOption(key, value string) (string, error) {
+	var s Settings
+	if err := s.Set(key, value); err != nil {
+		return "", err
+	}
+	slices.SortFunc(s.AllowedSeverities, func(x, y Severity) int {
+		return slices.Index(Severities[:], x) - slices.Index(Severities[:], y)
+	})
+	for _, o := range s.Options() {
+		if o.Key == key && o.Value != "" {
+			return o.Value, nil
+		}
+	}
+	switch key { // what Options leaves out, because it need not be said
+	case "allowed_severities", "filter":
+		return "", nil
+	case "download_scheduling":
+		return FormatPeriod(s.DownloadScheduling), nil
+	case "install_scheduling", "install_delay":
+		return FormatPeriod(0), nil
+	}
+	return Bool(false), nil
+}
+
 func into[T any](read func(string) (T, error), value string, set func(T)) error {
 	v, err := read(value)
 	if err == nil {

@@ -83,7 +83,7 @@ type (
 
 // routes is the whole interface, in the order of the description.
 func routes() []route {
-	return slices.Concat(facts(), mesh(), repository(), intent(), folder())
+	return slices.Concat(facts(), mesh(), repository(), intent(), profile(), folder())
 }
 
 // facts are the routes that only look.
