@@ -11,8 +11,13 @@ import (
 
 // versions lists the edits of a package, of a deleted one, too.
 func (t *target) versions(ctx context.Context, s Streams, name string) error {
+	return t.versionsAt(ctx, s, "rules/"+name)
+}
+
+// versionsAt lists the edits of the package or profile at a path.
+func (t *target) versionsAt(ctx context.Context, s Streams, path string) error {
 	var list []appliance.PackageVersion
-	if err := t.get(ctx, s, "rules/"+name+"/versions", nil, &list); err != nil || t.json {
+	if err := t.get(ctx, s, path+"/versions", nil, &list); err != nil || t.json {
 		return err
 	}
 	g := newGrid(s.Out, "VERSION", "AT", "BY", "NODE", "WHAT", "CHANGES")
