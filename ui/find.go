@@ -23,7 +23,7 @@ type place struct{ Name, URL string }
 var places = []place{
 	{"Overview", "/overview"}, {"Windows Updates", "/updates"}, {"Whole catalogue", "/updates?scope=all"}, {"Delete Unused KB", "/clean"}, {"WUA Rules", "/rules"},
 	{"New rule package", "/rules/new"}, {"Hosts", "/hosts"}, {"Hosts that wait for approval", "/hosts?seen=waiting"}, {"Groups", "/groups"}, {"Download tasks", "/downloads"},
-	{"Limits of this site", "/downloads#moved"}, {"Mesh", "/mesh"}, {"Agents", "/agents"}, {"Admins and tokens", "/access"}, {"Audit log", "/audit"},
+	{"Limits of this site", "/downloads#moved"}, {"Mesh", "/mesh"}, {"Agents", "/agents"}, {"Settings profiles", profilesPath}, {"New settings profile", profilesPath + "/new"}, {"Admins and tokens", "/access"}, {"Audit log", "/audit"},
 }
 
 // find goes straight to what is called precisely so, and lists what has the
@@ -43,6 +43,8 @@ func (u *UI) find(r *http.Request) (reply, error) {
 		return goTo("/rules/" + e.Package), nil
 	case e.Group != "":
 		return goTo("/groups/" + e.Group), nil
+	case e.Profile != "":
+		return goTo(profilesPath + "/" + e.Profile), nil
 	}
 	for _, p := range places {
 		if v.Text != "" && strings.Contains(strings.ToLower(p.Name), strings.ToLower(v.Text)) {
@@ -54,7 +56,7 @@ func (u *UI) find(r *http.Request) (reply, error) {
 
 // nothing says that no thing has the text.
 func (v findView) nothing() bool {
-	return v.Found.Hosts.Matching+v.Found.Updates.Matching+len(v.Found.Packages)+len(v.Found.Groups)+len(v.Pages) == 0
+	return v.Found.Hosts.Matching+v.Found.Updates.Matching+len(v.Found.Packages)+len(v.Found.Groups)+len(v.Found.Profiles)+len(v.Pages) == 0
 }
 
 // list is where a whole list of what was found is.

@@ -54,7 +54,7 @@ func (g *gallery) keep(name, page string, want ...string) {
 }
 
 // lists are the pages that every state is looked at on.
-var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/repository-rules", "agents", "access", "audit"}
+var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/repository-rules", "agents", "agents/profiles", "access", "audit"}
 
 // TestGallery looks at every page empty, with one of everything, with many, in
 // error, with long names, and as somebody without rights.
@@ -64,9 +64,9 @@ func TestGallery(t *testing.T) {
 	g := &gallery{a, "empty", map[string]string{}}
 	for page, want := range map[string]string{
 		"overview": "", "updates": "", "rules": "No rule package yet", "hosts": "No host here", "groups": "every host", "downloads": "No download here", "clean": "Nothing is unused",
-		"mesh": "rns-01", "agents": "", "access": "No token", "audit": "Audit log",
+		"mesh": "rns-01", "agents": "", "agents/profiles": "No settings profile yet", "access": "No token", "audit": "Audit log",
 	} {
-		g.look(page, "/"+page, 200, want)
+		g.look(strings.ReplaceAll(page, "/", "-"), "/"+page, 200, want)
 	}
 	g.look("find", "/find", 200, "What are you looking for?")
 	g.look("find-nothing", "/find?q=zzz", 200, "Nothing is called zzz")
@@ -80,13 +80,24 @@ func TestGallery(t *testing.T) {
 	}
 	id := a.enrol(1, facts, needs(first), first)
 	g.edit("baseline", "What everybody gets", "brest")
+	g.profile("office-hours", "What everybody gets", "all")
+	g.profile("night", "Installs by night", "brest")
 	rule := g.repositoryRule("Laptops of Brest")
 	g.everyList()
 	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001", "Last errors", "Install, 3 times", "no node answers", "own installer failed")
 	g.look("host-why", "/hosts/"+string(id)+"?why="+string(first.ID), 200, "Decided")
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")
-	g.look("group", "/groups/brest", 200, "BRS-*")
+	g.look("group", "/groups/brest", 200, "BRS-*", "Profiles given to it")
+	g.look("profile", "/agents/profiles/night", 200, "Installs by night", "wins over")
+	night := url.Values{"group": {"brest"}, "hosts": {"BRS-WKS-0001"}, "allowed_severities": {"Critical"}, "install_delay": {"0"}, "install_scheduling": {"12h"}, "do": {"preview"}}
+	_, preview := a.post("/agents/profiles/night", "/agents/profiles/night", night)
+	g.keep("profile-preview", strings.ReplaceAll(preview, `<details class="more">`, `<details class="more" open>`), "gets other settings", "wins over")
+	edits, err := a.node.ProfileVersions(t.Context(), "night")
+	if err != nil || len(edits) == 0 {
+		t.Fatal(edits, err)
+	}
+	g.look("profile-version", "/agents/profiles/night/versions/"+edits[0].ID, 200, "The profile then")
 	pilots := appliance.PackageEdit{Maturity: rules.Dev, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Important"}}}
 	if _, err := a.node.PutPackage(t.Context(), owner, "pilots", pilots); err != nil {
 		t.Fatal(err)
@@ -105,6 +116,8 @@ func TestGallery(t *testing.T) {
 	g.state = "error"
 	_, page := a.post("/groups/new", "/groups", url.Values{"isnew": {"1"}, "name": {"Bad Name"}, "if_subnet": {"10"}})
 	g.keep("group", page, "Bad Name")
+	_, page = a.post("/agents/profiles/new", "/agents/profiles", url.Values{"isnew": {"1"}, "name": {"Bad Name"}, "install_delay": {"soon"}})
+	g.keep("profile", page, "Bad Name")
 	_, page = a.post("/rules/new", "/rules", url.Values{"isnew": {"1"}, "name": {"ERP freeze"}, "maturity": {"PROD"}, "verb": {"forbid"}, "kind": {"kb"}, "value": {"soon"}})
 	g.keep("rule", page, "ERP freeze")
 	_, page = a.post("/downloads", "/downloads/limits", url.Values{"down": {"fast"}})
@@ -122,6 +135,7 @@ func TestGallery(t *testing.T) {
 	}
 	for n := range 12 {
 		g.repositoryRule(fmt.Sprintf("Floor %d", n))
+		g.profile(fmt.Sprintf("profile-%02d", n), "One of many", "all")
 		g.edit(fmt.Sprintf("package-%02d", n), "One of many", fmt.Sprintf("group-%02d", n))
 	}
 	g.everyList()
@@ -136,6 +150,8 @@ func TestGallery(t *testing.T) {
 	longID := a.enrol(900, f, needs(u), u)
 	g.edit(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))
 	g.repositoryRule(strings.Repeat("Laptops und Tablets ", 4)[:79])
+	g.profile(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))
+	g.look("profile", "/agents/profiles/"+strings.Repeat("langer-name-", 5), 200)
 	g.everyList()
 	g.look("host", "/hosts/"+string(longID), 200, f.Name)
 	g.look("update", "/updates/"+string(u.ID), 200, "Kumulatives")
@@ -189,6 +205,15 @@ func (g *gallery) edit(pkg, description, group string) {
 	}
 	e := appliance.PackageEdit{Description: description, Maturity: rules.Prod, Groups: []string{group}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}, {Verb: rules.Forbid, Kind: rules.ByKB, Value: "5000007"}}}
 	if _, err := g.node.PutPackage(g.t.Context(), owner, pkg, e); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// profile makes a settings profile for a group that is there.
+func (g *gallery) profile(name, description, group string) {
+	g.t.Helper()
+	e := appliance.ProfileEdit{Description: description, Groups: []string{group}, Options: map[string]string{"install_delay": fmt.Sprintf("%dd", len(name)), "allowed_severities": "Critical,Important", "install_at_shutdown": "True"}}
+	if _, err := g.node.PutProfile(g.t.Context(), owner, name, e); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -1,7 +1,9 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,7 +21,7 @@ type groupView struct {
 	Accepts     []rules.Maturity
 	Members     string // names of hosts, one a line
 	Facts       []groupFact
-	Options     []groupOption
+	Options     []optionField
 	Problem     *appliance.Problem
 	Preview     *appliance.Membership // of what the form says; nil before anything was changed
 	Impact      *appliance.Impact
@@ -44,9 +46,9 @@ var groupFacts = []groupFact{
 	{Key: "site", Text: "Site of the node it is at", Hint: "brest; notebooks change theirs"},
 }
 
-// A groupOption is one option of [waptwua] on the form. The empty value leaves
-// it to each host's own file.
-type groupOption struct {
+// An optionField is one option of [waptwua] on the form of a group or of a
+// profile. The empty value leaves it to whoever else sets it.
+type optionField struct {
 	Key, Text, Hint string
 	Values          []string // to choose from; none: to be typed
 	Value           string
@@ -55,11 +57,11 @@ type groupOption struct {
 
 var yesNo = []string{rules.Bool(true), rules.Bool(false)}
 
-// groupOptions are the options in the words of the page.
-var groupOptions = []groupOption{
+// optionFields are the options in the words of the page.
+var optionFields = []optionField{
 	{Key: "enabled", Text: "Windows' own updating is taken over", Hint: "False gives it back, and nothing is scanned", Values: yesNo},
 	{Key: "default_allow", Text: "Install what no rule mentions", Values: yesNo},
-	{Key: "allowed_severities", Text: "Severities allowed without a rule", Hint: "Critical,Important"},
+	{Key: "allowed_severities", Text: "Severities allowed without a rule", Hint: "Critical,Important; none for no severity"},
 	{Key: "direct_download", Text: "Files come from Microsoft first", Values: yesNo},
 	{Key: "download_scheduling", Text: "Scan every", Hint: "12h, 1d"},
 	{Key: "install_scheduling", Text: "Install every", Hint: "7d; 0 is never by itself"},
@@ -104,10 +106,21 @@ func factsOf(c appliance.Condition) []groupFact {
 	return list
 }
 
-func optionsOf(settings map[string]string) []groupOption {
-	var list []groupOption
-	for _, o := range groupOptions {
-		o.Value = settings[o.Key]
+func optionsOf(settings map[string]string) []optionField {
+	return fill(optionFields, settings)
+}
+
+// noSeverity is how the form says that no severity is allowed without a rule.
+const noSeverity = "none"
+
+// fill puts settings into the fields of a form.
+func fill(fields []optionField, settings map[string]string) []optionField {
+	var list []optionField
+	for _, o := range fields {
+		value, set := settings[o.Key]
+		if o.Value = value; set && value == "" {
+			o.Value = noSeverity // or no filter
+		}
 		if b, err := rules.ParseBool(o.Value); o.Values != nil && err == nil {
 			o.Value = rules.Bool(b)
 		}
@@ -137,13 +150,7 @@ func (u *UI) groupForm(r *http.Request) (v groupView, e appliance.GroupEdit, err
 	for key, value := range v.Row.Settings { // what this page does not know stays
 		e.Settings[key] = value
 	}
-	for i, o := range groupOptions {
-		v.Options[i].Value = strings.TrimSpace(r.FormValue(o.Key))
-		delete(e.Settings, o.Key)
-		if v.Options[i].Value != "" {
-			e.Settings[o.Key] = v.Options[i].Value
-		}
-	}
+	read(r, v.Options, e.Settings)
 	if v.Name == everyone {
 		return v, e, nil
 	}
@@ -154,6 +161,21 @@ func (u *UI) groupForm(r *http.Request) (v groupView, e appliance.GroupEdit, err
 	e.Condition = &c
 	e.Members, err = u.node.HostsNamed(r.Context(), words(v.Members))
 	return v, e, err
+}
+
+// read takes what a form says into its fields and into settings.
+func read(r *http.Request, fields []optionField, settings map[string]string) {
+	for i, o := range fields {
+		value := strings.TrimSpace(r.FormValue(o.Key))
+		fields[i].Value = value
+		delete(settings, o.Key)
+		switch {
+		case strings.EqualFold(value, noSeverity) && (o.Key == "allowed_severities" || o.Key == "filter"):
+			settings[o.Key] = ""
+		case value != "":
+			settings[o.Key] = value
+		}
+	}
 }
 
 // words are the values of a field that takes one a line.
@@ -275,19 +297,17 @@ func (v groupView) saveText() string {
 	return "Save for " + count(v.Row.Hosts, "host")
 }
 
-// settingsText are a group's options in one line.
+// settingsText are the options of a group or a profile in one line.
 func settingsText(settings map[string]string) string {
 	var list []string
-	for _, o := range groupOptions {
-		if v := settings[o.Key]; v != "" {
-			list = append(list, fmt.Sprintf("%s = %s", o.Key, v))
-		}
+	for _, key := range slices.Sorted(maps.Keys(settings)) {
+		list = append(list, key+" = "+cmp.Or(settings[key], noSeverity))
 	}
 	return strings.Join(list, ", ")
 }
 
 // optionHint names the option as wapt-get.ini does.
-func optionHint(o groupOption) string {
+func optionHint(o optionField) string {
 	if o.Hint == "" {
 		return o.Key
 	}

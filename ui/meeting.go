@@ -51,6 +51,8 @@ func objectURL(object string) string {
 		return "/rules/" + name
 	case "group":
 		return "/groups/" + name
+	case "profile":
+		return profilesPath + "/" + name
 	case "repository-rule":
 		return repositoryPath
 	case "site":

@@ -50,8 +50,14 @@ type undo struct{ action, of string }
 // undoing offers to take the edit of a package back, when there was one:
 // before is the version that was the latest until then.
 func (r reply) undoing(u *UI, req *http.Request, name, before string) reply {
-	if now := u.latestVersion(req, name); before != "" && now != before {
-		r.undo = undo{"/rules/" + name + "/undo", now}
+	return r.undoingAt("/rules/"+name, before, u.latestVersion(req, name))
+}
+
+// undoingAt is undoing of what is at a path, which was at one version and is at
+// another now.
+func (r reply) undoingAt(path, before, now string) reply {
+	if before != "" && now != before {
+		r.undo = undo{path + "/undo", now}
 	}
 	return r
 }

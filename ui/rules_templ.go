@@ -259,7 +259,7 @@ func rulesPage(list []appliance.PackageRow, edits []appliance.MeetingRow, stops 
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = deletedList(deleted).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = deletedList("package", "/rules", deleted).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1064,7 +1064,7 @@ func rulePage(v ruleView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if !v.New {
-				templ_7745c5c3_Err = versionList(v.Name, v.Versions).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = versionList("/rules/"+v.Name, v.Versions).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

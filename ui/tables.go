@@ -19,7 +19,7 @@ func (u *UI) routeTables(mux *http.ServeMux) {
 		"/hosts.csv": u.hostsTable, "/hosts/{id}/updates.csv": u.hostUpdatesTable,
 		"/updates.csv": u.updatesTable, "/updates/{id}/hosts.csv": u.updateHostsTable,
 		"/rules.csv": u.rulesTable, "/rules/{name}/lines.csv": u.linesTable,
-		"/groups.csv": u.groupsTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable,
+		"/groups.csv": u.groupsTable, profilesPath + ".csv": u.profilesTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable,
 		"/clean.csv": u.unusedTable, "/mesh.csv": u.nodesTable, "/audit.csv": u.auditTable,
 		"/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable,
 	} {
@@ -111,9 +111,17 @@ func (u *UI) linesTable(r *http.Request) (reply, error) {
 
 func (u *UI) groupsTable(r *http.Request) (reply, error) {
 	list, err := u.node.GroupsBrief(r.Context())
-	head := []string{"Group", "Description", "Hosts", "Condition", "Accepts", "Packages", "Options it sets"}
+	head := []string{"Group", "Description", "Hosts", "Condition", "Accepts", "Packages", "Settings profiles", "Options it sets"}
 	return save("groups", head, rowsOf(list, func(g appliance.GroupRow) row {
-		return row{g.Name, g.Description, g.Hosts, g.Condition.String(), joined(g.Accepts), strings.Join(g.Packages, "; "), settingsText(g.Settings)}
+		return row{g.Name, g.Description, g.Hosts, g.Condition.String(), joined(g.Accepts), strings.Join(g.Packages, "; "), strings.Join(g.Profiles, "; "), settingsText(g.Settings)}
+	})), err
+}
+
+func (u *UI) profilesTable(r *http.Request) (reply, error) {
+	list, err := u.node.Profiles(r.Context())
+	head := []string{"Place", "Profile", "Description", "Sets", "Groups", "Hosts of its own", "Reaches hosts", "Edited (UTC)", "Edited by"}
+	return save("profiles", head, rowsOf(list, func(p appliance.ProfileRow) row {
+		return row{p.Order, p.Name, p.Description, settingsText(p.Options), strings.Join(p.Groups, "; "), len(p.Hosts), p.Reach, p.Edited, p.EditedBy}
 	})), err
 }
 

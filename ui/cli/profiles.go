@@ -96,7 +96,7 @@ func (t *target) printProfile(ctx context.Context, s Streams, p appliance.Profil
 }
 
 func clashText(c appliance.SettingClash) string {
-	return fmt.Sprintf("%s: %s says %s and wins over %s, which says %s, on %s: %s.", c.Name, c.Winner, c.Value, c.Loser, c.Other, count(c.Hosts, "host"), c.Why)
+	return fmt.Sprintf("%s: on %s %s says %s and %s says %s. The first holds: %s.", c.Name, count(c.Hosts, "host"), c.Winner, c.Value, c.Loser, c.Other, c.Why)
 }
 
 // profileChange is what the words after the name of a profile do to it.
