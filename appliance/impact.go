@@ -89,11 +89,11 @@ func (i Impact) Summary() string {
 	if i.Forbidden > 0 {
 		what = append(what, things(i.Losses, "update is", "updates are")+" no longer allowed")
 	}
-	s := things(i.Hosts, "host changes", "hosts change")
-	if len(what) > 0 {
-		s += ": " + strings.Join(what, ", ")
+	if len(what) == 0 { // held back or not, forbidden or without a rule
+		what = append(what, things(i.Updates, "update is", "updates are")+" decided otherwise")
 	}
-	s += "."
+	s := things(i.Hosts, "host changes", "hosts change")
+	s += ": " + strings.Join(what, ", ") + "."
 	if i.Files > 0 {
 		s += fmt.Sprintf(" %s more, %s", things(i.Files, "file is needed", "files are needed"), bytesText(i.Bytes))
 		if i.FetchBytes < i.Bytes {
