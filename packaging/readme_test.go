@@ -26,6 +26,9 @@ var ranBy = map[string][2]string{
 	"wuamesh rules baseline ring --days 7 --hosts 5 --percent 5":                   {"ui/cli/rules_test.go", `"rules baseline ring --days 7 --hosts 5 --percent 5"`},
 	`wuamesh stop 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11 --reason "breaks printing"`: {"ui/cli/rules_test.go", `"stop", stopped, "--reason", "breaks printing"`},
 
+	"wuamesh profiles night set install_delay 7d --dry-run": {"ui/cli/profiles_test.go", `"profiles night set install_delay 7d --dry-run"`},
+	"wuamesh profiles night give group all":                 {"ui/cli/profiles_test.go", `"profiles night give group all"`},
+
 	"wuamesh catalogue verify wsusscn2.cab":                                {"ui/cli/catalogue_test.go", `"verify", good`},
 	"wuamesh catalogue show wsusscn2.cab KB5091157":                        {"ui/cli/catalogue_test.go", `"show", good, "KB"`},
 	"wuamesh catalogue search wsusscn2.cab --severity critical cumulative": {"ui/cli/catalogue_test.go", `"search", good, "--severity"`},
