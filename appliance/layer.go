@@ -75,6 +75,11 @@ func (l layer) over(weaker layer) string {
 func (c *catalogue) layers(k *class) (list []layer) {
 	for _, name := range c.inOrder() {
 		if l, ok := c.layerOf(name, k); ok {
+			p := c.profiles[name]
+			l.options = make(map[string]string, len(p.options))
+			for key, o := range p.options {
+				l.options[key] = o.Value
+			}
 			list = append(list, l)
 		}
 	}
@@ -92,16 +97,13 @@ func (c *catalogue) layers(k *class) (list []layer) {
 }
 
 // layerOf is a profile as the hosts of a class have it, by the strongest way
-// in which they get it.
+// in which they get it, without its options.
 func (c *catalogue) layerOf(name string, k *class) (l layer, ok bool) {
 	p := c.profiles[name]
 	if p == nil || !p.exists {
 		return l, false
 	}
-	l = layer{profile: name, rank: ofGroup, options: make(map[string]string, len(p.options))}
-	for key, o := range p.options {
-		l.options[key] = o.Value
-	}
+	l = layer{profile: name, rank: ofGroup}
 	if _, own := slices.BinarySearch(k.profiles, name); own {
 		l.rank = ofHost
 		return l, true

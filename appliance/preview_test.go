@@ -453,12 +453,23 @@ func BenchmarkPreview(b *testing.B) {
 			if _, err := a.Packages(b.Context()); err != nil { // as opening the page does
 				b.Fatal(err)
 			}
-			for b.Loop() {
-				i, err := a.PreviewPackage(b.Context(), "freeze", e)
-				if err != nil || i.Hosts < hosts/2 {
-					b.Fatal(i.Hosts, err)
+			b.Run("package", func(b *testing.B) {
+				for b.Loop() {
+					i, err := a.PreviewPackage(b.Context(), "freeze", e)
+					if err != nil || i.Hosts < hosts/2 {
+						b.Fatal(i.Hosts, err)
+					}
 				}
-			}
+			})
+			p := appliance.ProfileEdit{Groups: []string{"all"}, Options: map[string]string{"default_allow": "True", "install_delay": "7d", "install_scheduling": "1d"}}
+			b.Run("profile", func(b *testing.B) {
+				for b.Loop() {
+					i, err := a.PreviewProfile(b.Context(), "night", p)
+					if err != nil || i.Settings.Hosts < hosts/2 || i.Hosts < hosts/2 {
+						b.Fatal(i.Settings, i.Hosts, err)
+					}
+				}
+			})
 		})
 	}
 }

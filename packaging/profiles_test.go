@@ -55,7 +55,7 @@ func TestProfilesInTheBrowser(t *testing.T) {
 	}
 
 	// Every screen, by the rules of WCAG, and no page wider than a phone.
-	for _, path := range []string{"/agents/profiles", "/agents/profiles/new", "/agents/profiles/night", "/hosts?q=" + host, "/groups"} {
+	for _, path := range []string{"/agents/profiles", "/agents/profiles/new", "/agents/profiles/night", "/agents/profiles/night/delete", "/hosts?q=" + host, "/groups"} {
 		for _, s := range screens {
 			var wide bool
 			b.do(path, b.screen(s.width, s.height, s.scheme), chromedp.Navigate(url+path), chromedp.WaitVisible(`h1`), b.shot("profiles-"+strings.Trim(strings.ReplaceAll(path, "/", "-"), "-")+"-"+s.name),

@@ -93,6 +93,7 @@ func TestGallery(t *testing.T) {
 	night := url.Values{"group": {"brest"}, "hosts": {"BRS-WKS-0001"}, "allowed_severities": {"Critical"}, "install_delay": {"0"}, "install_scheduling": {"12h"}, "do": {"preview"}}
 	_, preview := a.post("/agents/profiles/night", "/agents/profiles/night", night)
 	g.keep("profile-preview", strings.ReplaceAll(preview, `<details class="more">`, `<details class="more" open>`), "gets other settings", "wins over")
+	g.look("profile-delete", "/agents/profiles/night/delete", 200, "gets other settings")
 	edits, err := a.node.ProfileVersions(t.Context(), "night")
 	if err != nil || len(edits) == 0 {
 		t.Fatal(edits, err)

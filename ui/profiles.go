@@ -38,7 +38,6 @@ type profileView struct {
 	Seen        string   // the version that the form was made of
 	Problem     *appliance.Problem
 	Impact      *appliance.Impact // of what the form says; nil before anything was changed
-	Deletion    *appliance.Impact
 	Met         []appliance.MeetingRow
 	Versions    []appliance.PackageVersion
 }
@@ -102,11 +101,6 @@ func (u *UI) profileWith(r *http.Request, v profileView) (reply, error) {
 		if v.Versions, err = u.node.ProfileVersions(r.Context(), v.Name); err != nil {
 			return reply{}, err
 		}
-		i, err := u.node.PreviewDeleteProfile(r.Context(), v.Name)
-		if err != nil {
-			return reply{}, err
-		}
-		v.Deletion = &i
 	}
 	if v.Problem != nil {
 		return again(profilePage(v)), nil
@@ -197,6 +191,16 @@ func (u *UI) profileVersionNow(r *http.Request, name string) string {
 		return ""
 	}
 	return list[0].ID
+}
+
+// profileDeleteForm says what deleting a profile does, before it does.
+func (u *UI) profileDeleteForm(r *http.Request) (reply, error) {
+	name := r.PathValue("name")
+	i, err := u.node.PreviewDeleteProfile(r.Context(), name)
+	if err != nil {
+		return reply{}, err
+	}
+	return show(profileDeletePage(name, i)), nil
 }
 
 func (u *UI) profileDelete(r *http.Request) (reply, error) {

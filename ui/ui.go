@@ -67,6 +67,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET "+profilesPath+"/new", u.page(u.profileNew))
 	mux.Handle("GET "+profilesPath+"/{name}", u.page(u.profile))
 	mux.Handle("POST "+profilesPath+"/{name}", u.page(u.profileSave))
+	mux.Handle("GET "+profilesPath+"/{name}/delete", u.page(u.profileDeleteForm))
 	mux.Handle("POST "+profilesPath+"/{name}/delete", u.page(u.profileDelete))
 	mux.Handle("POST "+profilesPath+"/{name}/undo", u.page(u.profileUndo))
 	mux.Handle("GET "+profilesPath+"/{name}/versions/{version}", u.page(u.profileVersion))

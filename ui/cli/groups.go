@@ -85,6 +85,9 @@ func printGroup(s Streams, g appliance.GroupRow) error {
 	if !g.Condition.Empty() {
 		fmt.Fprintf(s.Out, "Condition: %s\n", g.Condition)
 	}
+	if len(g.Profiles) > 0 {
+		fmt.Fprintf(s.Out, "Settings profiles: %s\n", strings.Join(g.Profiles, ", "))
+	}
 	_, err := fmt.Fprintf(s.Out, "The hosts: wuamesh hosts --group %s\n", g.Name)
 	return err
 }

@@ -23,6 +23,7 @@ func TestProfileCommands(t *testing.T) {
 		{"profiles night set allowed_severities none", 0, "allowed_severities  none"},
 		{"profiles night drop allowed_severities", 0, "Given to: nobody yet"},
 		{"profiles night give group all", 0, "Given to: group all"},
+		{"groups all", 0, "Settings profiles: night"},
 		{"profiles night give group nobody", 1, "no group nobody"},
 		{"profiles night give host X", 1, "there is no host X"},
 		{"profiles office set install_delay 3d", 0, "office, place 2"},
