@@ -354,7 +354,12 @@ func (m *measure) conflict(then *policy, p judged) int32 {
 	return 0
 }
 
+// allows says whether a package has a line that allows an update. What is in
+// every policy and is no package, the emergency stops, allows nothing.
 func (p *pkg) allows(u rules.Update) bool {
+	if p == nil {
+		return false
+	}
 	for l := range u.Lines() {
 		if _, ok := p.lines[l]; ok && l.Verb == rules.Allow {
 			return true
@@ -388,7 +393,7 @@ func (m *measure) result() Impact {
 	r.Updates, r.Gains, r.Losses = len(ids), len(gains), len(losses)
 	slices.SortFunc(r.Changes, func(x, y ImpactUpdate) int {
 		return cmp.Or(rankStays(x)-rankStays(y), y.Hosts-x.Hosts, severityRank(x.Severity)-severityRank(y.Severity), strings.Compare(x.Update.Title, y.Update.Title),
-			strings.Compare(string(x.Update.ID), string(y.Update.ID)), strings.Compare(string(x.To)+x.By, string(y.To)+y.By))
+			strings.Compare(string(x.Update.ID), string(y.Update.ID)), strings.Compare(string(x.To)+x.By, string(y.To)+y.By), strings.Compare(string(x.From), string(y.From)))
 	})
 	r.Changes = r.Changes[:min(len(r.Changes), maxImpactRows)]
 	slices.SortFunc(m.touched, func(x, y ImpactHost) int {

@@ -300,7 +300,7 @@ func TestAPreviewIsWhatHappens(t *testing.T) {
 			a := openFleet(t, appliance.Fleet{Hosts: 40, Updates: 120, Statuses: 14, Seed: seed})
 			before, settings := a.observe(), a.settings()
 			changed, settled := 0, 0
-			for i := range 60 {
+			for i := range 80 {
 				what, impact := a.random()
 				after := a.observe()
 				want := happened(before, after)
@@ -344,7 +344,13 @@ func (a *fleet) random() (what string, i appliance.Impact) {
 	name := fmt.Sprintf("rules-%02d", a.IntN(22))
 	group := fmt.Sprintf("branch-%02d", a.IntN(22))
 	var err, made error
-	switch a.IntN(8) {
+	switch a.IntN(14) {
+	case 8, 9:
+		return a.randomStop()
+	case 10, 11:
+		return a.randomReturn()
+	case 12, 13:
+		return a.randomImport()
 	case 5, 6:
 		e := a.profile()
 		name = fmt.Sprintf("settings-%d", a.IntN(6))
@@ -393,6 +399,96 @@ func (a *fleet) random() (what string, i appliance.Impact) {
 		a.t.Fatal(what, err, made)
 	}
 	return what, i
+}
+
+// randomStop previews and makes an emergency stop, or takes one back.
+func (a *fleet) randomStop() (what string, i appliance.Impact) {
+	ctx, id := a.t.Context(), a.updates[a.IntN(len(a.updates))]
+	stops, err := a.Stops(ctx)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if len(stops) > 0 && a.IntN(2) == 0 {
+		id = stops[a.IntN(len(stops))].Update.ID
+	}
+	stopped := slices.ContainsFunc(stops, func(s appliance.StopRow) bool { return s.Update.ID == id })
+	i, err = a.PreviewStop(ctx, id)
+	var made error
+	if what = "stop " + string(id); stopped {
+		what = "undo the stop of " + string(id)
+		made = a.UndoStop(ctx, owner, id)
+	} else {
+		made = a.Stop(ctx, owner, id, "it breaks something")
+	}
+	if err != nil || made != nil {
+		a.t.Fatal(what, err, made)
+	}
+	return what, i
+}
+
+// randomReturn goes back to a version of a package or a profile, also of one
+// that was deleted.
+func (a *fleet) randomReturn() (what string, i appliance.Impact) {
+	ctx := a.t.Context()
+	name, list, preview, restore := fmt.Sprintf("rules-%02d", a.IntN(22)), a.Versions, a.PreviewVersion, a.Restore
+	if a.IntN(2) == 0 {
+		name, list, preview, restore = fmt.Sprintf("settings-%d", a.IntN(6)), a.ProfileVersions, a.PreviewProfileVersion, a.RestoreProfile
+	}
+	versions, err := list(ctx, name)
+	if err != nil || len(versions) == 0 {
+		return "there never was " + name, appliance.Impact{}
+	}
+	v := versions[a.IntN(len(versions))]
+	what = fmt.Sprintf("%s goes back to %s, %q", name, v.ID, v.Action)
+	i, err = preview(ctx, name, v.ID)
+	if made := restore(ctx, owner, name, v.ID); (err == nil) != (made == nil) {
+		a.t.Fatalf("%s: previewed with %v, and made with %v", what, err, made)
+	}
+	if err != nil { // it was deleted in that version
+		return what, appliance.Impact{}
+	}
+	return what, i
+}
+
+// randomImport takes a file of packages in: TOML, which may drop the others,
+// or WAPT's, which is the lines of one.
+func (a *fleet) randomImport() (what string, i appliance.Impact) {
+	ctx := a.t.Context()
+	f := appliance.RuleFile{Prune: a.IntN(3) == 0}
+	for n := range 1 + a.IntN(4) {
+		f.Text += a.asTOML(fmt.Sprintf("rules-%02d", 4*a.IntN(6)+n), a.edit()) // TOML has each name once
+	}
+	if a.IntN(2) == 0 {
+		f = appliance.RuleFile{Format: appliance.WAPT, Package: fmt.Sprintf("rules-%02d", a.IntN(22)), Text: fmt.Sprintf(
+			`{"allowed_severities": [%q], "forbidden_updates": ["%s_200"], "allowed_kbs": ["%d"]}`, rules.Severities[a.IntN(4)], a.updates[a.IntN(len(a.updates))], 5000000+a.IntN(45),
+		)}
+	}
+	what = fmt.Sprintf("import %+v", f)
+	d, err := a.DiffRules(ctx, f)
+	made, failed := a.ImportRules(ctx, owner, f)
+	if err != nil || failed != nil || !reflect.DeepEqual(d.Impact, made.Impact) {
+		a.t.Fatalf("%s: previewed %+v, %v; made %+v, %v", what, d.Impact, err, made.Impact, failed)
+	}
+	return what, d.Impact
+}
+
+// asTOML writes a package as a file of rules has it.
+func (a *fleet) asTOML(name string, e appliance.PackageEdit) string {
+	quoted := func(key string, list []string) string {
+		for i := range list {
+			list[i] = fmt.Sprintf("%q", list[i])
+		}
+		return key + " = [" + strings.Join(list, ", ") + "]\n"
+	}
+	said := map[rules.Verb][]string{}
+	for _, l := range e.Lines {
+		said[l.Verb] = append(said[l.Verb], string(l.Kind)+" "+l.Value)
+	}
+	var hosts []string
+	for _, h := range e.Hosts {
+		hosts = append(hosts, string(h))
+	}
+	return fmt.Sprintf("[package.%q]\nmaturity = %q\n", name, e.Maturity) + quoted("groups", e.Groups) + quoted("hosts", hosts) + quoted("allow", said[rules.Allow]) + quoted("forbid", said[rules.Forbid])
 }
 
 // TestAPreviewNamesWhoWins has two packages that disagree.
