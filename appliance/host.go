@@ -310,7 +310,7 @@ func (a *Appliance) HostsNamed(_ context.Context, names []string) (ids []agentpr
 	c := a.cat
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	called := c.called()
+	called := c.called(names)
 	for _, name := range names {
 		switch list := called[strings.ToLower(name)]; len(list) {
 		case 0:
@@ -330,7 +330,13 @@ func (a *Appliance) NamesOf(_ context.Context, ids []agentproto.HostID) (names [
 	c := a.cat
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	called := c.called()
+	for _, id := range ids {
+		if h := c.hosts[id]; h != nil {
+			names = append(names, h.Facts.Name)
+		}
+	}
+	called := c.called(names)
+	names = nil
 	for _, id := range ids {
 		h := c.hosts[id]
 		switch {
@@ -345,17 +351,25 @@ func (a *Appliance) NamesOf(_ context.Context, ids []agentproto.HostID) (names [
 	return names
 }
 
-// called are the hosts by everything they are called, in lower case.
-func (c *catalogue) called() map[string][]*host {
-	m := make(map[string][]*host, 2*len(c.hosts))
+// called are the hosts that are called one of those names, by name, FQDN or
+// HostID in lower case.
+func (c *catalogue) called(names []string) map[string][]*host {
+	m := make(map[string][]*host, len(names))
+	for _, name := range names {
+		m[strings.ToLower(name)] = nil
+	}
+	if len(m) == 0 {
+		return m
+	}
 	for _, h := range c.hosts {
 		if h.Key == "" {
 			continue
 		}
 		name, fqdn := strings.ToLower(h.Facts.Name), strings.ToLower(h.Facts.FQDN)
-		m[name], m[string(h.id)] = append(m[name], h), append(m[string(h.id)], h)
-		if fqdn != "" && fqdn != name {
-			m[fqdn] = append(m[fqdn], h)
+		for i, s := range [...]string{name, string(h.id), fqdn} {
+			if list, asked := m[s]; asked && (i < 2 || fqdn != "" && fqdn != name) {
+				m[s] = append(list, h)
+			}
 		}
 	}
 	return m

@@ -445,10 +445,10 @@ func (a *Appliance) parseWAPTRules(ctx context.Context, f RuleFile) (map[string]
 		}
 	}
 	if w.DefaultAllow != nil {
-		remarks = append(remarks, "default_allow is left out: WAPT takes it from wapt-get.ini alone. Set it for a group.")
+		remarks = append(remarks, "default_allow is left out: WAPT takes it from wapt-get.ini alone. Set it in a settings profile, or for a group.")
 	}
 	if w.IncludeSuperseded != nil {
-		remarks = append(remarks, "include_potentially_superseded_updates is left out: it is a setting. Set it for a group.")
+		remarks = append(remarks, "include_potentially_superseded_updates is left out: it is a setting. Set it in a settings profile, or for a group.")
 	}
 	return map[string]PackageEdit{f.Package: e}, remarks, nil
 }

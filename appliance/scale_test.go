@@ -66,8 +66,17 @@ func BenchmarkScale(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			for i, to := range [][]string{{"all"}, {"branch-03", "branch-07"}, {"branch-03"}} {
+				e := appliance.ProfileEdit{Groups: to, Options: map[string]string{"install_delay": fmt.Sprint(i, "d"), "install_scheduling": "1d"}}
+				if i == 2 {
+					e.Hosts = append(e.Hosts, list.Hosts[0].ID)
+				}
+				if _, err := node.PutProfile(b.Context(), owner, fmt.Sprint("settings-", i), e); err != nil {
+					b.Fatal(err)
+				}
+			}
 			for _, path := range []string{
-				"/overview", "/updates", "/updates?severity=Critical&state=PENDING", "/updates/" + string(updates.Updates[0].ID),
+				"/agents/profiles", "/agents/profiles/settings-1", "/groups/branch-03", "/overview", "/updates", "/updates?severity=Critical&state=PENDING", "/updates/" + string(updates.Updates[0].ID),
 				"/hosts", "/hosts?q=pc-000&sort=-pending", "/hosts?group=branch-03&sort=scan", host, "/rules", "/rules/rules-03", "/downloads", "/clean", "/audit", "/access", "/mesh", "/mesh/repository-rules",
 			} {
 				name := strings.ReplaceAll(path, "/", " ")[1:]
