@@ -71,9 +71,12 @@ type catalogue struct {
 	systems      numbered
 	slots        int     // numbers that hosts have in a countTable, from 0
 	byName       []*host // hosts in the order of their names; nil when one changed
-	strays       bool    // some host has no class yet
-	byFile       map[string]wantedFile
-	everyRule    *rules.Ruleset // of all packages together; nil until asked for
+	// alike counts the hosts by everything they are called, in lower case; nil
+	// when one changed.
+	alike     map[string]int32
+	strays    bool // some host has no class yet
+	byFile    map[string]wantedFile
+	everyRule *rules.Ruleset // of all packages together; nil until asked for
 }
 
 // A host is one managed machine in memory.
@@ -268,7 +271,7 @@ func (c *catalogue) takeHost(id agentproto.HostID, r replicate.Record) error {
 		if h := c.hosts[id]; h != nil {
 			c.declass(h)
 			delete(c.hosts, id)
-			c.byName = nil
+			c.byName, c.alike = nil, nil
 		}
 		return nil
 	}
@@ -279,6 +282,9 @@ func (c *catalogue) takeHost(id agentproto.HostID, r replicate.Record) error {
 	c.words.share(&h.hostRecord)
 	if was.Facts.Name != h.Facts.Name {
 		c.byName = nil
+	}
+	if was.Facts.Name != h.Facts.Name || was.Facts.FQDN != h.Facts.FQDN || was.Key == "" {
+		c.alike = nil
 	}
 	c.declass(h)
 	return err

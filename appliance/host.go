@@ -327,21 +327,18 @@ func (a *Appliance) HostsNamed(_ context.Context, names []string) (ids []agentpr
 // NamesOf are hosts by their names, or by HostID where a name is that of two,
 // in order. HostsNamed finds the same hosts by them.
 func (a *Appliance) NamesOf(_ context.Context, ids []agentproto.HostID) (names []string) {
-	c := a.cat
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, id := range ids {
-		if h := c.hosts[id]; h != nil {
-			names = append(names, h.Facts.Name)
-		}
+	if len(ids) == 0 {
+		return nil
 	}
-	called := c.called(names)
-	names = nil
+	c := a.cat
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var low [256]byte
 	for _, id := range ids {
 		h := c.hosts[id]
 		switch {
 		case h == nil: // removed meanwhile
-		case len(called[strings.ToLower(h.Facts.Name)]) == 1:
+		case c.sameNames()[string(lower(low[:0], h.Facts.Name))] == 1:
 			names = append(names, h.Facts.Name)
 		default:
 			names = append(names, string(id))
@@ -361,18 +358,54 @@ func (c *catalogue) called(names []string) map[string][]*host {
 	if len(m) == 0 {
 		return m
 	}
+	var low [256]byte // most are asked for by nobody: no string is made of their names
 	for _, h := range c.hosts {
 		if h.Key == "" {
 			continue
 		}
-		name, fqdn := strings.ToLower(h.Facts.Name), strings.ToLower(h.Facts.FQDN)
-		for i, s := range [...]string{name, string(h.id), fqdn} {
-			if list, asked := m[s]; asked && (i < 2 || fqdn != "" && fqdn != name) {
-				m[s] = append(list, h)
+		for i, s := range [...]string{h.Facts.Name, string(h.id), h.Facts.FQDN} {
+			key := lower(low[:0], s)
+			if list, asked := m[string(key)]; asked && (i < 2 || s != "" && !strings.EqualFold(s, h.Facts.Name)) {
+				m[string(key)] = append(list, h)
 			}
 		}
 	}
 	return m
+}
+
+// sameNames counts the hosts by everything they are called, in lower case: a
+// page names thousands of hosts, and most names are of one. The lock is held
+// for writing.
+func (c *catalogue) sameNames() map[string]int32 {
+	if c.alike != nil {
+		return c.alike
+	}
+	c.alike = make(map[string]int32, 2*len(c.hosts))
+	for _, h := range c.hosts {
+		if h.Key == "" {
+			continue
+		}
+		c.alike[strings.ToLower(h.Facts.Name)]++
+		if f := h.Facts.FQDN; f != "" && !strings.EqualFold(f, h.Facts.Name) {
+			c.alike[strings.ToLower(f)]++
+		}
+	}
+	return c.alike
+}
+
+// lower is a name in lower case, in the room of b where it has room.
+func lower(b []byte, s string) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if c >= 0x80 {
+			return []byte(strings.ToLower(s))
+		}
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return b
 }
 
 // Host is one host with everything that decides about it.

@@ -265,7 +265,11 @@ type SettingClash struct {
 	Loser  string `json:"loser"`
 	Other  string `json:"other"` // what the loser says
 	Why    string `json:"why"`   // the winner wins: "it is later in the order of profiles"
-	Hosts  int    `json:"hosts"`
+	// Alike says that both are profiles which the hosts get in the same way, so
+	// that their order alone decides: what an admin may not have meant. Else one
+	// is nearer to the hosts, which is what layers are for.
+	Alike bool `json:"alike,omitempty"`
+	Hosts int  `json:"hosts"`
 }
 
 // Summary says in one sentence what it does.
@@ -296,20 +300,29 @@ func (c *catalogue) clashes(k *class, name string) (list []SettingClash) {
 		won := setters[len(setters)-1]
 		for _, x := range setters[:len(setters)-1] {
 			if x.value != won.value && (x.profile == name || won.profile == name) {
-				list = append(list, SettingClash{Name: key, Winner: won.source(), Value: won.value, Loser: x.source(), Other: x.value, Why: won.over(x.layer)})
+				list = append(list, SettingClash{Name: key, Winner: won.source(), Value: won.value, Loser: x.source(), Other: x.value, Why: won.over(x.layer), Alike: won.alike(x.layer)})
 			}
 		}
 	}
 	return list
 }
 
-// clashList is clashes with the hosts they are on, most hosts first.
+// alike says that only the order of profiles is between two layers.
+func (l layer) alike(other layer) bool {
+	return l.rank == other.rank && l.profile != "" && other.profile != ""
+}
+
+// clashList is clashes with the hosts they are on: where the order alone
+// decides first, then most hosts first.
 func clashList(found map[SettingClash]int) (list []SettingClash) {
 	for clash, hosts := range found {
 		clash.Hosts = hosts
 		list = append(list, clash)
 	}
 	slices.SortFunc(list, func(x, y SettingClash) int {
+		if x.Alike != y.Alike {
+			return or(x.Alike, -1, 1)
+		}
 		return cmp.Or(y.Hosts-x.Hosts, strings.Compare(x.Name, y.Name), strings.Compare(x.Winner+"/"+x.Loser, y.Winner+"/"+y.Loser), strings.Compare(x.Value+"/"+x.Other+x.Why, y.Value+"/"+y.Other+y.Why))
 	})
 	return list[:min(len(list), maxImpactRows)]

@@ -147,7 +147,7 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 	},
 }
 
-func or(yes bool, a, b string) string {
+func or[T any](yes bool, a, b T) T {
 	if yes {
 		return a
 	}

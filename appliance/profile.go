@@ -201,6 +201,9 @@ func (e ProfileEdit) check(c *catalogue, name string) (ProfileEdit, error) {
 	options := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(e.Options)) {
 		value, err := rules.ParseOption(key, e.Options[key])
+		if err != nil && c.says(name, key, e.Options[key]) {
+			value, err = e.Options[key], nil // of a newer node: it stays
+		}
 		if err != nil {
 			return e, invalid("options."+key, "%s.", upper(err.Error()))
 		}
@@ -220,6 +223,18 @@ func (e ProfileEdit) check(c *catalogue, name string) (ProfileEdit, error) {
 		}
 	}
 	return e, nil
+}
+
+// says says whether a profile has that very value of an option.
+func (c *catalogue) says(name, key, value string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	p := c.profiles[name]
+	if p == nil {
+		return false
+	}
+	o, ok := p.options[key]
+	return ok && o.Value == value
 }
 
 // PutProfile makes or replaces a profile, as one change set; created says

@@ -43,8 +43,8 @@ func TestProfilesInTheBrowser(t *testing.T) {
 	// Without scripts: the same by buttons, for one host, in conflict with night.
 	b.do("scripts off", emulation.SetScriptExecutionDisabled(true), chromedp.Navigate(url+"/agents/profiles/new"), chromedp.WaitVisible(`input[name=name]`),
 		chromedp.SendKeys(`input[name=name]`, "first"), chromedp.SendKeys(`input[name=install_delay]`, "0"), chromedp.SendKeys(`textarea[name=hosts]`, strings.ToLower(host)),
-		chromedp.Click(`button[value=preview]`), chromedp.WaitVisible(`#impact .note`), chromedp.Click(`//section[@aria-labelledby="h-set"]//summary`), chromedp.Text(`aside`, &page), b.shot("profile-conflict"))
-	for _, want := range []string{"1 host gets other settings", "Profile first wins over profile night on 1 host.", "it is given to the host itself", host} {
+		chromedp.Click(`button[value=preview]`), chromedp.WaitVisible(`#laid-over`), chromedp.Click(`//section[@aria-labelledby="h-set"]//summary`), chromedp.Click(`#laid-over summary`), chromedp.Text(`aside`, &page), b.shot("profile-conflict"))
+	for _, want := range []string{"1 host gets other settings", "1 value laid over another", "profile first says none, profile night says 21d. The first holds: it is given to the host itself.", host} {
 		if !strings.Contains(page, want) {
 			t.Errorf("without scripts the preview does not say %q:\n%s", want, page)
 		}

@@ -89,10 +89,10 @@ func TestGallery(t *testing.T) {
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")
 	g.look("group", "/groups/brest", 200, "BRS-*", "Profiles given to it")
-	g.look("profile", "/agents/profiles/night", 200, "Installs by night", "wins over")
+	g.look("profile", "/agents/profiles/night", 200, "Installs by night", "laid over another")
 	night := url.Values{"group": {"brest"}, "hosts": {"BRS-WKS-0001"}, "allowed_severities": {"Critical"}, "install_delay": {"0"}, "install_scheduling": {"12h"}, "do": {"preview"}}
 	_, preview := a.post("/agents/profiles/night", "/agents/profiles/night", night)
-	g.keep("profile-preview", strings.ReplaceAll(preview, `<details class="more">`, `<details class="more" open>`), "gets other settings", "wins over")
+	g.keep("profile-preview", strings.ReplaceAll(preview, `<details class="more">`, `<details class="more" open>`), "gets other settings", "laid over another")
 	g.look("profile-delete", "/agents/profiles/night/delete", 200, "gets other settings")
 	edits, err := a.node.ProfileVersions(t.Context(), "night")
 	if err != nil || len(edits) == 0 {

@@ -156,7 +156,7 @@ func impactPanel(i *appliance.Impact) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if i.Hosts > 0 {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "<div class=\"delta\" aria-label=\"Updates\"><div><b>+")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "<div class=\"delta\"><div><b>+")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

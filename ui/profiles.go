@@ -359,5 +359,15 @@ func whyChanges(c appliance.SettingChange) string {
 	return "By " + c.By + "; was " + c.From + "."
 }
 
+// loud are those of a list that begins with them where the order of profiles
+// alone decides, as many as anybody reads at once.
+func loud(list []appliance.SettingClash) []appliance.SettingClash {
+	n := 0
+	for n < min(len(list), 5) && list[n].Alike {
+		n++
+	}
+	return list[:n]
+}
+
 // setNames are the options that a version sets, by name.
 func setNames(options map[string]string) []string { return slices.Sorted(maps.Keys(options)) }

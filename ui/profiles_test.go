@@ -57,14 +57,32 @@ func TestProfilePages(t *testing.T) {
 	// Another one for the host itself disagrees, and wins.
 	other := url.Values{"isnew": {"1"}, "name": {"never"}, "hosts": {"brs-wks-0001\r\n"}, "install_scheduling": {"0"}, "allowed_severities": {"none"}, "do": {"preview"}}
 	status, page = a.post("/agents/profiles/new", "/agents/profiles", other)
-	says("the other's preview", status, page, 200, "Profile never wins over profile night on 1 host.", "it is given to the host itself", `value="none"`)
+	says("the other's preview", status, page, 200, "2 values laid over another", "The first holds: it is given to the host itself.", `value="none"`)
 	other.Set("do", "save")
 	status, page = a.post("/agents/profiles/new", "/agents/profiles", other)
 	says("the other", status, page, 200, "never saved.", ">BRS-WKS-0001</textarea>")
 	status, page = a.get("/hosts/" + string(id))
 	says("the host then", status, page, 200, "given to the host itself", "over 1d of profile night, given to group brest: it is given to the host itself")
 	status, page = a.get("/agents/profiles/night")
-	says("its page", status, page, 200, "Profile never wins over profile night on 1 host.")
+	says("its page", status, page, 200, "2 values laid over another")
+	if _, err := a.node.PutProfile(t.Context(), owner, "late", appliance.ProfileEdit{Groups: []string{"brest"}, Options: map[string]string{"install_scheduling": "9d"}}); err != nil {
+		t.Fatal(err)
+	}
+	status, page = a.post("/agents/profiles/night", "/agents/profiles/night", url.Values{"group": {"brest"}, "install_scheduling": {"1d"}, "order": {"1"}, "placed": {"1"}, "do": {"preview"}})
+	says("in conflict", status, page, 200, "1 value laid over another")
+	if err := a.node.DeleteProfile(t.Context(), owner, "never"); err != nil {
+		t.Fatal(err)
+	}
+	status, page = a.get("/agents/profiles/night")
+	says("in conflict with one given alike", status, page, 200, "Profile late wins over profile night on 1 host.", "The first holds: it is later in the order of profiles.")
+	if err := a.node.DeleteProfile(t.Context(), owner, "late"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := a.node.ProfileVersions(t.Context(), "never")
+	if err != nil || a.node.RestoreProfile(t.Context(), owner, "never", list[1].ID) != nil {
+		t.Fatal(list, err)
+	}
+	_, page = a.get("/agents/profiles/night")
 
 	// Two admins had the page open: the second one's form comes back.
 	old := hidden(t, page, "seen")
@@ -79,7 +97,7 @@ func TestProfilePages(t *testing.T) {
 	status, page = a.post("/agents/profiles/night", "/agents/profiles/night", edit)
 	says("moved behind", status, page, 200, "2: after never, laid over all others")
 
-	list, err := a.node.ProfileVersions(t.Context(), "night")
+	list, err = a.node.ProfileVersions(t.Context(), "night")
 	if err != nil || len(list) != 3 {
 		t.Fatal(list, err)
 	}
@@ -90,7 +108,7 @@ func TestProfilePages(t *testing.T) {
 	status, page = a.get("/agents/profiles/never/delete")
 	says("before it is deleted", status, page, 200, "Delete settings profile never?", "1 host gets other settings", "By profile night; was none.")
 	status, page = a.post("/agents/profiles/never/delete", "/agents/profiles/never/delete", url.Values{})
-	says("deleted", status, page, 200, "Settings profile never is deleted. 1 host gets other settings", "1 deleted settings profile")
+	says("deleted", status, page, 200, "Settings profile never is deleted. 1 host gets other settings", "2 deleted settings profiles")
 	status, page = a.get("/find?q=night")
 	says("found", status, page, 200, "Settings profile night")
 	status, page = a.get("/agents/profiles.csv")
