@@ -159,6 +159,13 @@ func (a *Appliance) PutLease(ctx context.Context, file, node string, until time.
 	return a.db.Update(ctx, func(tx *replicate.Tx) error { return leases.put(tx, file, leaseRecord{Node: node, Until: until}) })
 }
 
+// PutOption writes an option of a profile as a node of any version may.
+func (a *Appliance) PutOption(ctx context.Context, profile, key, value string) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		return profileOptions.put(tx, profile+"/"+key, optionRecord{value, editRecord{"ewen", tx.Now()}})
+	})
+}
+
 // NodeID is the node's id.
 func (a *Appliance) NodeID() string { return a.db.NodeID() }
 

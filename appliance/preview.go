@@ -66,6 +66,46 @@ func (c *catalogue) packageRemoval(name string) change {
 	return k
 }
 
+// profileChange is what storing the edit of a profile would do.
+func (c *catalogue) profileChange(name string, e ProfileEdit) change {
+	next := &profile{exists: true, profileRecord: profileRecord{Description: e.Description}, options: map[string]optionRecord{}, groups: map[string]editRecord{}, hosts: map[agentproto.HostID]editRecord{}}
+	for key, v := range e.Options {
+		next.options[key] = optionRecord{Value: v}
+	}
+	for _, g := range e.Groups {
+		next.groups[g] = editRecord{}
+	}
+	for _, h := range e.Hosts {
+		next.hosts[h] = editRecord{}
+	}
+	order := slices.Clone(c.inOrder())
+	to := slices.Index(order, name)
+	if to < 0 {
+		order, to = append(order, name), len(order)
+	}
+	if e.Order > 0 {
+		from := to
+		to = min(e.Order, len(order)) - 1
+		order = slices.Insert(slices.Delete(order, from, from+1), to, name)
+	}
+	k := change{try: func(after *catalogue) { after.profiles[name], after.profileOrder = next, order }, profile: name, moved: map[agentproto.HostID]bool{}}
+	if now := c.profiles[name]; now != nil {
+		differ(k.moved, now.hosts, next.hosts)
+	} else {
+		differ(k.moved, nil, next.hosts)
+	}
+	return k
+}
+
+// profileRemoval is what deleting a profile would do.
+func (c *catalogue) profileRemoval(name string) change {
+	k := change{try: func(after *catalogue) { delete(after.profiles, name) }, profile: name, moved: map[agentproto.HostID]bool{}}
+	if now := c.profiles[name]; now != nil {
+		differ(k.moved, now.hosts, nil)
+	}
+	return k
+}
+
 // groupChange is what storing the edit of a group would do.
 func (c *catalogue) groupChange(name string, e GroupEdit) change {
 	next := c.groupAfter(name, e)

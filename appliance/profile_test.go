@@ -172,6 +172,31 @@ func TestProfileVersions(t *testing.T) {
 	}
 }
 
+// TestAnOptionOfANewerNode stays in a profile that an older node edits, and
+// changes nothing there.
+func TestAnOptionOfANewerNode(t *testing.T) {
+	s := bareNode(t, "rns-01")
+	m := s.enrol(t, 1, s.enrolToken(t, 1))
+	s.putProfile(t, "night", appliance.ProfileEdit{Groups: []string{"all"}, Options: options{"install_delay": "5d"}})
+	must(t, s.PutOption(t.Context(), "night", "quiet_hours", "22-06"))
+	p, err := s.Profile(t.Context(), "night")
+	must(t, err)
+	e := p.Edit()
+	e.Options["install_delay"] = "6d"
+	_, err = s.PutProfile(t.Context(), owner, "night", e)
+	must(t, err)
+	if p, err := s.Profile(t.Context(), "night"); err != nil || !reflect.DeepEqual(p.Options, options{"install_delay": "6d", "quiet_hours": "22-06"}) {
+		t.Errorf("after the edit it sets %v, %v", p.Options, err)
+	}
+	d, err := s.Host(t.Context(), m.id)
+	must(t, err)
+	shows(t, d.Settings, map[string][2]string{"install_delay": {"6d", "profile night"}})
+	e.Options["quiet_hours"] = "21-06"
+	if _, err := s.PutProfile(t.Context(), owner, "night", e); problemOf(t, err).Field != "options.quiet_hours" {
+		t.Errorf("an option that this node does not know is changed: %v", err)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // TestProfilesAcrossACut has two admins edit profiles on two sides of a cut.
