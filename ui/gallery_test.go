@@ -40,10 +40,18 @@ func (g *gallery) look(name, path string, status int, want ...string) {
 	g.t.Helper()
 	g.tidy(path, status)
 	_, page := g.get(path)
-	g.keep(name, page, want...)
+	g.note(name, page, want...)
+	g.compare(name, page, func() string { _, page := g.get(path); return page })
 }
 
+// keep keeps a page that is the answer to a form.
 func (g *gallery) keep(name, page string, want ...string) {
+	g.t.Helper()
+	g.note(name, page, want...)
+	g.compare(name, page, nil)
+}
+
+func (g *gallery) note(name, page string, want ...string) {
 	g.t.Helper()
 	for _, w := range want {
 		if !strings.Contains(page, w) {
@@ -139,6 +147,7 @@ func TestGallery(t *testing.T) {
 		g.profile(fmt.Sprintf("profile-%02d", n), "One of many", "all")
 		g.edit(fmt.Sprintf("package-%02d", n), "One of many", fmt.Sprintf("group-%02d", n))
 	}
+	g.queued()
 	g.everyList()
 	g.look("all-hosts", "/hosts?q=brs", 200, "All 61 hosts that match")
 	g.look("update", "/updates/"+string(first.ID), 200, "61, worst first")
@@ -153,6 +162,7 @@ func TestGallery(t *testing.T) {
 	g.repositoryRule(strings.Repeat("Laptops und Tablets ", 4)[:79])
 	g.profile(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))
 	g.look("profile", "/agents/profiles/"+strings.Repeat("langer-name-", 5), 200)
+	g.queued()
 	g.everyList()
 	g.look("host", "/hosts/"+string(longID), 200, f.Name)
 	g.look("update", "/updates/"+string(u.ID), 200, "Kumulatives")
@@ -172,9 +182,23 @@ func TestGallery(t *testing.T) {
 	g.keep("group-saved", page, "You need the role owner for this; you are viewer.")
 	_, page = a.post("/hosts", "/hosts/actions", url.Values{"do": {"scan"}, "id": {string(id)}})
 	g.keep("hosts-scan", page, "You need the role operator for this; you are viewer.")
+	g.leftOver()
 	if *galleryDir != "" {
 		g.write(*galleryDir)
 	}
+}
+
+// queued waits until the node has looked at what hosts need: nothing is
+// MISSING of which the download is queued.
+func (g *gallery) queued() {
+	g.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		_, page := g.get("/overview")
+		if _, tile, ok := strings.Cut(page, ">MISSING</span>"); ok && strings.HasPrefix(strings.TrimSpace(tile), "<b>0</b>") {
+			return
+		}
+	}
+	g.t.Error("files that hosts need are never queued")
 }
 
 // everyList looks at every list in the state there is.
