@@ -245,7 +245,7 @@ func (a *Appliance) putProfile(ctx context.Context, by Actor, name string, e Pro
 		return false, err
 	}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
-		if err := unchangedSince(tx, name, e.Seen); err != nil {
+		if err := profileHistory.unchangedSince(tx, name, e.Seen); err != nil {
 			return err
 		}
 		old, exists, err := profiles.find(tx, name)

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"wuamesh/agentproto"
@@ -141,28 +140,17 @@ func (a *Appliance) UndoProfile(ctx context.Context, by Actor, name, id string) 
 	if err != nil {
 		return err
 	}
-	return a.RestoreProfile(ctx, by, name, before)
+	d, err := a.restorableProfile(ctx, name, before)
+	if err != nil {
+		return err
+	}
+	d.Edit.Seen = id
+	_, err = a.putProfile(ctx, by, name, d.Edit, d.goBack())
+	return err
 }
 
 // DeletedProfiles lists profiles that are no more and of which versions are
 // kept, by name.
 func (a *Appliance) DeletedProfiles(ctx context.Context) ([]DeletedPackage, error) {
 	return a.deletedIn(ctx, profileHistory, func(name string) bool { p := a.cat.profiles[name]; return p != nil && p.exists })
-}
-
-// unchangedSince refuses an edit that was made of an older version than the
-// last one.
-func unchangedSince(tx *replicate.Tx, name, seen string) error {
-	if seen == "" {
-		return nil
-	}
-	list, err := profileHistory.of(tx, name)
-	if err != nil || len(list) == 0 || list[len(list)-1].id == seen {
-		return err
-	}
-	last := list[len(list)-1].value
-	return &Problem{
-		Kind: Conflict, Code: "WM-301", Msg: fmt.Sprintf("%s edited %s meanwhile, on %s: nothing was saved.", last.By, name, last.Node),
-		Hint: "Open the profile again to see what it is now, and make your change there. Its versions say what changed.",
-	}
 }

@@ -335,6 +335,6 @@ func (a *Appliance) promoteBy(ctx context.Context, by Actor, name, reason string
 	if err != nil {
 		return err
 	}
-	_, err = a.putPackage(ctx, by, name, e, fmt.Sprintf("promote to %s (%s)", e.Maturity, strings.TrimSpace(reason)))
+	_, err = a.putPackage(ctx, by, name, e, fmt.Sprintf("promote to %s (%s)", e.Maturity, strings.TrimSpace(reason)), "")
 	return err
 }

@@ -166,7 +166,7 @@ func (a *Appliance) ImportRules(ctx context.Context, by Actor, f RuleFile) (Rule
 		if p.Action == "delete" {
 			err = a.DeletePackage(ctx, by, p.Name)
 		} else {
-			_, err = a.putPackage(ctx, by, p.Name, edits[p.Name], "import rule package")
+			_, err = a.putPackage(ctx, by, p.Name, edits[p.Name], "import rule package", "")
 		}
 		if err != nil {
 			return d, fmt.Errorf("import rules, after %d of %d packages: %w", i, len(d.Packages), err)

@@ -189,11 +189,12 @@ func checkLines(list []rules.Line) error {
 // which. Only what differs is written, so an edit elsewhere of another line
 // lives on.
 func (a *Appliance) PutPackage(ctx context.Context, by Actor, name string, e PackageEdit) (created bool, err error) {
-	return a.putPackage(ctx, by, name, e, "")
+	return a.putPackage(ctx, by, name, e, "", "")
 }
 
-// putPackage is PutPackage with what the audit log calls it; empty for an edit.
-func (a *Appliance) putPackage(ctx context.Context, by Actor, name string, e PackageEdit, action string) (created bool, err error) {
+// putPackage is PutPackage with what the audit log calls it, empty for an edit,
+// and the last version that may be, empty for any.
+func (a *Appliance) putPackage(ctx context.Context, by Actor, name string, e PackageEdit, action, seen string) (created bool, err error) {
 	if err := by.need(Owner); err != nil {
 		return false, err
 	}
@@ -201,6 +202,9 @@ func (a *Appliance) putPackage(ctx context.Context, by Actor, name string, e Pac
 		return false, err
 	}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if err := packageHistory.unchangedSince(tx, name, seen); err != nil {
+			return err
+		}
 		old, exists, err := packages.find(tx, name)
 		if err != nil {
 			return err

@@ -35,23 +35,30 @@ var viewPages = []string{"hosts", "updates"}
 
 // SavedViews lists an admin's views of a page, or of all pages, by name.
 func (a *Appliance) SavedViews(ctx context.Context, by Actor, page string) ([]SavedView, error) {
-	list := []SavedView{}
-	err := a.db.View(ctx, func(tx *replicate.Tx) error {
-		for r, err := range savedViews.all(tx, by.Name+"/") {
-			if err != nil {
-				return err
-			}
-			if v := r.value; page == "" || v.Page == page {
-				_, v.ID, _ = strings.Cut(r.id, "/")
-				list = append(list, v)
-			}
-		}
-		return nil
+	var list []SavedView
+	err := a.db.View(ctx, func(tx *replicate.Tx) (err error) {
+		list, err = viewsOf(tx, by, page)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the saved views of %s: %w", by.Name, err)
 	}
 	slices.SortFunc(list, func(x, y SavedView) int { return strings.Compare(x.Page+"/"+x.Name, y.Page+"/"+y.Name) })
+	return list, nil
+}
+
+// viewsOf are the views of the actor for one page, or for all.
+func viewsOf(tx *replicate.Tx, by Actor, page string) ([]SavedView, error) {
+	list := []SavedView{}
+	for r, err := range savedViews.all(tx, by.Name+"/") {
+		if err != nil {
+			return nil, err
+		}
+		if v := r.value; page == "" || v.Page == page {
+			_, v.ID, _ = strings.Cut(r.id, "/")
+			list = append(list, v)
+		}
+	}
 	return list, nil
 }
 
@@ -64,22 +71,22 @@ func (a *Appliance) SaveView(ctx context.Context, by Actor, v SavedView) (SavedV
 	if err := v.check(); err != nil {
 		return v, err
 	}
-	have, err := a.SavedViews(ctx, by, "")
-	if err != nil {
-		return v, err
-	}
-	same := slices.IndexFunc(have, func(w SavedView) bool { return w.Page == v.Page && w.Name == v.Name })
-	switch {
-	case same >= 0:
-		v.ID = have[same].ID
-	case len(have) >= maxViews:
-		return v, &Problem{Kind: Conflict, Field: "name", Msg: fmt.Sprintf("You have %d saved views, as many as there may be.", maxViews), Hint: "Delete one that is not needed any more."}
-	default:
-		var id [8]byte
-		rand.Read(id[:])
-		v.ID = hex.EncodeToString(id[:])
-	}
-	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+		have, err := viewsOf(tx, by, "")
+		if err != nil {
+			return err
+		}
+		same := slices.IndexFunc(have, func(w SavedView) bool { return w.Page == v.Page && w.Name == v.Name })
+		switch {
+		case same >= 0:
+			v.ID = have[same].ID
+		case len(have) >= maxViews:
+			return &Problem{Kind: Conflict, Field: "name", Msg: fmt.Sprintf("You have %d saved views, as many as there may be.", maxViews), Hint: "Delete one that is not needed any more."}
+		default:
+			var id [8]byte
+			rand.Read(id[:])
+			v.ID = hex.EncodeToString(id[:])
+		}
 		v.At = tx.Now()
 		return savedViews.put(tx, by.Name+"/"+v.ID, v)
 	})

@@ -351,6 +351,23 @@ func (a *Appliance) versionIn(ctx context.Context, h history, name, id string) (
 	return v, stateAt(now, list, i), nil
 }
 
+// unchangedSince refuses an edit that was made of an older version than the
+// last one.
+func (h history) unchangedSince(tx *replicate.Tx, name, seen string) error {
+	if seen == "" {
+		return nil
+	}
+	list, err := h.of(tx, name)
+	if err != nil || len(list) == 0 || list[len(list)-1].id == seen {
+		return err
+	}
+	last := list[len(list)-1].value
+	return &Problem{
+		Kind: Conflict, Code: "WM-301", Msg: fmt.Sprintf("%s edited %s meanwhile, on %s: nothing was saved.", last.By, name, last.Node),
+		Hint: fmt.Sprintf("Open the %s again to see what it is now, and make your change there. Its versions say what changed.", h.kind),
+	}
+}
+
 // none says that there is no such thing, and was none.
 func (h history) none(name string) error {
 	if h.kind == profileHistory.kind {
@@ -399,7 +416,7 @@ func (a *Appliance) Restore(ctx context.Context, by Actor, name, id string) erro
 	if err != nil {
 		return err
 	}
-	_, err = a.putPackage(ctx, by, name, d.Edit, d.goBack())
+	_, err = a.putPackage(ctx, by, name, d.Edit, d.goBack(), "")
 	return err
 }
 
@@ -421,7 +438,12 @@ func (a *Appliance) Undo(ctx context.Context, by Actor, name, id string) error {
 	if err != nil {
 		return err
 	}
-	return a.Restore(ctx, by, name, before)
+	d, err := a.restorable(ctx, name, before)
+	if err != nil {
+		return err
+	}
+	_, err = a.putPackage(ctx, by, name, d.Edit, d.goBack(), id)
+	return err
 }
 
 // beforeEdit is the version before the one that the last edit made, which is
