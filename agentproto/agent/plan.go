@@ -148,10 +148,12 @@ func ruleView(u agentproto.Update) rules.Update {
 
 // servicingStack says whether the update is one of what installs the others. No
 // category says so. The title does where Windows is English; Microsoft names the
-// files SSU-… on any host, except those of Windows 10 1607 and Server 2016.
-// A cumulative update that brings its servicing stack along is none.
+// files SSU-… on any host, except those of Windows 10 1607 and Server 2016,
+// which are known by how they are installed: alone, and without ever a restart.
+// Another update that is installed so may go first as well, because it holds
+// nothing up. A cumulative update that brings its servicing stack along is none.
 func (c choice) servicingStack() bool {
-	if strings.Contains(strings.ToLower(c.Update.Title), "servicing stack") {
+	if strings.Contains(strings.ToLower(c.Update.Title), "servicing stack") || c.Update.Exclusive && c.Update.Restart == "never" {
 		return true
 	}
 	stack := 0

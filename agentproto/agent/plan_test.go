@@ -86,6 +86,12 @@ func TestInOrder(t *testing.T) {
 	}
 	alone := named("1", "Mise à jour de la pile de maintenance", "SSU-19041.1704-x64.cab", "SSU-19041.1704-x64.psf")
 	alone.Update.Exclusive = true
+	of2016 := named("1", "2021-04 Mise à jour de la pile de maintenance pour Windows Server 2016 (KB5001402)", "windows10.0-kb5001402-x64.cab")
+	of2016.Update.Exclusive, of2016.Update.Restart = true, "never"
+	feature := named("1", "Windows 10, version 1709", "windows10.0-kb5000001-x64.cab")
+	feature.Update.Exclusive, feature.Update.Restart = true, "maybe"
+	quiet := named("1", "Mise à jour de la plateforme", "updateplatform.cab")
+	quiet.Update.Restart = "never"
 	for _, tt := range []struct {
 		name  string
 		stack choice
@@ -93,6 +99,9 @@ func TestInOrder(t *testing.T) {
 	}{
 		{"by its title", named("1", "2026-11 Servicing Stack Update for Windows 11", "windows10.0-kb5000001-x64.cab"), true},
 		{"by its files", alone, true},
+		{"of Server 2016, by how it is installed", of2016, true},
+		{"alone, with a restart", feature, false},
+		{"without a restart, but not alone", quiet, false},
 		{"a cumulative update with its stack", named("1", "2026-11 Kumulatives Update", "SSU-26100.1000-x64.cab", "windows11.0-kb5000001-x64.cab"), false},
 		{"no files", named("1", "Mise à jour"), false},
 	} {

@@ -206,7 +206,7 @@ func TestInstallOrder(t *testing.T) {
 	m := newMesh(t)
 	n := m.node(t, "rns-01")
 	u := agenttest.Updates(4)
-	u[0].Exclusive = true
+	u[0].Exclusive, u[0].Restart = true, "maybe"
 	u[2].Title = "2026-11 Servicing Stack Update for Windows 11"
 	u[3].Published = time.Now().Add(-time.Hour)
 	s := settings()
