@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -199,7 +200,9 @@ func (s *RingState) judge(now time.Time) {
 	case s.Paused:
 		s.Text = fmt.Sprintf("Paused by %s on %s. %s.", s.By, dayText(s.At), upper(seen))
 	case s.Failed*100 > s.Percent*tried:
-		s.Text = fmt.Sprintf("Held: %s failed of %d that tried, %d %%, and at most %d %% may.", things(s.Failed, "host", "hosts"), tried, s.Failed*100/tried, s.Percent)
+		// Upwards, or 101 of 2,000 would be 5 % where 5 % may.
+		share := math.Ceil(1000*float64(s.Failed)/float64(tried)) / 10
+		s.Text = fmt.Sprintf("Held: %s failed of %d that tried, %v %%, and at most %d %% may.", things(s.Failed, "host", "hosts"), tried, share, s.Percent)
 	case s.Installed < s.Hosts:
 		s.Text = fmt.Sprintf("It waits for hosts to go to %s: %s.", s.To, seen)
 	case now.Before(ends):

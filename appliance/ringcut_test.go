@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +95,63 @@ func TestARingAcrossACut(t *testing.T) {
 			t.Errorf("a person took it back to PREPROD, and it is %s", got)
 		}
 	}
+}
+
+// TestAPauseAcrossACut has a person pause a ring on one side of a cut while the
+// other side takes a step. The step was taken before anybody there could know
+// of the pause, so it stays; once they meet nothing more moves on either side
+// until the pause ends.
+func TestAPauseAcrossACut(t *testing.T) {
+	a, wa := behind(t, "rns-01")
+	b, wb := behind(t, "brs-01")
+	b.joinTo(t, a)
+	_, err := a.PutPackage(t.Context(), owner, "baseline", ringPackage)
+	must(t, err)
+	m, u := a.ringed(t)
+	b.heardInstalled(t, 1)
+	wa.cut(true)
+	wb.cut(true)
+	paused := appliance.Ring{Days: 3, Hosts: 1, Percent: 0, Paused: true}
+	must(t, a.SetRing(t.Context(), owner, "baseline", paused))
+	later := time.Now().Add(4 * 24 * time.Hour)
+	must(t, a.PromoteDue(t.Context(), later))
+	if got := a.maturity(t); got != rules.Dev {
+		t.Fatalf("it is paused, and went to %s", got)
+	}
+	eventually(t, "the other side takes a step", func() error {
+		must(t, b.PromoteDue(t.Context(), later))
+		if got := b.maturity(t); got != rules.Preprod {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
+	wa.cut(false)
+	wb.cut(false)
+	a.hears(t, rules.Preprod)
+	eventually(t, "the pause is heard", func() error {
+		if r := b.ring(t); !r.Paused {
+			return fmt.Errorf("%s", r.Text)
+		}
+		return nil
+	})
+	a.tries(t, m, u, 0)
+	for _, s := range []*site{a, b} {
+		must(t, s.PromoteDue(t.Context(), later))
+		if got := s.maturity(t); got != rules.Preprod || !strings.Contains(s.ring(t).Text, "Paused by") {
+			t.Errorf("%s: it is %s: %s", s.NodeName(), got, s.ring(t).Text)
+		}
+	}
+	paused.Paused = false
+	must(t, b.SetRing(t.Context(), owner, "baseline", paused))
+	eventually(t, "it goes on", func() error {
+		for _, s := range []*site{a, b} {
+			must(t, s.PromoteDue(t.Context(), later))
+		}
+		if got := a.maturity(t); got != rules.Prod {
+			return fmt.Errorf("it is %s: %s", got, a.ring(t).Text)
+		}
+		return nil
+	})
 }
 
 func (s *site) heardInstalled(t testing.TB, n int) {
