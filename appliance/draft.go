@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -93,6 +94,9 @@ func (s *sharing) fetchDraft(ctx context.Context, sw *swarm.Swarm, t *task) (fet
 	s.mu.RUnlock()
 	if l.Draft == nil || l.Draft.Size < draftLeast || l.Draft.Size > swarm.MaxSize {
 		return 0, swarm.ErrOver
+	}
+	if w, ok := s.f.node.cat.fileNamed(t.File); ok && w.Size > 0 && w.Size != l.Draft.Size { // no room is made for what it is not
+		return 0, &microsoft.MismatchError{Name: t.File, What: "size", Want: fmt.Sprint(w.Size), Got: fmt.Sprint(l.Draft.Size)}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -1,10 +1,13 @@
 package appliance_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"wuamesh/appliance"
@@ -95,6 +98,29 @@ func TestGoesOnWhereTheOtherEnded(t *testing.T) {
 	if got := world.Requests()[name].Gets; got < 2 {
 		t.Errorf("Microsoft was asked %d times", got)
 	}
+}
+
+// TestADraftOfAnotherSize has a node say that the file it downloads has another
+// size than hosts know: no room is made for that, and it is said.
+func TestADraftOfAnotherSize(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 24<<20, "hq-01", "brs-01")
+	hq, branch := list[0], list[1]
+	limit(t, hq, stalled)
+	name := branch.wants(t, 1)[0]
+	if err := branch.PutDraft(t.Context(), name, hq.NodeID(), 40<<30); err != nil {
+		t.Fatal(err)
+	}
+	branch.has(t, name, func(k appliance.Task) bool {
+		return k.Status == "failed" && strings.Contains(k.Error, "has size 42949672960, not")
+	})
+	draft := swarm.DraftPath(swarm.DraftID(name, 40<<30))
+	if _, err := os.Stat(filepath.Join(branch.dir, "waptwua", draft)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("room was made for it: %v", err)
+	}
+	limit(t, hq, appliance.Limits{})
+	branch.has(t, name, status("done"))
+	eventually(t, "the branch serves it", branch.serves(name))
 }
 
 // limit sets the limits of a node's site, and waits until it goes by them.

@@ -154,6 +154,13 @@ func (a *Appliance) AgeGossipKeys(ctx context.Context, d time.Duration) error {
 // Scrub reads one file of the folder again, as the node does once a week.
 func (a *Appliance) Scrub(ctx context.Context, name string) { a.folder.share.scrubFile(ctx, name) }
 
+// PutDraft writes the lease of a file as another node would that passes it on.
+func (a *Appliance) PutDraft(ctx context.Context, file, node string, size int64) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		return leases.put(tx, file, leaseRecord{node, tx.Now().Add(leaseTime), &draftRecord{Size: size}})
+	})
+}
+
 // PutLease writes the lease of a file as another node would.
 func (a *Appliance) PutLease(ctx context.Context, file, node string, until time.Time) error {
 	return a.db.Update(ctx, func(tx *replicate.Tx) error { return leases.put(tx, file, leaseRecord{Node: node, Until: until}) })
