@@ -47,10 +47,6 @@ func messages() map[string]agentproto.Message {
 			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
 			RestartDue: true, RestartWhy: []string{"Windows' servicing has work left for the next start."}, FreeGB: 40, Power: "mains",
 		}},
-		"checkin-errors": &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Settings: settings, Facts: agentproto.Facts{
-			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
-			Errors: []agentproto.Failure{{At: noon, Doing: "install", HResult: 0x80070643, Text: "2026-11 Cumulative Update (KB5091157): Install: 0x80070643 (ERROR_INSTALL_FAILURE)", Times: 2}},
-		}},
 		"checkin-response": &agentproto.CheckinResponse{
 			Node: "rns-01", PolicyHash: digest, Cab: &agentproto.CabRef{SHA256: digest, Size: 12, Date: noon}, Resend: true, Nodes: []string{"https://rns-01:8443"}, Next: agentproto.Duration(15 * time.Minute),
 			Policy:   &rules.Policy{Settings: settings, Packages: []rules.Package{{Name: "erp-freeze", Maturity: rules.Prod, Lines: []rules.Line{line}}}},
@@ -149,18 +145,6 @@ func TestRefused(t *testing.T) {
 		fe, ok := errors.AsType[*agentproto.FieldError](err)
 		if !ok || fe.Field != tt.field {
 			t.Errorf("%s: %v, want it to name %s", tt.name, err, tt.field)
-		}
-	}
-	for field, failure := range map[string]string{
-		"facts.errors[0].doing": `{"text":"x","times":1}`,
-		"facts.errors[0].text":  `{"doing":"scan","text":"a\nb","times":1}`,
-		"facts.errors[0].times": `{"doing":"scan","text":"x"}`,
-		"facts.errors[0].at":    `{"doing":"scan","text":"x","times":1,"at":"1601-01-01T00:00:00Z"}`,
-		"facts.errors":          strings.Repeat(`{"doing":"scan","text":"x","times":1},`, agentproto.MaxFailures) + `{"doing":"scan","text":"x","times":1}`,
-	} {
-		err := agentproto.Decode(strings.NewReader(`{"protocol":1,"agent":"1","facts":{"name":"a","errors":[`+failure+`]}}`), 1<<20, &agentproto.Checkin{})
-		if fe, ok := errors.AsType[*agentproto.FieldError](err); !ok || fe.Field != field {
-			t.Errorf("%s: %v, want it to name %s", failure, err, field)
 		}
 	}
 	err := agentproto.Decode(strings.NewReader(strings.Repeat(" ", 101)), 100, &agentproto.Report{})

@@ -33,21 +33,6 @@ type Facts struct {
 	FreeGB       int       `json:"free_gb,omitempty"`     // of the system's disk, in steps: it must not be news at every check-in
 	Power        string    `json:"power,omitempty"`       // "mains", "battery"
 	Battery      int       `json:"-"`                     // percent, when on battery; not sent: it is always news
-	Errors       []Failure `json:"errors,omitempty"`      // the last that went wrong, the newest first; at most [MaxFailures]
-}
-
-// MaxFailures is how many of the last failures of a host are told.
-const MaxFailures = 5
-
-// A Failure is something that went wrong on a host and why. The same one again
-// is counted, and its time moves on once an hour at most: it must not be news at
-// every check-in.
-type Failure struct {
-	At      time.Time `json:"at"`
-	Doing   string    `json:"doing"`             // "scan", "install", "fetch", "service"…
-	HResult uint32    `json:"hresult,omitempty"` // Windows' code; 0 for none. [Explain] has its cause and remedy
-	Text    string    `json:"text"`              // one line, at most 240 bytes
-	Times   int       `json:"times"`             // in a row
 }
 
 // An EnrollRequest asks for a certificate. The token may be empty: then an

@@ -148,17 +148,6 @@ func (f Facts) check(c *checker) {
 			c.text(fmt.Sprintf("facts.restart_why[%d]", i), s, 256)
 		}
 	}
-	if c.count("facts.errors", len(f.Errors), MaxFailures) {
-		for i, e := range f.Errors {
-			field := fmt.Sprintf("facts.errors[%d].", i)
-			c.time(field+"at", e.At)
-			c.must(field+"doing", e.Doing, 32)
-			c.must(field+"text", e.Text, 240)
-			if e.Times < 1 || e.Times > 1<<30 {
-				c.fail(field+"times", "%d", e.Times)
-			}
-		}
-	}
 	c.text("facts.power", f.Power, 16)
 	if f.FreeGB < 0 || f.FreeGB > 1<<30 {
 		c.fail("facts.free_gb", "%d", f.FreeGB)

@@ -1,8 +1,6 @@
 package ui
 
 import (
-	"cmp"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -170,15 +168,3 @@ var stepClass = map[string]string{"now": "now", "todo": "todo", "never": "todo"}
 
 // explained is whether the row is the one whose why is open.
 func (v hostView) explained(id rules.UpdateID) bool { return v.Why != nil && v.Why.Update.ID == id }
-
-// failureHead says what went wrong on a host, and how often in a row.
-func failureHead(f agentproto.Failure) string {
-	head := map[string]string{
-		"scan": "Scan", "install": "Install", "fetch": "Download", "contact": "Check-in", "service": "Windows Update service", "policies": "Windows' own updating",
-		"hide": "Hiding of updates", "settings": "Settings", "config": "wapt-get.ini", "certificate": "Certificate", "state": "The agent's disk",
-	}[f.Doing]
-	if head = cmp.Or(head, f.Doing); f.Times > 1 {
-		head += fmt.Sprintf(", %d times", f.Times)
-	}
-	return head
-}

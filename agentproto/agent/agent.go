@@ -331,10 +331,9 @@ func (a *Agent) warn(part string, err error) {
 	defer a.mu.Unlock()
 	if err == nil {
 		delete(a.trouble, part)
-		return
+	} else {
+		a.trouble[part] = oneLine(err.Error(), 500)
 	}
-	a.trouble[part] = oneLine(err.Error(), 500)
-	a.st.failed(doingOf(part), err, time.Now()) // the next change writes it
 }
 
 // facts are the machine's, in order.
@@ -343,8 +342,5 @@ func (a *Agent) facts(ctx context.Context) (agentproto.Facts, error) {
 	if err != nil {
 		return f, fmt.Errorf("read the facts of the host: %w", err)
 	}
-	a.mu.Lock()
-	f.Errors = slices.Clone(a.st.Failures)
-	a.mu.Unlock()
 	return cleanFacts(f), nil
 }

@@ -34,12 +34,6 @@ func cleanFacts(f agentproto.Facts) agentproto.Facts {
 	for i, s := range f.RestartWhy {
 		f.RestartWhy[i] = oneLine(s, 256)
 	}
-	f.Errors = slices.Clone(f.Errors)
-	for i := range f.Errors { // of a time when the clock was wrong
-		if y := f.Errors[i].At.Year(); y < 2000 || y > 2100 {
-			f.Errors[i].At = time.Time{}
-		}
-	}
 	f.Power, f.FreeGB = oneLine(f.Power, 16), min(max(f.FreeGB, 0), 1<<20)
 	if y := f.Booted.Year(); y < 2000 || y > 2100 {
 		f.Booted = time.Time{}

@@ -122,7 +122,6 @@ func (a *Agent) heard(err error, wait time.Duration) {
 	a.lastErr = ""
 	if err != nil {
 		a.lastErr = err.Error()
-		a.st.failed("contact", err, time.Now())
 	}
 	a.nextCheck = time.Now().Add(wait)
 }

@@ -284,9 +284,6 @@ func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Du
 	a.log.InfoContext(ctx, "installed", "update", string(c.Update.ID), "title", c.Update.Title, "hresult", fmt.Sprintf("0x%08X", out.HResult), "restart", t.Restart, "took", took)
 	a.note(func(s *state) {
 		s.Tried[c.Update.ID] = t
-		if out.Failed() && !more {
-			s.failed("install", fmt.Errorf("%s: %w", c.Update.Title, &WindowsError{Call: "Install", HResult: out.HResult}), at)
-		}
 		s.Outbox.addInstall(agentproto.InstallResult{UpdateRef: c.Ref(), HResult: t.HResult, Restart: t.Restart, At: at})
 	})
 	a.contact.now()

@@ -286,31 +286,6 @@ func TestFailureIsIsolated(t *testing.T) {
 	}
 }
 
-// TestLastErrorsAreTold: what failed is among the facts of the next check-in,
-// and still after a restart of the agent.
-func TestLastErrorsAreTold(t *testing.T) {
-	m := newMesh(t)
-	n := m.node(t, "rns-01")
-	u := agenttest.Updates(1)
-	n.policy = allow(settings(), u[0].KBs[0])
-	h := newHost(t, iniFor(m, n), u)
-	h.machine.Machine = &failing{Machine: h.sim, id: u[0].ID, code: 0x80070643, times: 1}
-	h.start()
-	n.until("the first report", func() bool { return len(n.reports) > 0 && len(n.listeners) == 1 })
-	n.tell("command", agentproto.Command{ID: "c1", Action: agentproto.ActionInstall, By: "maelle", Issued: time.Now()})
-	told := func() bool {
-		errs := n.checkins[len(n.checkins)-1].Facts.Errors
-		return len(errs) == 1 && errs[0].Doing == "install" && errs[0].HResult == 0x80070643 && strings.Contains(errs[0].Text, u[0].Title) && errs[0].Times == 1
-	}
-	n.until("its end", func() bool { return len(n.results.Commands) == 2 })
-	n.tell("policy", nil) // makes it check in
-	n.until("the failure", func() bool { return len(n.checkins) > 0 && told() })
-	h.stop()
-	n.look(func() { n.checkins = n.checkins[:0] })
-	h.start()
-	n.until("the failure, after a restart", func() bool { return len(n.checkins) > 0 && told() })
-}
-
 // TestRestartBetween: an update that waits for a restart is not installed
 // again, and one that is needed again after it counts as rolled back.
 func TestRestartBetween(t *testing.T) {

@@ -185,7 +185,6 @@ func (a *Agent) scanFailed(ctx context.Context, began time.Time, err error) {
 	}
 	a.note(func(s *state) {
 		s.LastScan = attemptAt{At: began, Share: share, Failed: s.LastScan.Failed + 1, HResult: hresult(err)}
-		s.failed("scan", err, time.Now())
 		s.Unsent = true
 	})
 	a.contact.now()

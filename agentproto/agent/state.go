@@ -55,7 +55,6 @@ type state struct {
 	Hid      []rules.UpdateID  `json:"hid,omitempty"`       // taken out of Windows' own list by us
 
 	Tried    map[rules.UpdateID]tried `json:"tried,omitempty"`
-	Failures []agentproto.Failure     `json:"failures,omitempty"` // the last ones, the newest first
 	Commands []ledgerEntry            `json:"commands,omitempty"` // oldest first, at most maxLedger
 	Outbox   outbox                   `json:"outbox"`
 }

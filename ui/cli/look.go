@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"wuamesh/agentproto"
 	"wuamesh/appliance"
 	"wuamesh/appliance/api"
 )
@@ -160,27 +159,7 @@ func (t *target) hostUpdates(ctx context.Context, s Streams, name string, q url.
 	for _, u := range list {
 		g.row(string(u.State), kb(u.Update.KB), string(u.Update.ID), u.Update.Title, u.Why)
 	}
-	if err := g.flush(); err != nil {
-		return err
-	}
-	var d appliance.HostDetail
-	if err := t.call(ctx, s, "hosts/"+string(h.ID), nil, &d); err != nil {
-		return err
-	}
-	for i, f := range d.Facts.Errors {
-		if i == 0 {
-			fmt.Fprintln(s.Out, "\nLast errors of the host:")
-		}
-		line := when(f.At, "at an unknown time") + "  " + f.Doing + ": " + f.Text
-		if f.Times > 1 {
-			line += fmt.Sprintf(" (%d times)", f.Times)
-		}
-		if f.HResult != 0 {
-			line += ". " + agentproto.Explain(f.HResult).Plain()
-		}
-		fmt.Fprintln(s.Out, line)
-	}
-	return nil
+	return g.flush()
 }
 
 // find resolves what people type (a name, an FQDN or an id) to one host.
