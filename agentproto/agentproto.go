@@ -45,6 +45,7 @@ const (
 	MaxUpdates       = 2000  // descriptions in one report
 	MaxFiles         = 1000  // of one update; Windows 11 feature leaves have hundreds
 	MaxCommandsQueue = 100   // waiting for one host
+	MaxFailures      = 20    // in one check-in; an agent keeps fewer
 )
 
 // ScanCabName is the scan cab's name in the folder.

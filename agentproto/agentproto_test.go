@@ -47,6 +47,12 @@ func messages() map[string]agentproto.Message {
 			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
 			RestartDue: true, RestartWhy: []string{"Windows' servicing has work left for the next start."}, FreeGB: 40, Power: "mains",
 		}},
+		"checkin-errors": &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Settings: settings, Facts: agentproto.Facts{
+			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
+		}, Errors: []agentproto.Failure{
+			{At: noon, Doing: "scan", HResult: 0x8007000E, Text: "scan: Search: 0x8007000E", Times: 3},
+			{Doing: "contact with the mesh", Text: "check in: ask https://rns-01: connection refused"},
+		}},
 		"checkin-response": &agentproto.CheckinResponse{
 			Node: "rns-01", PolicyHash: digest, Cab: &agentproto.CabRef{SHA256: digest, Size: 12, Date: noon}, Resend: true, Nodes: []string{"https://rns-01:8443"}, Next: agentproto.Duration(15 * time.Minute),
 			Policy:   &rules.Policy{Settings: settings, Packages: []rules.Package{{Name: "erp-freeze", Maturity: rules.Prod, Lines: []rules.Line{line}}}},
@@ -147,6 +153,22 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v, want it to name %s", tt.name, err, tt.field)
 		}
 	}
+	for _, tt := range []struct{ name, errors, field string }{
+		{"one error too many", "[" + strings.Repeat(`{"doing":"scan","text":"x"},`, agentproto.MaxFailures) + `{"doing":"scan","text":"x"}]`, "errors"},
+		{"an error of nothing", `[{"text":"x"}]`, "errors[0].doing"},
+		{"an error without words", `[{"doing":"scan"}]`, "errors[0].text"},
+		{"an error of many words", `[{"doing":"scan","text":"` + strings.Repeat("x", 501) + `"}]`, "errors[0].text"},
+		{"an error of two lines", `[{"doing":"scan","text":"a\nb"}]`, "errors[0].text"},
+		{"an error less than never", `[{"doing":"scan","text":"x","times":-1}]`, "errors[0].times"},
+		{"an error of a year that cannot be", `[{"doing":"scan","text":"x","at":"2901-01-01T00:00:00Z"}]`, "errors[0].at"},
+	} {
+		body := `{"protocol":1,"facts":{"name":"x"},"errors":` + tt.errors + `}`
+		err := agentproto.Decode(strings.NewReader(body), 1<<20, &agentproto.Checkin{})
+		fe, ok := errors.AsType[*agentproto.FieldError](err)
+		if !ok || fe.Field != tt.field {
+			t.Errorf("%s: %v, want it to name %s", tt.name, err, tt.field)
+		}
+	}
 	err := agentproto.Decode(strings.NewReader(strings.Repeat(" ", 101)), 100, &agentproto.Report{})
 	if _, ok := errors.AsType[*agentproto.TooLargeError](err); !ok {
 		t.Errorf("a long message: %v", err)
@@ -183,6 +205,9 @@ func FuzzDecode(f *testing.F) {
 	for _, m := range messages() {
 		b, _ := json.Marshal(m)
 		f.Add(b)
+	}
+	for _, list := range []string{`[{}]`, `[{"doing":"scan","text":"x","at":"0001-01-01T00:00:00Z","times":-1}]`, `[{"doing":"scan","text":"x","hresult":-1}]`, `[null]`, `{}`} {
+		f.Add([]byte(`{"protocol":1,"facts":{"name":"x"},"errors":` + list + `}`))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, m := range []agentproto.Message{&agentproto.Report{}, &agentproto.Checkin{}, &agentproto.Results{}, &agentproto.EnrollRequest{}, &agentproto.CheckinResponse{}} {

@@ -83,6 +83,23 @@ func Explain(code uint32) Meaning {
 	return m
 }
 
+// An ExplainedFailure is one with its code in plain words.
+type ExplainedFailure struct {
+	Failure
+	Meaning *Meaning `json:"meaning,omitempty"` // nil without a code
+}
+
+// ExplainFailure looks the code of a failure up. What the agent does next is
+// left out: that is said of installs alone.
+func ExplainFailure(f Failure) ExplainedFailure {
+	if f.HResult == 0 {
+		return ExplainedFailure{Failure: f}
+	}
+	m := Explain(f.HResult)
+	m.Next = ""
+	return ExplainedFailure{f, &m}
+}
+
 // Meanings yields the whole table, in no order.
 func Meanings() iter.Seq2[uint32, Meaning] {
 	return func(yield func(uint32, Meaning) bool) {

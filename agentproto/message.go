@@ -69,6 +69,17 @@ type Checkin struct {
 	Settings rules.Settings `json:"settings"`           // what its own wapt-get.ini says
 	Doing    string         `json:"doing,omitempty"`    // one sentence, empty when idle
 	Warnings []string       `json:"warnings,omitempty"` // about wapt-get.ini and the like; at most 50
+	Errors   []Failure      `json:"errors,omitempty"`   // the last ones, newest first; at most [MaxFailures]
+}
+
+// A Failure is something that went wrong on a host lately, whether or not it is
+// over.
+type Failure struct {
+	At      time.Time `json:"at,omitzero"`       // the last time, by the host's clock, which may be what is wrong
+	Doing   string    `json:"doing"`             // what the agent was at: "scan", "install 2026-11 Cumulative Update"
+	HResult uint32    `json:"hresult,omitempty"` // 0 when it has no code
+	Text    string    `json:"text"`              // one sentence, without what the code means
+	Times   int       `json:"times,omitempty"`   // how often, when more than once
 }
 
 // A CheckinResponse is what changed since, and when to come back.

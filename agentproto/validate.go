@@ -172,7 +172,21 @@ func (k Checkin) Validate() error {
 			c.text(fmt.Sprintf("warnings[%d]", i), w, 500)
 		}
 	}
+	if c.count("errors", len(k.Errors), MaxFailures) {
+		for i, f := range k.Errors {
+			f.check(&c, fmt.Sprintf("errors[%d]", i))
+		}
+	}
 	return c.result()
+}
+
+func (f Failure) check(c *checker, at string) {
+	c.time(at+".at", f.At)
+	c.must(at+".doing", f.Doing, 256)
+	c.must(at+".text", f.Text, 500)
+	if f.Times < 0 || f.Times > 1<<30 {
+		c.fail(at+".times", "%d cannot be", f.Times)
+	}
 }
 
 // Validate says which field is wrong.

@@ -91,6 +91,7 @@ func (a *Agent) runContact(ctx context.Context) error {
 				wait = max(wait, away.After)
 			}
 			a.log.WarnContext(ctx, "contact with the mesh", "err", err, "again", wait)
+			a.failed(ctx, doingContact, err)
 		}
 		a.heard(err, wait)
 		a.await(ctx, wait, failures > 0)
@@ -268,6 +269,7 @@ func (a *Agent) hello(f agentproto.Facts) agentproto.Checkin {
 		k.Warnings = append(k.Warnings, oneLine(w.String(), 500))
 	}
 	k.Warnings = k.Warnings[:min(len(k.Warnings), 50)]
+	k.Errors = slices.Clone(a.st.Failures)
 	return k
 }
 

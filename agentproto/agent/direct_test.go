@@ -158,6 +158,9 @@ func TestDiskFull(t *testing.T) {
 	if st := a.Status(); len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "1 MB are free") {
 		t.Errorf("%v", st.Warnings)
 	}
+	if e := a.Status().Errors; len(e) != 1 || e[0].Doing != "download" || e[0].Meaning == nil || e[0].Meaning.Name != "ERROR_DISK_FULL" {
+		t.Errorf("%+v", e)
+	}
 	h.machine.free = 0
 	if _, err := a.Scan(t.Context()); err != nil || len(a.Status().Warnings) > 0 {
 		t.Errorf("%v, %v", err, a.Status().Warnings)

@@ -26,6 +26,9 @@ type wait struct {
 // file is here once and once in Windows' own cache, and servicing unpacks it.
 const room = 2 << 30
 
+// doingDownload is what the agent was at when a download failed.
+const doingDownload = "download"
+
 // errNoRoom is a disk that is too full.
 var errNoRoom = errors.New("not enough free space on the disk")
 
@@ -71,7 +74,11 @@ func (a *Agent) download(ctx context.Context) (string, error) {
 	cabErr := a.fetchCab(ctx)
 	got, left, err := a.fetchFiles(ctx)
 	a.warn("fetch", errors.Join(cabErr, err))
-	a.noRoom(errors.Is(errors.Join(cabErr, err), errNoRoom))
+	full := errors.Is(errors.Join(cabErr, err), errNoRoom)
+	a.noRoom(full)
+	if full {
+		a.failed(ctx, doingDownload, errors.Join(cabErr, err))
+	}
 	a.clean(ctx)
 	if got > 0 {
 		a.contact.now() // statuses changed
@@ -374,6 +381,9 @@ func (a *Agent) put(ctx context.Context, name string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if !notThereYet(err) {
+		a.failed(ctx, doingDownload, err)
+	}
 	share := a.share()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -396,6 +406,12 @@ func (a *Agent) put(ctx context.Context, name string, err error) error {
 	}
 	a.waits[name] = w
 	return nil
+}
+
+// notThereYet says whether the node is right to have no such file now.
+func notThereYet(err error) bool {
+	away, problem := (*agentproto.AwayError)(nil), (*agentproto.Problem)(nil)
+	return !errors.Is(err, errBad) && (errors.As(err, &away) || errors.As(err, &problem) && problem.Status == http.StatusNotFound)
 }
 
 // askAnother puts the node that is asked first at the end, until the next

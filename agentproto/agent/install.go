@@ -37,6 +37,9 @@ func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
 		err = a.installPass(ctx, why, only, &done)
 	}
 	if err != nil {
+		if !errors.Is(err, errDisabled) && !errors.Is(err, errNoCab) {
+			a.failed(ctx, "install", err)
+		}
 		return "", err
 	}
 	if done.tried == 0 {
@@ -273,6 +276,7 @@ func (a *Agent) settled(ctx context.Context, c choice, out Outcome, took time.Du
 		done.more[c.Update.ID] = true
 	case out.Failed():
 		done.failed = append(done.failed, fmt.Sprintf("%s with %s", c.Update.Title, agentproto.Explain(out.HResult).Title()))
+		a.failed(ctx, "install "+c.Update.Title, &WindowsError{Call: "Install", HResult: out.HResult})
 	default:
 		done.installed++
 		t.HResult = 0

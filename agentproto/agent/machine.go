@@ -138,4 +138,6 @@ const (
 	codeServiceStop       = 0x8024001E // WU_E_SERVICE_STOP
 	codeShutdown          = 0x8007045B // ERROR_SHUTDOWN_IN_PROGRESS
 	codeOutOfMemory       = 0x8007000E // E_OUTOFMEMORY
+	codeDiskFull          = 0x80070070 // ERROR_DISK_FULL
+	codeClock             = 0x80072F8F // WININET_E_DECODING_FAILED: no secure connection, often because of the clock
 )

@@ -183,6 +183,7 @@ func (a *Agent) scanFailed(ctx context.Context, began time.Time, err error) {
 	if serr := store(a.dir, scanFile, &now); serr != nil {
 		a.log.ErrorContext(ctx, "the scan could not be written", "err", serr)
 	}
+	a.failed(ctx, "scan", err)
 	a.note(func(s *state) {
 		s.LastScan = attemptAt{At: began, Share: share, Failed: s.LastScan.Failed + 1, HResult: hresult(err)}
 		s.Unsent = true

@@ -56,6 +56,7 @@ type state struct {
 
 	Tried    map[rules.UpdateID]tried `json:"tried,omitempty"`
 	Commands []ledgerEntry            `json:"commands,omitempty"` // oldest first, at most maxLedger
+	Failures []agentproto.Failure     `json:"failures,omitempty"` // newest first, at most maxFailures
 	Outbox   outbox                   `json:"outbox"`
 }
 

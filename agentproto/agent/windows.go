@@ -58,6 +58,7 @@ func (a *Agent) serviceAtRest(ctx context.Context) {
 	if err != nil {
 		err = fmt.Errorf("set the Windows Update service %s: %w", mode, err)
 		a.log.WarnContext(ctx, "windows update service", "err", err)
+		a.failed(ctx, "Windows Update service", err)
 	}
 	a.warn("service", err)
 	drift, err := a.machine.TakeOver(ctx, mode == ServiceOff)
@@ -109,6 +110,7 @@ func (a *Agent) RemoveKB(ctx context.Context, kb string) (string, error) {
 		err = &WindowsError{Call: "remove", HResult: out.HResult}
 	}
 	if err != nil {
+		a.failed(ctx, "remove KB"+kb, err)
 		return "", fmt.Errorf("KB%s: %w", kb, err)
 	}
 	a.log.InfoContext(ctx, "removed", "kb", kb, "restart", out.Restart)
@@ -166,6 +168,7 @@ func (a *Agent) runWindows(ctx context.Context) error {
 				err := a.showHidden(ctx)
 				if err != nil {
 					a.log.WarnContext(ctx, "give windows update back", "err", err)
+					a.failed(ctx, "give Windows Update back", err)
 				}
 				a.warn("hide", err)
 			}

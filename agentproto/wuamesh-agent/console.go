@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"wuamesh/agentproto"
 	"wuamesh/agentproto/agent"
 	"wuamesh/agentproto/rules"
 )
@@ -110,10 +111,28 @@ func printStatus(w io.Writer, s agent.Status, now time.Time) {
 	for _, text := range s.Warnings {
 		line("Warning", "%s", text)
 	}
+	for _, e := range s.Errors {
+		line("Error", "%s", errorLine(e, now))
+	}
 	fmt.Fprintf(w, "\n%d installed, %d not:\n", s.OK, len(s.Updates))
 	for _, u := range s.Updates {
 		printUpdate(w, u)
 	}
+}
+
+// errorLine is what went wrong lately, what it means and what to do.
+func errorLine(e agentproto.ExplainedFailure, now time.Time) string {
+	text := e.Doing + ": " + e.Text
+	if !e.At.IsZero() {
+		text = ago(e.At, now) + ", " + text
+	}
+	if e.Times > 1 {
+		text += fmt.Sprintf(" (%d times)", e.Times)
+	}
+	if e.Meaning != nil {
+		text += " " + e.Meaning.Title() + ": " + e.Meaning.Plain()
+	}
+	return text
 }
 
 func printUpdate(w io.Writer, u agent.UpdateStatus) {
