@@ -50,7 +50,7 @@ func messages() map[string]agentproto.Message {
 		"checkin-errors": &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Settings: settings, Facts: agentproto.Facts{
 			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
 		}, Errors: []agentproto.Failure{
-			{At: noon, Doing: "scan", HResult: 0x8007000E, Text: "scan: Search: 0x8007000E", Times: 3},
+			{At: noon, Doing: "scan", HResult: 0x8007000E, Text: "Search: 0x8007000E", Times: 3},
 			{Doing: "contact with the mesh", Text: "check in: ask https://rns-01: connection refused"},
 		}},
 		"checkin-response": &agentproto.CheckinResponse{

@@ -422,6 +422,9 @@ func (a *Appliance) Host(_ context.Context, id agentproto.HostID) (HostDetail, e
 		HostRow: a.hostRow(h, c.counts(now), where), Facts: h.Facts, Scan: h.status.Scan, Warnings: h.Warnings,
 		Enrolled: h.Enrolled, EnrolledBy: h.By, Settings: c.effective(c.classOf(h)), Packages: []PackageRow{}, Commands: []CommandRow{},
 	}
+	for _, f := range h.Errors {
+		d.Errors = append(d.Errors, agentproto.ExplainFailure(f))
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		if k := c.packages[name]; k.exists && c.reaches(name, c.classOf(h)) {
 			d.Packages = append(d.Packages, c.packageRow(name))

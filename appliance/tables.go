@@ -74,15 +74,16 @@ var (
 
 type (
 	hostRecord struct {
-		Facts    agentproto.Facts `json:"facts"`
-		Agent    string           `json:"agent"`
-		Key      string           `json:"key"`               // SHA-256 of its public key, hexadecimal
-		Claim    string           `json:"claim,omitempty"`   // another key that asks to be this host
-		Waiting  bool             `json:"waiting,omitempty"` // for an admin's approval
-		Enrolled time.Time        `json:"enrolled"`
-		By       string           `json:"by"`
-		Settings rules.Settings   `json:"settings"` // of its own wapt-get.ini
-		Warnings []string         `json:"warnings,omitempty"`
+		Facts    agentproto.Facts     `json:"facts"`
+		Agent    string               `json:"agent"`
+		Key      string               `json:"key"`               // SHA-256 of its public key, hexadecimal
+		Claim    string               `json:"claim,omitempty"`   // another key that asks to be this host
+		Waiting  bool                 `json:"waiting,omitempty"` // for an admin's approval
+		Enrolled time.Time            `json:"enrolled"`
+		By       string               `json:"by"`
+		Settings rules.Settings       `json:"settings"` // of its own wapt-get.ini
+		Warnings []string             `json:"warnings,omitempty"`
+		Errors   []agentproto.Failure `json:"errors,omitempty"` // the last ones, newest first
 	}
 	updateRecord struct {
 		agentproto.Update

@@ -196,15 +196,16 @@ type HostRow struct {
 // A HostDetail is one host with everything that decides about it.
 type HostDetail struct {
 	HostRow
-	Facts      agentproto.Facts   `json:"facts"`
-	Scan       *agentproto.Scan   `json:"scan,omitempty"`
-	Settings   []EffectiveSetting `json:"settings"`
-	Packages   []PackageRow       `json:"packages"` // assigned, accepted or not
-	Commands   []CommandRow       `json:"commands"` // newest first, at most 50
-	Warnings   []string           `json:"warnings,omitempty"`
-	Enrolled   time.Time          `json:"enrolled"`
-	EnrolledBy string             `json:"enrolled_by"`
-	Choice     NodeChoice         `json:"choice"` // which nodes it is told to ask, and why
+	Facts      agentproto.Facts              `json:"facts"`
+	Scan       *agentproto.Scan              `json:"scan,omitempty"`
+	Settings   []EffectiveSetting            `json:"settings"`
+	Packages   []PackageRow                  `json:"packages"` // assigned, accepted or not
+	Commands   []CommandRow                  `json:"commands"` // newest first, at most 50
+	Warnings   []string                      `json:"warnings,omitempty"`
+	Errors     []agentproto.ExplainedFailure `json:"errors,omitempty"` // what last went wrong on it, over or not; newest first
+	Enrolled   time.Time                     `json:"enrolled"`
+	EnrolledBy string                        `json:"enrolled_by"`
+	Choice     NodeChoice                    `json:"choice"` // which nodes it is told to ask, and why
 }
 
 // A HostUpdate is one update on one host.
