@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
@@ -80,13 +81,17 @@ func TestGallery(t *testing.T) {
 
 	g.state = "one"
 	first := invented(1, "2026-11 Cumulative Update for Windows 11 Version 25H2 for x64-based Systems (KB5000001)", rules.Critical)
-	id := a.enrol(1, pc("BRS-WKS-0001"), needs(first), first)
+	lately := time.Now().UTC().Add(-40 * time.Minute).Truncate(time.Second)
+	id := a.enrolSaying(1, agentproto.Checkin{Facts: pc("BRS-WKS-0001"), Errors: []agentproto.Failure{
+		{At: lately, Doing: "scan", HResult: 0x8007000E, Text: "Search: 0x8007000E", Times: 3},
+		{Doing: "contact with the mesh", Text: "check in: ask https://rns-01.corp.example: dial tcp 10.35.0.2:443: connection refused"},
+	}}, needs(first), first)
 	g.edit("baseline", "What everybody gets", "brest")
 	g.profile("office-hours", "What everybody gets", "all")
 	g.profile("night", "Installs by night", "brest")
 	rule := g.repositoryRule("Laptops of Brest")
 	g.everyList()
-	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001")
+	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001", "Last errors", "3 times", "0x8007000E (E_OUTOFMEMORY)", "Close programs or give the host more memory.", "connection refused")
 	g.look("host-why", "/hosts/"+string(id)+"?why="+string(first.ID), 200, "Decided")
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")
@@ -151,7 +156,11 @@ func TestGallery(t *testing.T) {
 	u := invented(900, "2026-11 "+strings.Repeat("Kumulatives Aktualisierungspaket für Windows Server ", 8), rules.Important)
 	f := pc("WKS-" + strings.Repeat("X", 11))
 	f.FQDN, f.OS, f.Model = strings.Repeat("sehr-langer-name.", 8)+"example", "Windows 11 Enterprise mehrere Sitzungen Evaluierung 25H2", long
-	longID := a.enrol(900, f, needs(u), u)
+	failures := make([]agentproto.Failure, agentproto.MaxFailures)
+	for i := range failures {
+		failures[i] = agentproto.Failure{At: lately, Doing: "install " + u.Title[:200], HResult: 0x800F0922, Text: strings.Repeat("langes-Wort-ohne-Ende", 20), Times: 1000 + i}
+	}
+	longID := a.enrolSaying(900, agentproto.Checkin{Facts: f, Errors: failures}, needs(u), u)
 	g.edit(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))
 	g.repositoryRule(strings.Repeat("Laptops und Tablets ", 4)[:79])
 	g.profile(strings.Repeat("langer-name-", 5), long, strings.Repeat("sehr-lang-", 6))

@@ -20,7 +20,13 @@ var owner = appliance.Actor{Name: "rig", Role: appliance.Owner}
 // enrol lets a host into the node and reports what it needs and has, as its
 // agent would; n makes its HostID.
 func (a *admin) enrol(n int, f agentproto.Facts, statuses []agentproto.Status, describe ...agentproto.Update) agentproto.HostID {
-	t := a.t
+	a.t.Helper()
+	return a.enrolSaying(n, agentproto.Checkin{Facts: f}, statuses, describe...)
+}
+
+// enrolSaying is enrol of a host whose check-in says more than facts.
+func (a *admin) enrolSaying(n int, k agentproto.Checkin, statuses []agentproto.Status, describe ...agentproto.Update) agentproto.HostID {
+	t, f := a.t, k.Facts
 	t.Helper()
 	_, token, err := a.node.MakeToken(t.Context(), owner, appliance.TokenOptions{Name: "rig", Use: appliance.ForEnroll, Uses: 1, Expires: time.Hour})
 	if err != nil {
@@ -60,6 +66,12 @@ func (a *admin) enrol(n int, f agentproto.Facts, statuses []agentproto.Status, d
 	reports := []agentproto.Report{{Protocol: 1, Statuses: statuses, Hash: agentproto.HashStatuses(statuses), Scan: &agentproto.Scan{Started: time.Now().UTC(), Took: agentproto.Duration(time.Minute)}}}
 	if len(describe) > 0 {
 		reports = append(reports, agentproto.Report{Protocol: 1, Updates: describe})
+	}
+	if len(k.Errors) > 0 {
+		k.Protocol, k.Agent, k.Settings = 1, "1.0", rules.DefaultSettings()
+		if _, err := own.Checkin(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, rep := range reports {
 		if _, err := own.Report(t.Context(), rep); err != nil {

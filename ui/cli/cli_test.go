@@ -25,6 +25,13 @@ import (
 // node runs a real node and returns its data directory.
 func node(t *testing.T) string {
 	t.Helper()
+	data, _ := nodeAt(t)
+	return data
+}
+
+// nodeAt is node with the address of the node.
+func nodeAt(t *testing.T) (data, url string) {
+	t.Helper()
 	dir := t.TempDir()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
@@ -53,12 +60,12 @@ func node(t *testing.T) string {
 	})
 	for range 1000 { // the console file is Run's first act
 		if _, err := os.Stat(filepath.Join(cfg.Data, appliance.ConsoleFile)); err == nil {
-			return cfg.Data
+			return cfg.Data, n.URL()
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 	t.Fatal("the node left no console file")
-	return ""
+	return "", ""
 }
 
 // run types a command and returns what it printed and its exit code.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"wuamesh/agentproto"
 	"wuamesh/appliance"
 	"wuamesh/appliance/api"
 )
@@ -94,17 +95,24 @@ func catalogueLine(c appliance.CatalogueView) string {
 }
 
 var hostsCommand = Command{
-	Name: "hosts", Args: "[HOST]", Summary: "List hosts, or the updates of one with states and reasons",
-	Example: "wuamesh hosts --state MISSING\nwuamesh hosts BRS-WKS-0142",
+	Name: "hosts", Args: "[HOST]", Summary: "List hosts, or the updates of one with states and reasons, and its last errors",
+	Example: "wuamesh hosts --state MISSING\nwuamesh hosts BRS-WKS-0142\nwuamesh hosts BRS-WKS-0142 --errors --json",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		group := fs.String("group", "", "only members of this `group`")
 		state := fs.String("state", "", "only hosts (or updates of the host) in one of these `states`, with commas")
+		failures := fs.Bool("errors", false, "only what last went wrong on the host")
 		return func(ctx context.Context, s Streams, args []string) error {
 			q := url.Values{}
 			for _, st := range split(*state) {
 				q.Add("state", strings.ToUpper(st))
+			}
+			switch {
+			case *failures && len(args) == 1:
+				return t.hostErrors(ctx, s, args[0])
+			case *failures:
+				return usage("--errors is of one HOST")
 			}
 			switch len(args) {
 			case 0:
@@ -158,6 +166,46 @@ func (t *target) hostUpdates(ctx context.Context, s Streams, name string, q url.
 	g := newGrid(s.Out, "STATE", "KB", "UPDATEID", "TITLE", "WHY")
 	for _, u := range list {
 		g.row(string(u.State), kb(u.Update.KB), string(u.Update.ID), u.Update.Title, u.Why)
+	}
+	if err := g.flush(); err != nil {
+		return err
+	}
+	var d appliance.HostDetail
+	if err := t.call(ctx, s, "hosts/"+string(h.ID), nil, &d); err != nil || len(d.Errors) == 0 {
+		return err
+	}
+	fmt.Fprintln(s.Out, "\nLast errors, by the host's own clock, over or not:")
+	return printErrors(s, d.Errors)
+}
+
+// hostErrors prints what last went wrong on a host.
+func (t *target) hostErrors(ctx context.Context, s Streams, name string) error {
+	h, err := t.find(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	var d appliance.HostDetail
+	if err := t.call(ctx, s, "hosts/"+string(h.ID), nil, &d); err != nil {
+		return err
+	}
+	switch {
+	case t.json:
+		return printJSON(s.Out, append([]agentproto.ExplainedFailure{}, d.Errors...))
+	case len(d.Errors) == 0:
+		fmt.Fprintf(s.Out, "%s tells of no error.\n", h.Name)
+		return nil
+	}
+	return printErrors(s, d.Errors)
+}
+
+func printErrors(s Streams, list []agentproto.ExplainedFailure) error {
+	g := newGrid(s.Out, "LAST", "TIMES", "DOING", "ERROR", "MEANING")
+	for _, e := range list {
+		meaning := ""
+		if e.Meaning != nil {
+			meaning = e.Meaning.Title() + ": " + e.Meaning.Plain()
+		}
+		g.row(when(e.At, "unknown"), strconv.Itoa(max(e.Times, 1)), e.Doing, e.Text, meaning)
 	}
 	return g.flush()
 }
