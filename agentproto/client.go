@@ -101,7 +101,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 
 // VerifyPin accepts a connection whose chain ends in the authority of that
 // fingerprint, which the peer sends along, and whose leaf has the name asked
-// for.
+// for and holds now, by the clock of the host. A token is sent over it: a node's
+// certificate that has ended must not get one. A host whose clock is off by years
+// is refused by this, with an error that says so; let in, it could not check
+// in, because every connection after this one asks the same.
 func VerifyPin(cs tls.ConnectionState, pin string) error {
 	roots := x509.NewCertPool()
 	found := false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/agent"
@@ -108,6 +109,44 @@ func TestErrorsOfContact(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	})
+}
+
+// TestClockABitOff lets a host in by whose clock its own certificate begins only
+// in two days: the node's certificate holds, and that is what it goes by.
+func TestClockABitOff(t *testing.T) {
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	n.policy, n.early = allow(settings()), 48*time.Hour
+	h := newHost(t, iniFor(m, n), nil)
+	a := h.open()
+	defer a.Close()
+	a.Scan(t.Context())
+	if !a.Status().Enrolled || n.enrolled != 1 {
+		t.Errorf("not let in: %+v", a.Status().Errors)
+	}
+}
+
+// TestClockFarOff refuses to enrol at a node whose certificate does not hold by the
+// clock of the host: it says so, keeps the token to itself, and explains it.
+func TestClockFarOff(t *testing.T) {
+	for name, from := range map[string]time.Time{"ahead": time.Now().AddDate(-3, 0, 0), "behind": time.Now().AddDate(2, 0, 0)} {
+		t.Run(name, func(t *testing.T) {
+			m := newMesh(t)
+			n := m.nodeFrom(t, "rns-01", from)
+			a := newHost(t, iniFor(m, n), nil).open()
+			defer a.Close()
+			if _, err := a.Enroll(t.Context()); err == nil || !strings.Contains(err.Error(), "the clock of this host says") {
+				t.Errorf("%v", err)
+			}
+			if n.enrolled != 0 || a.Status().Enrolled {
+				t.Error("it is in")
+			}
+			e := a.Status().Errors
+			if len(e) != 1 || e[0].Meaning == nil || e[0].Meaning.Remedy != "Set the clock of the host." || !strings.Contains(e[0].Text, "the clock of this host says") {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
 }
 
 // A sick machine opens no session.

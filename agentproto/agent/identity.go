@@ -154,8 +154,10 @@ func (id identity) accept(r agentproto.EnrollResponse, pin string) (identity, er
 		}
 		chain.Intermediates.AddCert(issuer)
 	}
-	// Not by our own clock, which may be behind that of the node that signed
-	// just now. One that is far off does not come this far: see VerifyPin.
+	// Not by our own clock: the certificate is seconds old, and by a clock that is
+	// some minutes or hours behind it begins tomorrow. Such a host must get in. One
+	// whose clock is off by more than the node's own certificate holds does not come
+	// here: it was told so when it connected, see agentproto.VerifyPin.
 	if _, err := cert.Verify(chain); err != nil {
 		return id, fmt.Errorf("certificate from %s: %w", r.Node, err)
 	}

@@ -49,8 +49,13 @@ func newMesh(t testing.TB) *mesh {
 }
 
 func (m *mesh) sign(t testing.TB, c *x509.Certificate, public any) *x509.Certificate {
+	return m.signFrom(t, time.Now().Add(-time.Hour), c, public)
+}
+
+// signFrom makes a certificate that holds for a year.
+func (m *mesh) signFrom(t testing.TB, from time.Time, c *x509.Certificate, public any) *x509.Certificate {
 	c.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)
+	c.NotBefore, c.NotAfter = from, from.AddDate(1, 0, 0)
 	parent := m.authority
 	if parent == nil {
 		parent = c
@@ -84,8 +89,9 @@ type node struct {
 	nodes    []string // told at check-in
 	only     bool     // and that no other may be asked
 	commands []agentproto.Command
-	closed   bool // refuses to let hosts in without approval
-	gone     bool // does not know the host any more
+	closed   bool          // refuses to let hosts in without approval
+	early    time.Duration // by which the clock of hosts is behind: certificates begin so much later
+	gone     bool          // does not know the host any more
 
 	enrolled  int
 	checkins  []agentproto.Checkin
@@ -109,6 +115,12 @@ func (n *node) touch() {
 
 func (m *mesh) node(t testing.TB, name string) *node {
 	t.Helper()
+	return m.nodeFrom(t, name, time.Now().Add(-time.Hour))
+}
+
+// nodeFrom is a node whose certificate holds for a year from then.
+func (m *mesh) nodeFrom(t testing.TB, name string, from time.Time) *node {
+	t.Helper()
 	n := &node{
 		t: t, mesh: m, name: name, files: map[string][]byte{}, away: map[string]bool{}, cut: map[string][]int{},
 		known: map[agentproto.UpdateRef]agentproto.Update{}, fetched: map[string]int{}, sent: map[string]int64{}, listeners: map[chan agentproto.Event]bool{},
@@ -124,7 +136,7 @@ func (m *mesh) node(t testing.TB, name string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := m.sign(t, &x509.Certificate{DNSNames: []string{agentproto.AgentServerName, agentproto.EnrollServerName}, Subject: pkix.Name{CommonName: name}}, key.Public())
+	leaf := m.signFrom(t, from, &x509.Certificate{DNSNames: []string{agentproto.AgentServerName, agentproto.EnrollServerName}, Subject: pkix.Name{CommonName: name}}, key.Public())
 	pool := x509.NewCertPool()
 	pool.AddCert(m.authority)
 	plain := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw, m.authority.Raw}, PrivateKey: key}}, MinVersion: tls.VersionTLS13}
@@ -204,7 +216,7 @@ func (n *node) enroll(w http.ResponseWriter, r *http.Request) {
 	}
 	n.enrolled++
 	n.gone = false
-	cert := n.mesh.sign(n.t, &x509.Certificate{Subject: csr.Subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, csr.PublicKey)
+	cert := n.mesh.signFrom(n.t, time.Now().Add(n.early-time.Hour), &x509.Certificate{Subject: csr.Subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, csr.PublicKey)
 	n.write(w, agentproto.EnrollResponse{Certificate: cert.Raw, Authority: n.mesh.authority.Raw, Node: n.name})
 }
 

@@ -208,6 +208,27 @@ func TestRolledBack(t *testing.T) {
 	}
 }
 
+// TestNotLater sets a clock right that was ten years ahead: what happened then
+// is no reason to wait for ten years.
+func TestNotLater(t *testing.T) {
+	wrong, now := tuesday.AddDate(10, 0, 0), tuesday
+	s := state{
+		LastScan: attemptAt{At: wrong}, Install: attemptAt{At: now.Add(-time.Hour)},
+		Tried: map[rules.UpdateID]tried{id("1"): {At: wrong, Restart: true}, id("2"): {At: now.Add(-day), Count: 1}},
+	}
+	s.notLater(now)
+	if !s.LastScan.At.Equal(now) || !s.Install.At.Equal(now.Add(-time.Hour)) || !s.Tried[id("2")].At.Equal(now.Add(-day)) {
+		t.Errorf("%+v", s)
+	}
+	if due, ok := scanDue(s.LastScan, rules.Settings{DownloadScheduling: day}, true); !ok || due.After(now.Add(2*day)) {
+		t.Errorf("the next scan is due %s", due)
+	}
+	settle(s.Tried, []Found{needs("1")}, now.Add(time.Minute))
+	if got := s.Tried[id("1")]; got.Restart {
+		t.Errorf("after a restart: %+v", got)
+	}
+}
+
 // TestLedger keeps commands that have not ended, and the last of the others.
 func TestLedger(t *testing.T) {
 	var s state

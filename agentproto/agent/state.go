@@ -90,6 +90,23 @@ func (s *state) awaitsRestart() bool {
 	return false
 }
 
+// notLater brings what happened after now, by a clock that was wrong then, to
+// now: the next scan would be due in years, and a restart would never count as
+// later than the install that waits for it.
+func (s *state) notLater(now time.Time) {
+	for _, at := range []*attemptAt{&s.LastScan, &s.Install} {
+		if at.At.After(now) {
+			at.At = now
+		}
+	}
+	for id, t := range s.Tried {
+		if t.At.After(now) {
+			t.At = now.UTC()
+			s.Tried[id] = t
+		}
+	}
+}
+
 // outbox is what the node has to be told and has not taken yet.
 type outbox struct {
 	Commands []agentproto.CommandResult `json:"commands,omitempty"`

@@ -162,6 +162,7 @@ func (a *Agent) runWindows(ctx context.Context) error {
 	rested, mode := time.Now(), a.atRest()
 	a.afterRestart(ctx)
 	for ctx.Err() == nil {
+		a.note(func(s *state) { s.notLater(time.Now()) }) // the clock may have been set
 		if now := a.atRest(); now != mode || time.Since(rested) >= serviceEvery {
 			rested, mode = time.Now(), now
 			if now == ServiceGiven {
@@ -204,7 +205,7 @@ func (a *Agent) afterRestart(ctx context.Context) {
 	}
 	a.mu.Lock()
 	waited := slices.ContainsFunc(a.scan.Found, func(u Found) bool { return u.Restart }) || a.st.awaitsRestart()
-	due := waited && f.Booted.After(a.scan.Started)
+	due := waited && (f.Booted.After(a.scan.Started) || a.scan.Started.After(time.Now())) // a scan of next year was by a wrong clock
 	a.mu.Unlock()
 	if due {
 		a.note(func(s *state) { s.Rescan = true })
