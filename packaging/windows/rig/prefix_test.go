@@ -31,8 +31,9 @@ const (
 // A prefix is a Windows of Wine's, of one test alone, with the double of the
 // Windows Update Agent and the shim in it.
 type prefix struct {
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	more []string // environment of what runs in it
 }
 
 // cacheDir is where the prefixes are: one to clone, and clones, which share
@@ -62,7 +63,7 @@ func newPrefix(t *testing.T) *prefix {
 	}
 	base := basePrefix(t)
 	sweep(t)
-	p := &prefix{t, filepath.Join(cacheDir(t), fmt.Sprintf("wine-run-%d-%d", os.Getpid(), time.Now().UnixNano()))}
+	p := &prefix{t: t, dir: filepath.Join(cacheDir(t), fmt.Sprintf("wine-run-%d-%d", os.Getpid(), time.Now().UnixNano()))}
 	began := time.Now()
 	if err := clone(base, p.dir); err != nil {
 		t.Fatal(err)
@@ -150,7 +151,7 @@ func basePrefix(t *testing.T) string {
 // makePrefix makes Wine's Windows and puts the double and the shim into it.
 func makePrefix(t *testing.T, dir string) error {
 	t.Helper()
-	p := &prefix{t, dir}
+	p := &prefix{t: t, dir: dir}
 	step := func(what string, run func() error) func() error {
 		return func() error {
 			began := time.Now()
@@ -250,6 +251,7 @@ func (p *prefix) says(cmd *exec.Cmd) (string, error) {
 func (p *prefix) env(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "WINEPREFIX="+p.dir, "WINEARCH=win64", "WINEDEBUG=-all", "DISPLAY=", "HOME="+p.dir,
 		"WINEDLLOVERRIDES=mscoree,mshtml,winemenubuilder.exe=")
+	cmd.Env = append(cmd.Env, p.more...)
 	return cmd
 }
 
