@@ -91,7 +91,9 @@ func (a *Agent) runContact(ctx context.Context) error {
 				wait = max(wait, away.After)
 			}
 			a.log.WarnContext(ctx, "contact with the mesh", "err", err, "again", wait)
-			a.failed(ctx, doingContact, err)
+			if failures >= lastingContact || codeOf(err) != 0 {
+				a.failed(ctx, doingContact, err)
+			}
 		}
 		a.heard(err, wait)
 		a.await(ctx, wait, failures > 0)

@@ -19,6 +19,11 @@ const maxFailures = 10
 // doingContact is what the agent was at when no node could be talked to.
 const doingContact = "contact with the mesh"
 
+// lastingContact is how often in a row contact has to fail before it is worth
+// remembering, a minute or so: a node that restarts is none, and each of its
+// hosts would otherwise have news for every node afterwards.
+const lastingContact = 4
+
 // failed remembers what went wrong, over restarts too, for whoever asks
 // afterwards what happened on this host. The next check-in tells it. What an
 // admin waits for, how a scan or an install ended, is told at once by other

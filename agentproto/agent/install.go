@@ -37,15 +37,21 @@ func (a *Agent) install(ctx context.Context, why occasion) (string, error) {
 		err = a.installPass(ctx, why, only, &done)
 	}
 	if err != nil {
-		if !errors.Is(err, errDisabled) && !errors.Is(err, errNoCab) {
-			a.failed(ctx, "install", err)
-		}
+		a.passFailed(ctx, "install", err)
 		return "", err
 	}
 	if done.tried == 0 {
 		return "Nothing to install.", nil
 	}
 	return done.sentence()
+}
+
+// passFailed remembers why a pass of installs ended, unless there was no reason
+// for it to begin.
+func (a *Agent) passFailed(ctx context.Context, doing string, err error) {
+	if !errors.Is(err, errDisabled) && !errors.Is(err, errNoCab) {
+		a.failed(ctx, doing, err)
+	}
 }
 
 // installPass is one session with Windows: search, install, search. only, if

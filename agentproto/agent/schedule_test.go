@@ -29,6 +29,7 @@ type wire struct {
 	down     bool
 	checkins []time.Time
 	nodes    []string
+	broken   chan bool // ends a stream of events
 }
 
 func (w *wire) Enroll(_ context.Context, q agentproto.EnrollRequest) (r agentproto.EnrollResponse, err error) {
@@ -63,8 +64,12 @@ func (w *wire) Report(_ context.Context, r agentproto.Report) (agentproto.Report
 func (w *wire) Results(_ context.Context, r agentproto.Results) error { return r.Validate() }
 
 func (w *wire) Events(ctx context.Context, _ func(agentproto.Event) error) error {
-	<-ctx.Done()
-	return ctx.Err()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.broken:
+		return errDown
+	}
 }
 
 func (w *wire) Fetch(_ context.Context, name string, _ int64, _ string) (agentproto.Content, error) {
@@ -89,7 +94,7 @@ func (w *wire) Close() {}
 // virtual starts a host on a wire, in a bubble.
 func virtual(t *testing.T, s rules.Settings, updates []agentproto.Update) (*host, *wire) {
 	m := newMesh(t)
-	w := &wire{t: t, mesh: m, policy: allow(s), cab: []byte("MSCF 0")}
+	w := &wire{t: t, mesh: m, policy: allow(s), cab: []byte("MSCF 0"), broken: make(chan bool)}
 	h := newHost(t, fmt.Sprintf("[waptwua]\nenabled = 1\n[wuamesh]\nnodes = rns-01\ntoken = %s\n", m.token), updates)
 	h.o.Connect = func(agentproto.ClientOptions) (agent.Node, error) { return w, nil }
 	return h, w
@@ -179,6 +184,36 @@ func TestBackoff(t *testing.T) {
 		if len(w.checkins) == 0 || st.Error != "" {
 			t.Errorf("back for a quarter of an hour, and %d check-ins, %q", len(w.checkins), st.Error)
 		}
+	})
+}
+
+// TestNodeRestarts has the node away for half a minute, which is no error of the
+// host's, and for half an hour, which is one.
+func TestNodeRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, w := virtual(t, settings(), agenttest.Updates(1))
+		h.start()
+		time.Sleep(time.Hour)
+		away := func(d time.Duration) {
+			w.mu.Lock()
+			w.down = true
+			w.mu.Unlock()
+			w.broken <- true // so that it asks at once
+			time.Sleep(d)
+			w.mu.Lock()
+			w.down = false
+			w.mu.Unlock()
+			time.Sleep(time.Hour)
+		}
+		away(30 * time.Second)
+		if e := h.Status().Errors; len(e) > 0 {
+			t.Errorf("after a restart of the node: %+v", e)
+		}
+		away(30 * time.Minute)
+		if e := h.Status().Errors; len(e) != 1 || e[0].Doing != "contact with the mesh" || e[0].Text != "check in: connection refused" {
+			t.Errorf("after an outage: %+v", e)
+		}
+		h.stop()
 	})
 }
 

@@ -42,6 +42,7 @@ func (a *Agent) AtShutdown(ctx context.Context) (string, error) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil // the rest is for the next time
 	}
+	a.passFailed(ctx, "install at shutdown", err)
 	if terr := a.tell(ctx); terr != nil {
 		a.log.InfoContext(ctx, "the node hears of it after the start", "err", terr)
 	}
