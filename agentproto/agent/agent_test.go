@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,6 +105,26 @@ func TestNoScanWhenNothingChanged(t *testing.T) {
 		}
 		if k := n.checkins[len(n.checkins)-1]; k.Statuses != agentproto.HashStatuses(n.statuses) || k.Cab != sum256(n.files[agentproto.ScanCabName]) {
 			t.Errorf("the check-in does not say what the agent has: %+v", k)
+		}
+	})
+}
+
+// TestAnOrderBeforeTheFirstScan has an admin order an install of a host that was
+// let in a moment ago: it is scanned first, and installs what it needs.
+func TestAnOrderBeforeTheFirstScan(t *testing.T) {
+	m := newMesh(t)
+	n := m.node(t, "rns-01")
+	u := agenttest.Updates(2)
+	n.policy = allow(settings(), u[0].KBs[0], u[1].KBs[0])
+	n.commands = []agentproto.Command{{ID: "c1", Action: agentproto.ActionInstall, By: "maelle", Issued: time.Now()}}
+	h := newHost(t, iniFor(m, n), u)
+	var once sync.Once
+	h.before = func(string) { once.Do(func() { <-time.After(200 * time.Millisecond) }) } // the order is there meanwhile
+	h.start()
+	n.until("the end of the order", func() bool { return len(n.results.Commands) == 2 })
+	n.look(func() {
+		if r := n.results.Commands[1]; r.State != agentproto.CommandDone || r.Detail != "Installed 2 updates." {
+			t.Errorf("the order ended %+v", r)
 		}
 	})
 }

@@ -74,7 +74,11 @@ func (a *Agent) obeyFetch(ctx context.Context) {
 	for ctx.Err() == nil {
 		if c, ok := a.next(stageNew, stageFetch, agentproto.ActionInstall); ok {
 			a.refresh(ctx)
-			if _, err := a.download(ctx); err != nil {
+			_, err := a.download(ctx)
+			if a.neverScanned() {
+				err = a.scanFirst(ctx)
+			}
+			if err != nil {
 				// What is on the host can be installed all the same.
 				a.log.WarnContext(ctx, "download before an install", "err", err)
 			}
@@ -94,6 +98,28 @@ func (a *Agent) obeyFetch(ctx context.Context) {
 			a.finish(c.ID, detail, err)
 		}
 	}
+}
+
+// scanFirst is for an order to install on a host that was never scanned, which
+// knows of nothing to download yet: it is scanned, and what it needs is fetched.
+func (a *Agent) scanFirst(ctx context.Context) error {
+	if err := a.windows.take(ctx); err != nil { // a scan that runs is waited for
+		return err
+	}
+	a.windows.give()
+	if a.neverScanned() {
+		if _, err := a.scanNow(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := a.download(ctx)
+	return err
+}
+
+func (a *Agent) neverScanned() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.scan.Started.IsZero()
 }
 
 // obeyWindows does the commands that need Windows.

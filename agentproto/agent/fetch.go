@@ -222,8 +222,12 @@ func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct boo
 }
 
 // resumes is how often a broken download goes on at once, as long as each try
-// brought something.
-const resumes = 3
+// brought something, and resumeWithin how long it waits at most: a branch whose
+// node died must not come to the next all at once.
+const (
+	resumes      = 3
+	resumeWithin = time.Second
+)
 
 // fetchFromNode downloads the file of that name from the nearest node that has
 // it as it should be. When the line breaks in the middle, the next node, or the same
@@ -250,6 +254,10 @@ func (a *Agent) fetchFromNode(ctx context.Context, to files, w wanted, name stri
 		case to.begun(w) > before && broken < resumes:
 			broken++
 			a.log.InfoContext(ctx, "download interrupted, going on", "path", w.name, "bytes", to.begun(w), "err", err)
+			select {
+			case <-time.After(time.Duration(a.share() * float64(resumeWithin))):
+			case <-ctx.Done():
+			}
 		default:
 			return err
 		}

@@ -90,6 +90,15 @@ func (s *state) awaitsRestart() bool {
 	return false
 }
 
+// isLater says whether something happened after now: by a clock that was wrong.
+func (s *state) isLater(now time.Time) bool {
+	later := s.LastScan.At.After(now) || s.Install.At.After(now)
+	for _, t := range s.Tried {
+		later = later || t.At.After(now)
+	}
+	return later
+}
+
 // notLater brings what happened after now, by a clock that was wrong then, to
 // now: the next scan would be due in years, and a restart would never count as
 // later than the install that waits for it.

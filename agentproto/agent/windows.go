@@ -162,7 +162,7 @@ func (a *Agent) runWindows(ctx context.Context) error {
 	rested, mode := time.Now(), a.atRest()
 	a.afterRestart(ctx)
 	for ctx.Err() == nil {
-		a.note(func(s *state) { s.notLater(time.Now()) }) // the clock may have been set
+		a.clockSet(time.Now())
 		if now := a.atRest(); now != mode || time.Since(rested) >= serviceEvery {
 			rested, mode = time.Now(), now
 			if now == ServiceGiven {
@@ -191,6 +191,17 @@ func (a *Agent) runWindows(ctx context.Context) error {
 		a.windows.wait(ctx, a.untilWindows())
 	}
 	return ctx.Err()
+}
+
+// clockSet looks whether the clock was set back, and puts right what was kept by
+// the wrong one.
+func (a *Agent) clockSet(now time.Time) {
+	a.mu.Lock()
+	wrong := a.st.isLater(now)
+	a.mu.Unlock()
+	if wrong {
+		a.note(func(s *state) { s.notLater(now) })
+	}
 }
 
 // afterRestart asks for a scan when Windows was restarted since the last one

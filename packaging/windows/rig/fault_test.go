@@ -140,7 +140,9 @@ func TestFaults(t *testing.T) {
 		b.until("all of it among the last errors", func() error {
 			e := b.detail().Errors
 			for _, code := range []uint32{0x80070422, 0x80247001, 0x8007000E, 0x8024402C, 0x80246002, 0x80070643} {
-				if !slices.ContainsFunc(e, func(f agentproto.ExplainedFailure) bool { return f.HResult == code && f.Meaning != nil && f.Meaning.Cause != "" }) {
+				if !slices.ContainsFunc(e, func(f agentproto.ExplainedFailure) bool {
+					return f.HResult == code && f.Meaning != nil && f.Meaning.Cause != ""
+				}) {
 					return fmt.Errorf("0x%08X is not among %+v", code, e)
 				}
 			}
