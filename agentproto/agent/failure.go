@@ -12,6 +12,10 @@ import (
 	"wuamesh/agentproto"
 )
 
+// A Failure is something that went wrong on the host, with its code in plain
+// words.
+type Failure = agentproto.ExplainedFailure
+
 // maxFailures is how many failures a host remembers: those of a bad week, and
 // not so many that the one that matters is hard to find.
 const maxFailures = 10

@@ -9,7 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"wuamesh/agentproto"
 	"wuamesh/agentproto/agent"
 	"wuamesh/agentproto/rules"
 )
@@ -121,7 +120,7 @@ func printStatus(w io.Writer, s agent.Status, now time.Time) {
 }
 
 // errorLine is what went wrong lately, what it means and what to do.
-func errorLine(e agentproto.ExplainedFailure, now time.Time) string {
+func errorLine(e agent.Failure, now time.Time) string {
 	text := e.Doing + ": " + e.Text
 	if !e.At.IsZero() {
 		text = ago(e.At, now) + ", " + text
