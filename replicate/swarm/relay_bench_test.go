@@ -36,50 +36,78 @@ type work struct {
 
 func (w work) total() float64 { return float64(w.files) * float64(w.size) }
 
-// BenchmarkRelay has four branches fetch from one origin over shaped lines,
-// once by the swarm and once by rsync, and prints both as multiples of the
-// physical bound. Run it with -benchtime=1x on a quiet machine, as root.
+// BenchmarkRelay has four branches fetch from one origin over shaped lines, by
+// the swarm and by what one would use instead, and prints each as multiples of
+// the physical bound. Run it with -benchtime=1x on a quiet machine, as root.
 func BenchmarkRelay(b *testing.B) {
 	line := linespec{up: *rate, down: *rate, delay: 10 * time.Millisecond}
+	thin := linespec{up: *rate / 5, down: *rate, delay: line.delay}
+	lossy := linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}
 	big, many := work{"256 MiB", 1, 256 << 20}, work{"60 x 4 MiB", 60, 4 << 20}
+	others := []rival{{"rsync", rsyncRun}, {"syncthing", syncthingRun}}
 	for _, tt := range []struct {
-		name   string
-		work   work
-		origin linespec
-		branch linespec
-		rsync  bool
-		during func(r *relay, ps []*process, bound time.Duration)
+		name           string
+		work           work
+		origin, branch linespec
+		hub            bool
+		others         []rival
+		during         func(r *relay, ps []*process, bound time.Duration)
 	}{
-		{"symmetric", big, line, line, true, nil},
-		{"symmetric", many, line, line, true, nil},
-		{"two nodes killed and a line cut", big, line, line, false, misfortune},
-		{"asymmetric", big, linespec{up: *rate, down: *rate, delay: line.delay}, linespec{up: *rate / 5, down: *rate, delay: line.delay}, false, nil},
-		{"lossy", work{"64 MiB", 1, 64 << 20}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}, false, nil},
+		{name: "symmetric", work: big, origin: line, branch: line, others: others},
+		{name: "symmetric", work: many, origin: line, branch: line, others: others},
+		{name: "two nodes killed and a line cut", work: big, origin: line, branch: line, during: misfortune},
+		{name: "asymmetric", work: big, origin: line, branch: thin, others: others},
+		{name: "hub and spoke", work: work{"64 MiB", 1, 64 << 20}, origin: line, branch: line, hub: true, others: others},
+		{name: "lossy", work: work{"64 MiB", 1, 64 << 20}, origin: lossy, branch: lossy},
 	} {
 		b.Run(tt.name+" "+tt.work.name, func(b *testing.B) {
-			lines := []linespec{tt.origin, tt.branch, tt.branch, tt.branch, tt.branch}
 			n := 4.0
 			S := tt.work.total() * 8 / 1e6 // Mbit
 			bound := max(S/tt.origin.up, S/tt.branch.down, n*S/(tt.origin.up+n*tt.branch.up))
+			if tt.hub {
+				bound = n * S / tt.origin.up
+			}
+			whole := bound // without a cut
+			if tt.during != nil {
+				bound += bound / 10 // no branch has its file sooner than its own line carries it, and that is cut for so long
+			}
+			lines := func() *relay {
+				r := newRelay(b, tt.origin, tt.branch, tt.branch, tt.branch, tt.branch)
+				r.hub = tt.hub
+				return r
+			}
 			for b.Loop() {
-				r := newRelay(b, lines...)
+				r := lines()
 				took, sent, peak := swarmRun(b, r, tt.work, func(ps []*process) {
 					if tt.during != nil {
-						tt.during(r, ps, time.Duration(bound*float64(time.Second)))
+						tt.during(r, ps, time.Duration(whole*float64(time.Second)))
 					}
 				})
 				r.close()
 				b.ReportMetric(took.Seconds()/bound, "xbound")
 				b.ReportMetric(sent/tt.work.total(), "xsent")
 				b.ReportMetric(float64(peak)/1024, "MB-peak")
-				if tt.rsync {
-					took, sent := rsyncRun(b, newRelay(b, lines...), tt.work)
-					b.ReportMetric(took.Seconds()/bound, "rsync-xbound")
-					b.ReportMetric(sent/tt.work.total(), "rsync-xsent")
+				for _, o := range tt.others {
+					if *rivals != "" && *rivals != o.name {
+						continue
+					}
+					r := lines()
+					took, sent := o.run(b, r, tt.work)
+					r.close()
+					b.ReportMetric(took.Seconds()/bound, o.name+"-xbound")
+					b.ReportMetric(sent/tt.work.total(), o.name+"-xsent")
 				}
 			}
 		})
 	}
+}
+
+var rivals = flag.String("rivals", "", "compare with this one only: rsync, syncthing, none")
+
+// A rival is another way to bring files to branches.
+type rival struct {
+	name string
+	run  func(t testing.TB, r *relay, w work) (took time.Duration, sent float64)
 }
 
 // misfortune kills two branches a third and half of the way, and cuts a
@@ -148,12 +176,17 @@ func (p *process) kill() {
 }
 
 func startProcess(ctx context.Context, t testing.TB, r *relay, i int, dir string, w work) *process {
+	at := r.places[i]
 	var peers []string
 	for _, p := range r.places {
 		peers = append(peers, p.addr)
 	}
+	if r.hub && i > 0 {
+		peers = []string{peers[0], peers[i]}
+		i = 1
+	}
 	spec, _ := json.Marshal(nodeSpec{Index: i, Peers: peers, Dir: dir, Files: w.files, Size: w.size})
-	cmd := r.places[i].command(ctx, os.Args[0], "-test.run=^$")
+	cmd := at.command(ctx, os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), "SWARM_NODE="+string(spec))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

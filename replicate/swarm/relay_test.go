@@ -24,6 +24,7 @@ import (
 // programs over the kernel's real TCP. It needs root.
 type relay struct {
 	places []*place
+	hub    bool // the places but the first reach only that one
 	close  func()
 }
 
@@ -223,7 +224,7 @@ func (r *relay) cross(p *place, b []byte) {
 	if len(b) < 20 || b[0]>>4 != 4 || b[16] != 10 || b[17] != 77 {
 		return
 	}
-	if n := int(b[19]) - 1; n >= 0 && n < len(r.places) && r.places[n] != p {
+	if n := int(b[19]) - 1; n >= 0 && n < len(r.places) && r.places[n] != p && (!r.hub || n == 0 || p == r.places[0]) {
 		to := r.places[n]
 		to.down.offer(b, p.delay+to.delay, to.lost())
 	}
