@@ -64,7 +64,7 @@ func TestLastErrors(t *testing.T) {
 	a := h.open()
 	defer a.Close()
 	for i := range 13 {
-		h.machine.Machine = &sick{h.sim, uint32(0x80240001 + i)}
+		h.machine.Machine = &sick{h.sim, 0x80240001 + uint32(i)}
 		if _, err := a.Scan(t.Context()); err == nil {
 			t.Fatal("scanned")
 		}
