@@ -46,6 +46,7 @@ func TestLastErrors(t *testing.T) {
 		}
 	})
 	h.stop()
+	n.until("the end of its stream", func() bool { return len(n.listeners) == 0 })
 
 	h.start() // Windows fails once more
 	n.until("a listener", func() bool { return len(n.listeners) == 1 })
