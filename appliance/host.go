@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"iter"
@@ -235,8 +236,12 @@ func (q HostQuery) matches(h *host, where census) bool {
 			return false
 		}
 	}
+	if q.Text == "" {
+		return true
+	}
+	var low [256]byte // of a hundred thousand hosts no string is made
 	text := strings.ToLower(q.Text)
-	return text == "" || strings.Contains(strings.ToLower(h.Facts.Name), text) || strings.Contains(strings.ToLower(h.Facts.FQDN), text) ||
+	return bytes.Contains(lower(low[:0], h.Facts.Name), []byte(text)) || bytes.Contains(lower(low[:0], h.Facts.FQDN), []byte(text)) ||
 		strings.HasPrefix(string(h.id), text) || slices.Contains(h.Facts.Addresses, text)
 }
 

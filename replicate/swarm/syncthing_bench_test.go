@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// syncthingVersion is the newest that Go's module proxies have: those of
-// version 2 carry a module path that no proxy serves.
+// syncthingVersion is the newest that Go's module proxy has: it serves nothing
+// of version 2.
 const syncthingVersion = "v1.30.0"
 
 // syncthingProgram builds Syncthing once and keeps it in the user's cache.
