@@ -90,6 +90,27 @@ func TestCleaning(t *testing.T) {
 	eventually(t, "needed again", s.serves(installed))
 }
 
+// TestDescribedAnew loses the manifest of a file that was just sent: that it
+// is described anew is no reason to clean it earlier.
+func TestDescribedAnew(t *testing.T) {
+	name, b := payload("sent", ".cab", 10_000)
+	s := startWith(t, map[string][]byte{name: b}, nil)
+	s.Age(48 * time.Hour)
+	get(t, "GET", s.FolderURL()+name)
+	if err := os.RemoveAll(filepath.Join(s.dir, "waptwua", ".pieces")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Describe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := os.ReadDir(filepath.Join(s.dir, "waptwua", ".pieces")); err != nil || len(made) == 0 {
+		t.Fatalf("manifests: %v, %v", made, err)
+	}
+	if night := s.UnusedAtNight(); len(night.Files) != 0 {
+		t.Errorf("what was just sent goes this night: %+v", night.Files)
+	}
+}
+
 // TestAnAdminsDownloadIsCleanedLater forces an update that no host may
 // install; it is fetched, and unused.
 func TestAnAdminsDownloadIsCleanedLater(t *testing.T) {

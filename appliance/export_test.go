@@ -51,11 +51,15 @@ func (a *Appliance) Waits(failed, space time.Duration) {
 func (a *Appliance) Age(d time.Duration) {
 	a.folder.mu.Lock()
 	defer a.folder.mu.Unlock()
-	for _, h := range a.folder.held {
-		h.Completed = h.Completed.Add(-d)
-		h.asked.Store(0)
+	for name, h := range a.folder.held { // what is held is never changed in place but replaced
+		old := &heldFile{fileRecord: h.fileRecord, holding: h.holding}
+		old.Completed = h.Completed.Add(-d)
+		a.folder.held[name] = old
 	}
 }
+
+// Describe makes the manifests that are missing, as a node does at its start.
+func (a *Appliance) Describe(ctx context.Context) error { return a.folder.share.describeAll(ctx) }
 
 // UnusedAtNight is what the nightly cleaning would delete.
 func (a *Appliance) UnusedAtNight() CleanPlan { return a.folder.unused(graceAtNight) }

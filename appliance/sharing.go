@@ -408,16 +408,7 @@ func (s *sharing) describeAll(ctx context.Context) error {
 	s.f.mu.RUnlock()
 	slices.Sort(names)
 	for _, name := range names {
-		s.f.mu.RLock()
-		h := s.f.held[name]
-		s.f.mu.RUnlock()
-		if h == nil {
-			continue
-		}
-		rec, err := s.described(ctx, name, h.fileRecord)
-		if err == nil {
-			err = s.f.hold(ctx, name, &heldFile{fileRecord: rec, holding: h.holding})
-		}
+		err := s.describeHeld(ctx, name)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -425,6 +416,39 @@ func (s *sharing) describeAll(ctx context.Context) error {
 			s.f.log.WarnContext(ctx, "file not described; peers cannot fetch it from here", "file", name, "err", err)
 		}
 	}
+	return nil
+}
+
+// describeHeld describes one held file. One that is replaced or deleted while
+// it is read stays replaced or deleted.
+func (s *sharing) describeHeld(ctx context.Context, name string) error {
+	s.f.mu.RLock()
+	h := s.f.held[name]
+	s.f.mu.RUnlock()
+	if h == nil {
+		return nil
+	}
+	rec, err := s.described(ctx, name, h.fileRecord)
+	if err != nil {
+		return err
+	}
+	if err := s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
+		known, ok, err := files.find(tx, name)
+		if err != nil || !ok || name == microsoft.ScanCabName || known.SHA256 != rec.SHA256 || known.Root == rec.Root {
+			return err
+		}
+		return files.put(tx, name, rec)
+	}); err != nil {
+		return fmt.Errorf("record the manifest of %s: %w", name, err)
+	}
+	now := &heldFile{fileRecord: rec, holding: h.holding}
+	now.asked.Store(h.asked.Load())
+	s.f.mu.Lock()
+	if s.f.held[name] == h {
+		s.f.held[name] = now
+	}
+	s.f.mu.Unlock()
+	s.f.changed()
 	return nil
 }
 
