@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"reflect"
 	"sort"
@@ -261,15 +262,21 @@ func (f LimitForm) Limits() (Limits, error) {
 		}
 		pause = append(pause, w)
 	}
+	whole := func(n float64) int64 { // a limit that somebody sets is never rounded to none
+		if n > 0 {
+			return max(int64(math.Round(n)), 1)
+		}
+		return 0
+	}
 	plan := func(mbit, gb float64) swarm.Plan {
-		return swarm.Plan{Rate: int64(mbit * 1e6 / 8), Windows: pause, Month: int64(gb * 1e9)}
+		return swarm.Plan{Rate: whole(mbit * 1e6 / 8), Windows: pause, Month: whole(gb * 1e9)}
 	}
 	for _, n := range []float64{f.Down, f.Up, f.Microsoft, f.MonthGB, f.Agents} {
 		if !(n >= 0 && n <= 1e6) {
 			return Limits{}, &Problem{Kind: Invalid, Field: "down", Msg: "A limit is a number, 0 for none.", Hint: "Rates are in Mbit/s, the month's budget in GB."}
 		}
 	}
-	return Limits{WANDown: plan(f.Down, f.MonthGB), WANUp: plan(f.Up, 0), Source: plan(f.Microsoft, f.MonthGB), Agents: swarm.Plan{Rate: int64(f.Agents * 1e6 / 8)}}, nil
+	return Limits{WANDown: plan(f.Down, f.MonthGB), WANUp: plan(f.Up, 0), Source: plan(f.Microsoft, f.MonthGB), Agents: swarm.Plan{Rate: whole(f.Agents * 1e6 / 8)}}, nil
 }
 
 // Form is the limits as the form shows them; ok is false for limits that it

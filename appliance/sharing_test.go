@@ -293,6 +293,9 @@ func TestLimitForm(t *testing.T) {
 			t.Errorf("%+v is shown as %+v, %v", f, back, ok)
 		}
 	}
+	if l, err := (appliance.LimitForm{Down: 1e-9, Agents: 1e-9, MonthGB: 1e-12}).Limits(); err != nil || l.WANDown.Rate != 1 || l.Agents.Rate != 1 || l.WANDown.Month != 1 {
+		t.Errorf("the least there is becomes %+v, %v", l, err)
+	}
 	for _, f := range []appliance.LimitForm{{Down: -1}, {Up: 1e9}, {PauseFrom: "8 o'clock"}, {PauseTo: "18:00"}, {PauseFrom: "08:00", PauseTo: "08:00"}} {
 		if _, err := f.Limits(); err == nil {
 			t.Errorf("%+v is accepted", f)
