@@ -39,6 +39,32 @@ func (s *site) wants(t testing.TB, n int) (names []string) {
 	return names
 }
 
+// TestWhatMovesFirst has two files come slowly: the one that more hosts wait
+// for is named first, and how many wait.
+func TestWhatMovesFirst(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	list, byID := described(s.world)
+	few, many := list[0], list[1]
+	for _, u := range []agentproto.Update{few, many} {
+		s.world.Fault(u.Files[0].Name, microsofttest.Fault{Delay: time.Hour})
+	}
+	token := s.enrolToken(t, 3)
+	s.allow(t)
+	s.enrol(t, 1, token).report(t, needs(few, many), byID)
+	s.enrol(t, 2, token).report(t, needs(many), byID)
+	s.enrol(t, 3, token).report(t, needs(many), byID)
+	eventually(t, "the files move", func() error {
+		if rows, all := s.Moving(1); all != 2 || rows[0].File != many.Files[0].Name || rows[0].Hosts != 3 {
+			return fmt.Errorf("the first of %d is %+v", all, rows)
+		}
+		return nil
+	})
+	if rows, all := s.Moving(8); all != 2 || len(rows) != 2 || rows[1].File != few.Files[0].Name || rows[1].Hosts != 1 {
+		t.Errorf("%d move: %+v", all, rows)
+	}
+}
+
 // TestEveryStepOfAnUnluckyDownload has one file truncated, refused, corrupted
 // and right at last. The admin asks for each try.
 func TestEveryStepOfAnUnluckyDownload(t *testing.T) {
@@ -362,7 +388,7 @@ func TestTasksAreListedInPages(t *testing.T) {
 	s.has(t, "wsusscn2.cab", status("done"))
 	seen := map[string]bool{}
 	for p := (appliance.Page{Limit: 4}); ; {
-		list, next, err := s.Tasks(t.Context(), "done", p)
+		list, next, err := s.Tasks(t.Context(), appliance.TaskQuery{Status: "done", Page: p})
 		if err != nil || len(list) > 4 {
 			t.Fatal(len(list), err)
 		}
@@ -380,7 +406,7 @@ func TestTasksAreListedInPages(t *testing.T) {
 	if len(seen) != 11 {
 		t.Errorf("%d tasks came", len(seen))
 	}
-	if list, _, err := s.Tasks(t.Context(), "failed", appliance.Page{}); err != nil || len(list) != 0 {
+	if list, _, err := s.Tasks(t.Context(), appliance.TaskQuery{Status: "failed"}); err != nil || len(list) != 0 {
 		t.Errorf("%d failed, %v", len(list), err)
 	}
 }

@@ -36,7 +36,7 @@ func (s *site) allow(t testing.TB) {
 // task is the newest task of a file.
 func (s *site) task(t testing.TB, file string) appliance.Task {
 	t.Helper()
-	list, _, err := s.Tasks(t.Context(), "", appliance.Page{Limit: 500})
+	list, _, err := s.Tasks(t.Context(), appliance.TaskQuery{Page: appliance.Page{Limit: 500}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestFiftyHostsOneDownload(t *testing.T) {
 	if n := s.world.Requests()[name]; n.Gets != 1 || n.Bytes != u.Files[0].Size {
 		t.Errorf("Microsoft was asked %d times for %d bytes", n.Gets, n.Bytes)
 	}
-	if rows, _, err := s.Tasks(t.Context(), "", appliance.Page{}); err != nil || len(rows) != 2 { // and the scan cab's
+	if rows, _, err := s.Tasks(t.Context(), appliance.TaskQuery{}); err != nil || len(rows) != 2 { // and the scan cab's
 		t.Errorf("there are %d tasks, %v", len(rows), err)
 	}
 }

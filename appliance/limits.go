@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -8,7 +9,8 @@ import (
 	"math"
 	"path"
 	"reflect"
-	"sort"
+	"slices"
+	"strings"
 	"time"
 
 	"wuamesh/replicate"
@@ -232,7 +234,7 @@ func (a *Appliance) Traffic(ctx context.Context, days int) (list []Traffic, err 
 		}
 		return nil
 	})
-	sort.Slice(list, func(i, j int) bool { return list[i].Day > list[j].Day })
+	slices.SortFunc(list, func(x, y Traffic) int { return strings.Compare(y.Day, x.Day) })
 	return list[:min(len(list), days)], err
 }
 
@@ -316,15 +318,17 @@ func (a *Appliance) Pauses() (list []Pause) {
 	return list
 }
 
-// A Coverage is how much of a file another node has.
+// A Coverage is how much of a file another node has, and has sent of it.
 type Coverage struct {
 	Node    string `json:"node"`
 	Percent int    `json:"percent"`
+	Bytes   int64  `json:"bytes,omitempty"` // that came from it since this fetch began
+	Rate    int64  `json:"rate,omitempty"`  // bytes per second
 }
 
-// Coverage says, of each file that is being fetched from other nodes, how
-// much of it each of them has.
-func (a *Appliance) Coverage() map[string][]Coverage {
+// Coverage says, of those tasks whose files are being fetched from other nodes,
+// by file, how much each of them has and what comes from it, what moves first.
+func (a *Appliance) Coverage(of []Task) map[string][]Coverage {
 	s := a.folder.share
 	all := map[string][]Coverage{}
 	sw := s.swarm.Load()
@@ -332,14 +336,16 @@ func (a *Appliance) Coverage() map[string][]Coverage {
 		return all
 	}
 	for _, t := range sw.Transfers() {
-		var list []Coverage
-		for id, part := range t.Coverage {
-			list = append(list, Coverage{s.nameOf(id), int(100 * part)})
+		name := path.Base(t.Name) // the scan cab arrives elsewhere
+		if !slices.ContainsFunc(of, func(o Task) bool { return o.File == name }) {
+			continue
 		}
-		sort.Slice(list, func(i, j int) bool {
-			return list[i].Percent > list[j].Percent || list[i].Percent == list[j].Percent && list[i].Node < list[j].Node
+		for id, p := range t.Peers {
+			all[name] = append(all[name], Coverage{s.nameOf(id), int(100 * p.Part), p.Bytes, p.Rate})
+		}
+		slices.SortFunc(all[name], func(x, y Coverage) int {
+			return cmp.Or(cmp.Compare(y.Rate, x.Rate), cmp.Compare(y.Percent, x.Percent), strings.Compare(x.Node, y.Node))
 		})
-		all[path.Base(t.Name)] = list // the scan cab arrives elsewhere
 	}
 	return all
 }

@@ -33,7 +33,7 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	if s.Unused, err = a.Unused(ctx); err != nil {
 		return s, err
 	}
-	list, _, err := a.Tasks(ctx, "", Page{Limit: 500})
+	list, _, err := a.Tasks(ctx, TaskQuery{Page: Page{Limit: 500}})
 	if err != nil {
 		return s, err
 	}

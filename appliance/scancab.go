@@ -342,7 +342,7 @@ func (f *folder) cabView() CabView {
 		v.Note = "this node does not download from Microsoft"
 		return v
 	case t != nil && t.Status == statusRunning:
-		v.Running, v.Progress, v.Note = true, t.percent(), "asking Microsoft"
+		v.Running, v.Progress, v.Note = true, t.Percent(), "asking Microsoft"
 		if t.Done > 0 {
 			v.Note = "downloading"
 		}

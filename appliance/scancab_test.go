@@ -26,7 +26,7 @@ const cab = microsoft.ScanCabName
 func (s *site) ended(t testing.TB, n int) (newest appliance.Task) {
 	t.Helper()
 	eventually(t, "scan cab", func() error {
-		list, _, err := s.Tasks(t.Context(), "", appliance.Page{Limit: 500})
+		list, _, err := s.Tasks(t.Context(), appliance.TaskQuery{Page: appliance.Page{Limit: 500}})
 		if err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func (s *site) ended(t testing.TB, n int) (newest appliance.Task) {
 func (s *site) rest(t testing.TB) (ended int) {
 	t.Helper()
 	eventually(t, "no task of the scan cab", func() error {
-		list, _, err := s.Tasks(t.Context(), "", appliance.Page{Limit: 500})
+		list, _, err := s.Tasks(t.Context(), appliance.TaskQuery{Page: appliance.Page{Limit: 500}})
 		ended = 0
 		for _, k := range list {
 			switch {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path"
@@ -183,6 +184,7 @@ func (s *sharing) run(ctx context.Context) error {
 	g.Go(func() error { return s.describeAll(ctx) })
 	g.Go(func() error { return s.scrub(ctx) })
 	g.Go(func() error { return every(ctx, s.f.log, time.Minute, s.saveTraffic) })
+	g.Go(func() error { return s.tellLinks(ctx) })
 	g.Go(func() error {
 		mesh, err := s.awaitMesh(ctx)
 		if err != nil {
@@ -195,6 +197,25 @@ func (s *sharing) run(ctx context.Context) error {
 		return sw.Run(ctx)
 	})
 	return g.Wait()
+}
+
+// tellLinks tells pages of what moves between this node and others, as long as
+// it changes: a node that only sends has no download that would.
+func (s *sharing) tellLinks(ctx context.Context) error {
+	var shown map[string]swarm.Link
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if now := s.links(); !maps.Equal(now, shown) {
+			shown = now
+			s.f.node.watch.tell("mesh")
+		}
+	}
 }
 
 // awaitMesh waits until the node takes part in a mesh.

@@ -101,19 +101,12 @@ func (t *task) progress(done, total int64, now time.Time) {
 	t.Done = done
 }
 
-func (t *task) percent() int {
-	if t.Size <= 0 {
-		return 0
-	}
-	return int(min(100*t.Done/t.Size, 100))
-}
-
 // state is the task as a state of its file.
 func (t *task) state() fileState {
 	s := fileState{State: Queued, Size: t.Size}
 	switch t.Status {
 	case statusRunning:
-		s.State, s.Percent = Downloading, t.percent()
+		s.State, s.Percent = Downloading, t.Percent()
 	case statusFailed:
 		s.State = Failed
 	}
@@ -201,28 +194,63 @@ func (f *folder) dropRows(ctx context.Context, list []Task) error {
 	return f.inBatches(ctx, len(list), func(tx *replicate.Tx, i int) error { return tasks.del(tx, list[i].ID) }, nil)
 }
 
-// Tasks lists downloads, running ones first, then newest; status empty for
-// all. The order is total and the cursor is a place in it, so that a page
-// after a change neither repeats nor skips what did not move.
-func (a *Appliance) Tasks(_ context.Context, status string, p Page) (list []Task, next string, err error) {
+// A TaskQuery chooses downloads.
+type TaskQuery struct {
+	Status string    // one of [Task]'s; empty for all
+	Since  time.Time // without those that ended before
+	Page
+}
+
+// Tasks lists downloads, running ones first, then newest. The order is total
+// and the cursor is a place in it, so that a page after a change neither
+// repeats nor skips what did not move.
+func (a *Appliance) Tasks(_ context.Context, q TaskQuery) (list []Task, next string, err error) {
 	f := a.folder
 	f.mu.RLock()
 	all := slices.Clone(f.ended)
 	for _, t := range f.queue {
-		all = append(all, t.Task)
+		all = append(all, t.shown())
 	}
 	f.mu.RUnlock()
 	slices.SortFunc(all, compareTasks)
 	for _, t := range all {
-		if status != "" && t.Status != status || p.After != "" && t.place() <= p.After {
+		if q.Status != "" && t.Status != q.Status || t.group() == 2 && t.Finished.Before(q.Since) || q.After != "" && t.place() <= q.After {
 			continue
 		}
-		if len(list) == p.limit() {
+		if len(list) == q.limit() {
 			return list, list[len(list)-1].place(), nil
 		}
 		list = append(list, t)
 	}
 	return list, "", nil
+}
+
+// shown is the task with what only memory knows of it. The lock is held.
+func (t *task) shown() Task {
+	row := t.Task
+	row.Hosts = t.hosts
+	return row
+}
+
+// Moving are the downloads that run, the most urgent first and no more than
+// most, and how many there are.
+func (a *Appliance) Moving(most int) (list []Task, all int) {
+	f := a.folder
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var run []*task
+	for _, t := range f.queue {
+		if t.Status == statusRunning {
+			run = append(run, t)
+		}
+	}
+	slices.SortFunc(run, func(x, y *task) int {
+		return cmp.Or(cmp.Compare(y.urgency(), x.urgency()), compareTasks(x.Task, y.Task))
+	})
+	for _, t := range run[:min(len(run), most)] {
+		list = append(list, t.shown())
+	}
+	return list, len(run)
 }
 
 // busy is how many downloads run or wait.

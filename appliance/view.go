@@ -353,6 +353,23 @@ type Task struct {
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished,omitzero"`
 	NextTry  time.Time `json:"next_try,omitzero"`
+	Hosts    int       `json:"hosts,omitempty"` // that wait for it; counted anew, not stored
+}
+
+// Percent is how much of it is here.
+func (t Task) Percent() int {
+	if t.Size <= 0 {
+		return 0
+	}
+	return int(min(100*t.Done/t.Size, 100))
+}
+
+// Left is how long it takes yet at its rate; 0 when nothing moves.
+func (t Task) Left() time.Duration {
+	if t.Rate <= 0 {
+		return 0
+	}
+	return time.Duration(max((t.Size-t.Done)/t.Rate, 1)) * time.Second
 }
 
 // A CabView is the scan cab in the folder.

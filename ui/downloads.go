@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"wuamesh/appliance"
 )
@@ -41,7 +40,7 @@ func (u *UI) downloads(r *http.Request) (reply, error) {
 // downloadsPage is the page with the site's limits as they are.
 func (u *UI) downloadsPage(r *http.Request, v downloadsView) (reply, error) {
 	var err error
-	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), v.Status, appliance.Page{Limit: 100, After: v.After})
+	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), appliance.TaskQuery{Status: v.Status, Page: appliance.Page{Limit: 100, After: v.After}})
 	if err != nil {
 		return reply{}, err
 	}
@@ -79,7 +78,7 @@ func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
 	if v.Uploads, err = u.node.Uploads(r.Context()); err != nil {
 		return reply{}, err
 	}
-	v.Coverage, v.Pauses = u.node.Coverage(), u.node.Pauses()
+	v.Coverage, v.Pauses = u.node.Coverage(v.Tasks), u.node.Pauses()
 	v.Operator = actor(r).May(appliance.Operator)
 	v.Admin = actor(r).Role == appliance.Owner
 	if v.Problem != nil {
@@ -173,23 +172,33 @@ func taskName(t appliance.Task) string {
 	return t.File
 }
 
-func taskPercent(t appliance.Task) int {
-	if t.Size <= 0 {
-		return 0
+// coverLine says how much of a file a node has, and what comes from it.
+func coverLine(c appliance.Coverage) string {
+	text := fmt.Sprintf("%s %d %%", c.Node, c.Percent)
+	if c.Rate > 0 {
+		text += ", " + size(c.Rate) + "/s"
 	}
-	return int(t.Done * 100 / t.Size)
+	return text
+}
+
+// taskFor says for whom a file is fetched.
+func taskFor(t appliance.Task) string {
+	if t.Hosts > 0 {
+		return t.By + ", " + count(t.Hosts, "host")
+	}
+	return t.By
 }
 
 // taskLine says how a task goes on, or how it ended.
 func taskLine(t appliance.Task) string {
 	switch t.Status {
 	case "running":
-		text := fmt.Sprintf("%d %%", taskPercent(t))
+		text := fmt.Sprintf("%d %%", t.Percent())
 		if t.From == "peers" {
 			text += ", from other nodes"
 		}
-		if t.Rate > 0 {
-			text += fmt.Sprintf(", %s/s, %s left", size(t.Rate), (time.Duration((t.Size-t.Done)/t.Rate) * time.Second))
+		if left := t.Left(); left > 0 {
+			text += ", " + size(t.Rate) + "/s, " + appliance.Span(left) + " left"
 		}
 		return text
 	case "failed":

@@ -185,6 +185,13 @@ func TestGallery(t *testing.T) {
 	g.keep("group-saved", page, "You need the role owner for this; you are viewer.")
 	_, page = a.post("/hosts", "/hosts/actions", url.Values{"do": {"scan"}, "id": {string(id)}})
 	g.keep("hosts-scan", page, "You need the role operator for this; you are viewer.")
+
+	g.state = "moving"
+	_, g.admin = heldBack(t, "0.000001")
+	for _, page := range []string{"downloads", "mesh"} {
+		g.until("/"+page, "rns-01 100 %")
+		g.look(page, "/"+page, 200, "Windows Update scan index", "from other nodes")
+	}
 	g.leftOver()
 	if *galleryDir != "" {
 		g.write(*galleryDir)

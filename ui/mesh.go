@@ -27,8 +27,9 @@ type meshView struct {
 	Met     []appliance.MeetingRow
 	Reviews []appliance.ReviewRow // of the node that answers
 
-	Moving   []appliance.Task // to the node that answers, the first of them
-	Coverage map[string][]appliance.Coverage
+	Moving    []appliance.Task // to the node that answers, the most urgent of them
+	MovingAll int              // how many there are
+	Coverage  map[string][]appliance.Coverage
 }
 
 // movingMost is how many files on their way the page shows; Downloads has all.
@@ -47,10 +48,8 @@ func (u *UI) meshWith(r *http.Request, v meshView) (reply, error) {
 	if v.Reviews, err = u.node.Reviews(r.Context()); err != nil {
 		return reply{}, err
 	}
-	if v.Moving, _, err = u.node.Tasks(r.Context(), "running", appliance.Page{Limit: movingMost}); err != nil {
-		return reply{}, err
-	}
-	v.Coverage = u.node.Coverage()
+	v.Moving, v.MovingAll = u.node.Moving(movingMost)
+	v.Coverage = u.node.Coverage(v.Moving)
 	v.Owner = actor(r).May(appliance.Owner)
 	for _, n := range v.State.Nodes {
 		if !n.Removed.IsZero() {

@@ -236,12 +236,12 @@ func TestSwitchingNodes(t *testing.T) {
 	}
 }
 
-// TestFilesMoveOnThePage brings a scan cab to one node while a limit holds back
-// the other: its pages say what comes, how much other nodes have of it, why it
-// waits and until when; and later what moved between the two.
-func TestFilesMoveOnThePage(t *testing.T) {
-	first, second := pair(t, nil)
-	if status, page := second.post("/downloads", "/downloads/limits", url.Values{"down": {"0.01"}}); status != 200 {
+// heldBack is a pair of which the second node is to get a scan cab from the
+// first, which its limits hold back.
+func heldBack(t *testing.T, down string) (first, second *admin) {
+	t.Helper()
+	first, second = pair(t, nil)
+	if status, page := second.post("/downloads", "/downloads/limits", url.Values{"down": {down}}); status != 200 {
 		t.Fatalf("%d\n%s", status, page)
 	}
 	var plain bytes.Buffer
@@ -261,6 +261,14 @@ func TestFilesMoveOnThePage(t *testing.T) {
 	if status, page := first.send(csrf.FindStringSubmatch(page)[1], "wsusscn2.cab", signed); status != 200 {
 		t.Fatalf("%d\n%s", status, page)
 	}
+	return first, second
+}
+
+// TestFilesMoveOnThePage brings a scan cab to one node while a limit holds back
+// the other: its pages say what comes, how much other nodes have of it, why it
+// waits and until when; and later what moved between the two.
+func TestFilesMoveOnThePage(t *testing.T) {
+	first, second := heldBack(t, "0.01")
 	for _, path := range []string{"/downloads", "/mesh"} {
 		second.until(path, "Windows Update scan index", "from other nodes", "rns-01 100 %")
 	}

@@ -127,7 +127,7 @@ func (u *UI) profilesTable(r *http.Request) (reply, error) {
 
 func (u *UI) tasksTable(r *http.Request) (reply, error) {
 	list := pages(func(after string) ([]appliance.Task, string, error) {
-		return u.node.Tasks(r.Context(), r.FormValue("status"), appliance.Page{Limit: 500, After: after})
+		return u.node.Tasks(r.Context(), appliance.TaskQuery{Status: r.FormValue("status"), Page: appliance.Page{Limit: 500, After: after}})
 	})
 	head := []string{"File", "Title", "Kind", "Status", "By", "Size (bytes)", "On disk (bytes)", "From Microsoft (bytes)", "From nodes (bytes)", "Rate (bytes/s)", "Tries", "Queued (UTC)", "Started (UTC)", "Finished (UTC)", "Next try (UTC)", "Error", "Waiting"}
 	return save("downloads", head, rowsFrom(list, func(t appliance.Task) row {

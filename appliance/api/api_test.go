@@ -55,6 +55,13 @@ func TestQueriesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v", q, err)
 		}
 	}
+	for q, field := range map[string]string{"status=moving": "status", "since=yesterday": "since", "limit=0": "limit"} {
+		v, _ := url.ParseQuery(q)
+		_, err := taskQueryOf(v)
+		if p, ok := err.(*appliance.Problem); !ok || p.Field != field {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
 	v, _ := url.ParseQuery("q=kb5&severity=critical&severity=Low&sort=-title&limit=5&after=x")
 	u, err := ParseUpdateQuery(v)
 	if err != nil || u.Text != "kb5" || len(u.Severity) != 2 || u.Severity[0] != "Critical" || u.Sort != "-title" || u.Limit != 5 || u.After != "x" {

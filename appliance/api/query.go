@@ -3,7 +3,10 @@ package api
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
@@ -25,6 +28,21 @@ func pageOf(q url.Values) (appliance.Page, error) {
 		p.Limit = n
 	}
 	return p, nil
+}
+
+var taskStates = []string{"queued", "running", "done", "unchanged", "failed"}
+
+func taskQueryOf(q url.Values) (t appliance.TaskQuery, err error) {
+	if t.Status = q.Get("status"); t.Status != "" && !slices.Contains(taskStates, t.Status) {
+		return t, &appliance.Problem{Kind: appliance.Invalid, Field: "status", Msg: fmt.Sprintf("status=%s: want one of %s.", t.Status, strings.Join(taskStates, ", "))}
+	}
+	if s := q.Get("since"); s != "" {
+		if t.Since, err = time.Parse(time.RFC3339, s); err != nil {
+			return t, &appliance.Problem{Kind: appliance.Invalid, Field: "since", Msg: fmt.Sprintf("since=%s: want a time such as 2026-11-26T08:00:00Z.", s)}
+		}
+	}
+	t.Page, err = pageOf(q)
+	return t, err
 }
 
 var updateParams = append([]param{

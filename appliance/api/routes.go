@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"wuamesh/agentproto"
@@ -27,6 +28,8 @@ type (
 	Downloads struct {
 		Downloads []appliance.Task `json:"downloads"`
 		Next      string           `json:"next,omitempty"`
+		// Now is the node's clock, which Since is compared with.
+		Now time.Time `json:"now"`
 		// Coverage is how much other nodes have of each file that comes from them.
 		Coverage map[string][]appliance.Coverage `json:"coverage,omitempty"`
 	}
@@ -129,14 +132,17 @@ func facts() []route {
 				return c.node.Why(c.Context(), c.host(), id)
 			}},
 		{method: "GET", path: "downloads", summary: "Download tasks, running ones first", role: appliance.Viewer, answer: Downloads{},
-			query: append([]param{{name: "status", doc: "queued, running, done, unchanged, failed"}}, pageParams...),
+			query: append([]param{
+				{name: "status", doc: strings.Join(taskStates, ", ")},
+				{name: "since", doc: "a time as of RFC 3339: without those that ended before"},
+			}, pageParams...),
 			do: func(c call) (any, error) {
-				p, err := pageOf(c.URL.Query())
+				q, err := taskQueryOf(c.URL.Query())
 				if err != nil {
 					return nil, err
 				}
-				list, next, err := c.node.Tasks(c.Context(), c.FormValue("status"), p)
-				return Downloads{list, next, c.node.Coverage()}, err
+				list, next, err := c.node.Tasks(c.Context(), q)
+				return Downloads{list, next, time.Now().UTC(), c.node.Coverage(list)}, err
 			}},
 		{method: "GET", path: "traffic", summary: "Bytes the node moved, by day and line, the newest day first", role: appliance.Viewer, answer: []appliance.Traffic{},
 			do: func(c call) (any, error) { return c.node.Traffic(c.Context(), 92) }},

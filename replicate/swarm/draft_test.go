@@ -107,7 +107,7 @@ func TestADraft(t *testing.T) {
 // awaitPeers waits until a node knows what so many others have.
 func (n *node) awaitPeers(ctx context.Context, id swarm.Digest, peers int) {
 	for ctx.Err() == nil {
-		if v, ok := n.Transfer(id); !ok || len(v.Coverage) == peers { // or it has all of it
+		if v, ok := n.Transfer(id); !ok || len(v.Peers) == peers { // or it has all of it
 			return
 		}
 		time.Sleep(time.Millisecond)

@@ -96,13 +96,22 @@ type transfer struct {
 	fetched  int64 // bytes that came this time
 	finishes bool
 	rate     rate
-	came     time.Time // the last piece
-	epoch    uint64    // of its announcements
-	source   string    // of a draft: who downloads it; empty for a file that is known
+	from     map[string]*rate // what came from each peer
+	came     time.Time        // the last piece
+	epoch    uint64           // of its announcements
+	source   string           // of a draft: who downloads it; empty for a file that is known
 }
 
 func newTransfer(m *Manifest, o FetchOptions) *transfer {
-	return &transfer{m: m, opts: o, began: time.Now(), changed: make(chan struct{}), dirty: make(chan struct{}, 1), done: make(chan struct{})}
+	return &transfer{m: m, opts: o, began: time.Now(), from: map[string]*rate{}, changed: make(chan struct{}), dirty: make(chan struct{}, 1), done: make(chan struct{})}
+}
+
+// cameFrom counts what a peer sent. The swarm's lock is held.
+func (t *transfer) cameFrom(peer string, n int64, now time.Time) {
+	if t.from[peer] == nil {
+		t.from[peer] = &rate{}
+	}
+	t.from[peer].add(n, now)
 }
 
 // FetchOptions say how a file is fetched.
@@ -460,6 +469,9 @@ func (s *Swarm) request(ctx context.Context, r Request) {
 	case err == nil:
 		s.link(r.Peer).in.add(r.Size, now)
 		s.cancel(s.sched.arrived(r.ID, now))
+		if t != nil {
+			t.cameFrom(r.Peer, r.Size, now)
+		}
 		s.cameIn(t, r.Piece, r.Size, now)
 	case errors.As(err, &why):
 		lied = why == failedWrong
@@ -557,7 +569,14 @@ type Transfer struct {
 	Began    time.Time
 	Waiting  string // why nothing moves; empty when something does
 	NextTime time.Time
-	Coverage map[string]float64 // per peer, the part it has: 0 to 1
+	Peers    map[string]Share // those that can be reached, or sent something
+}
+
+// A Share is what a peer has of a file, and has sent of it.
+type Share struct {
+	Part  float64 // that it has: 0 to 1
+	Bytes int64   // that came from it since the fetch began
+	Rate  int64   // bytes per second
 }
 
 // Transfers lists the fetches, the oldest first.
@@ -583,7 +602,7 @@ func (s *Swarm) Transfer(d Digest) (Transfer, bool) {
 }
 
 func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
-	v := Transfer{Digest: t.m.SHA256, Name: t.opts.Name, Size: t.m.Size, Fetched: t.fetched, Began: t.began, Coverage: map[string]float64{}}
+	v := Transfer{Digest: t.m.SHA256, Name: t.opts.Name, Size: t.m.Size, Fetched: t.fetched, Began: t.began, Peers: map[string]Share{}}
 	if t.part == nil {
 		v.Waiting = "It waits for its turn."
 		return v
@@ -600,11 +619,14 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 	n := len(t.m.Pieces)
 	for id, p := range s.sched.peers {
 		if pf := p.files[t.m.SHA256]; pf != nil && n > 0 {
-			v.Coverage[id] = float64(pf.count) / float64(n)
+			v.Peers[id] = Share{Part: float64(pf.count) / float64(n)}
 			if pf.count > 0 {
 				v.Sources++
 			}
 		}
+	}
+	for id, came := range t.from {
+		v.Peers[id] = Share{v.Peers[id].Part, came.total, came.now(now)}
 	}
 	switch {
 	case t.finishes:

@@ -234,8 +234,24 @@ func (n *node) hold(name string, m *swarm.Manifest) {
 }
 
 func (n *node) fetch(ctx context.Context, name string, m *swarm.Manifest) error {
-	_, err := n.Fetch(ctx, m, swarm.FetchOptions{Name: name, Done: func(context.Context) error { n.hold(name, m); return nil }})
+	_, err := n.Fetch(ctx, m, swarm.FetchOptions{Name: name, Done: func(context.Context) error {
+		n.accounts(m)
+		n.hold(name, m)
+		return nil
+	}})
 	return err
+}
+
+// accounts checks that all that came of a file is said to be from some peer.
+func (n *node) accounts(m *swarm.Manifest) {
+	v, ok := n.Transfer(m.SHA256)
+	var sum int64
+	for _, p := range v.Peers {
+		sum += p.Bytes
+	}
+	if !ok || sum != v.Fetched {
+		n.mesh.t.Errorf("%s got %d bytes of %s, and %d from peers", n.id, v.Fetched, v.Name, sum)
+	}
 }
 
 func (n *node) check(name string, want []byte) {

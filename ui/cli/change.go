@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"wuamesh/agentproto"
@@ -95,85 +93,6 @@ var fetchCommand = Command{
 			return t.watchDownloads(ctx, s)
 		}
 	},
-}
-
-// watchDownloads prints a line whenever a download ends, and ends with the
-// last of them.
-func (t *target) watchDownloads(ctx context.Context, s Streams) error {
-	began, told, shown := time.Now().Add(-time.Minute), map[string]string{}, map[string]time.Time{}
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var d api.Downloads
-		if err := t.call(ctx, s, "downloads", nil, &d); err != nil {
-			return err
-		}
-		open, failed := 0, 0
-		for _, task := range d.Downloads {
-			switch task.Status {
-			case "queued", "running":
-				open++
-				if line := progressLine(task, d.Coverage[task.File]); line != told[task.ID] && time.Since(shown[task.ID]) >= 2*time.Second {
-					told[task.ID], shown[task.ID] = line, time.Now()
-					fmt.Fprintln(s.Err, line)
-				}
-				continue
-			case "failed":
-				failed++
-			}
-			if task.Finished.Before(began) || told[task.ID] == task.Status {
-				continue
-			}
-			told[task.ID] = task.Status
-			fmt.Fprintf(s.Err, "%-9s %s, %s %s\n", task.Status, task.File, size(task.Size), task.Error)
-		}
-		if open == 0 {
-			if t.json {
-				return printJSON(s.Out, d.Downloads)
-			}
-			if failed > 0 {
-				return fmt.Errorf("%s failed; each says above why and is tried again by itself", count(failed, "download"))
-			}
-			fmt.Fprintln(s.Out, "Nothing is left to download.")
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.New("stopped watching; the downloads go on")
-		case <-tick.C:
-		}
-	}
-}
-
-// progressLine says how a download goes on, or what it waits for, and how much
-// of it other nodes have, the four that have most.
-func progressLine(t appliance.Task, coverage []appliance.Coverage) string {
-	line := fmt.Sprintf("%-9s %s", t.Status, t.File)
-	if t.Size > 0 {
-		line += fmt.Sprintf(", %d %% of %s", t.Done*100/t.Size, size(t.Size))
-	}
-	if t.Status == "running" && t.From == "peers" {
-		line += ", from other nodes"
-	}
-	if t.Rate > 0 {
-		line += fmt.Sprintf(", %s/s, %s left", size(t.Rate), time.Duration((t.Size-t.Done)/t.Rate)*time.Second)
-	}
-	var on []string
-	for _, c := range coverage[:min(len(coverage), 4)] {
-		on = append(on, fmt.Sprintf("%s %d %%", c.Node, c.Percent))
-	}
-	if len(on) > 0 {
-		line += ". On " + strings.Join(on, ", ")
-	}
-	for _, why := range []string{t.Waiting, t.Error} {
-		if why != "" {
-			line += ". " + strings.TrimSuffix(why, ".")
-		}
-	}
-	if !t.NextTry.IsZero() {
-		line += ". Next at " + t.NextTry.Local().Format("2 Jan 15:04")
-	}
-	return line
 }
 
 var uploadCommand = Command{

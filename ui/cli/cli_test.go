@@ -32,6 +32,13 @@ func node(t *testing.T) string {
 // nodeAt is node with the address of the node.
 func nodeAt(t *testing.T) (data, url string) {
 	t.Helper()
+	_, data, url = nodeWith(t, nil)
+	return data, url
+}
+
+// nodeWith is nodeAt with the node, and another configuration.
+func nodeWith(t *testing.T, change func(*appliance.Config)) (n *appliance.Appliance, data, url string) {
+	t.Helper()
 	dir := t.TempDir()
 	cfg := appliance.DevConfig()
 	cfg.Name, cfg.Data, cfg.Folder = "rns-01", filepath.Join(dir, "data"), filepath.Join(dir, "waptwua")
@@ -39,6 +46,9 @@ func nodeAt(t *testing.T) (data, url string) {
 	cfg.Roots = []string{filepath.Join(dir, "root.pem")}
 	if err := os.WriteFile(cfg.Roots[0], authenticodetest.NewAuthority(1).RootPEM(), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if change != nil {
+		change(&cfg)
 	}
 	log := slog.New(slog.DiscardHandler)
 	n, err := appliance.Open(cfg, log)
@@ -60,12 +70,12 @@ func nodeAt(t *testing.T) (data, url string) {
 	})
 	for range 1000 { // the console file is Run's first act
 		if _, err := os.Stat(filepath.Join(cfg.Data, appliance.ConsoleFile)); err == nil {
-			return cfg.Data, n.URL()
+			return n, cfg.Data, n.URL()
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 	t.Fatal("the node left no console file")
-	return "", ""
+	return nil, "", ""
 }
 
 // run types a command and returns what it printed and its exit code.

@@ -118,10 +118,10 @@ if (live().length) {
   const atWork = r => r.matches('details[open]') || r.contains(document.activeElement) && document.activeElement !== r || r.querySelector('.ck:checked:not([data-all]), details[open] form, dialog[open]');
   const refresh = async () => {
     timer = 0;
+    if (document.hidden) return; // what is due stays so until somebody looks
     const topics = new Set(due);
     due.clear();
     const wanted = live().filter(r => r.dataset.live.split(' ').some(t => topics.has(t)));
-    if (!wanted.length || document.hidden) return;
     for (const [from, regions] of Map.groupBy(wanted, r => r.dataset.from ?? location.href)) {
       const answer = await fetch(from, { credentials: 'same-origin' });
       if (!answer.ok || answer.redirected) continue;
@@ -134,5 +134,6 @@ if (live().length) {
   };
   const stream = new EventSource('/events');
   stream.onmessage = e => { e.data.split(' ').forEach(t => due.add(t)); timer ||= setTimeout(refresh, 700); };
+  addEventListener('visibilitychange', () => { if (!document.hidden && due.size) timer ||= setTimeout(refresh, 0); });
   addEventListener('pagehide', () => stream.close());
 }
