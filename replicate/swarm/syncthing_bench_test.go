@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -52,16 +53,18 @@ var syncthingProgram = sync.OnceValues(func() (string, error) {
 })
 
 // syncthingRun has five nodes share a folder by Syncthing, which is told the
-// addresses and to ask nobody else. The origin has the files and has looked
-// through them when the others start.
+// addresses and to ask nobody else. The clock starts when all of them run, the
+// origin has looked through its files, and the branches are connected with each
+// other: the origin, which holds them paused, is told to resume.
 func syncthingRun(t testing.TB, r *relay, w work) (took time.Duration, sent float64) {
 	program, err := syncthingProgram()
 	if err != nil {
 		t.Skipf("needs syncthing: %v", err)
 	}
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 30*time.Minute, errors.New("syncthing did not end in time"))
 	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
 	homes, ids := make([]string, len(r.places)), make([]string, len(r.places))
 	for i := range r.places {
 		homes[i] = filepath.Join(dir, strconv.Itoa(i))
@@ -88,17 +91,12 @@ func syncthingRun(t testing.TB, r *relay, w work) (took time.Duration, sent floa
 			t.Fatal(err)
 		}
 	}
-	var running []*exec.Cmd
-	defer func() {
-		for _, cmd := range running {
-			cmd.Process.Signal(syscall.SIGTERM)
-		}
-		for _, cmd := range running {
-			cmd.Wait()
-		}
-	}()
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer fail(nil)
 	start := func(i int) {
 		cmd := r.places[i].command(ctx, program, "serve", "--home="+homes[i], "--no-browser", "--no-restart", "--logflags=0")
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()
@@ -106,19 +104,28 @@ func syncthingRun(t testing.TB, r *relay, w work) (took time.Duration, sent floa
 		if err != nil {
 			t.Fatal(err)
 		}
-		running = append(running, cmd)
-		lines := bufio.NewScanner(out)
-		for lines.Scan() && !strings.Contains(lines.Text(), "Completed initial scan") {
-		}
-		go func() {
-			for lines.Scan() {
+		scanned := make(chan struct{})
+		running.Go(func() {
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				if strings.Contains(lines.Text(), "Completed initial scan") {
+					close(scanned)
+				}
 			}
-		}()
+			fail(fmt.Errorf("syncthing %d ended: %w", i, cmd.Wait()))
+		})
+		select {
+		case <-scanned:
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
 	}
-	start(0)
-	before, began := r.places[0].out.Load(), time.Now()
-	for i := 1; i < len(r.places); i++ {
+	for i := range r.places {
 		start(i)
+	}
+	time.Sleep(2 * time.Second) // in which the branches connect
+	before, began := r.places[0].out.Load(), time.Now()
+	if out, err := r.places[0].command(ctx, "curl", "-fsS", "-X", "POST", "-H", "X-API-Key: benchmark", "http://127.0.0.1:8384/rest/system/resume").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	var wg sync.WaitGroup
 	for _, home := range homes[1:] {
@@ -134,7 +141,7 @@ func syncthingRun(t testing.TB, r *relay, w work) (took time.Duration, sent floa
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		t.Error("syncthing did not end in time")
+		t.Fatal(context.Cause(ctx))
 	}
 	return time.Since(began), float64(r.places[0].out.Load() - before)
 }
@@ -142,7 +149,7 @@ func syncthingRun(t testing.TB, r *relay, w work) (took time.Duration, sent floa
 func syncthingConfig(r *relay, ids []string, self int, folder string) []byte {
 	var devices, shared strings.Builder
 	for i, id := range ids {
-		fmt.Fprintf(&devices, `<device id="%s" compression="never"><address>tcp://%s:22000</address></device>`, id, r.places[i].addr)
+		fmt.Fprintf(&devices, `<device id="%s" compression="never"><paused>%t</paused><address>tcp://%s:22000</address></device>`, id, self == 0 && i > 0, r.places[i].addr)
 		fmt.Fprintf(&shared, `<device id="%s"></device>`, id)
 	}
 	return fmt.Appendf(nil, `<configuration version="37">
@@ -151,6 +158,6 @@ func syncthingConfig(r *relay, ids []string, self int, folder string) []byte {
 <gui enabled="true" tls="false"><address>127.0.0.1:8384</address><apikey>benchmark</apikey></gui>
 <options><listenAddress>tcp://%s:22000</listenAddress><globalAnnounceEnabled>false</globalAnnounceEnabled><localAnnounceEnabled>false</localAnnounceEnabled>
 <relaysEnabled>false</relaysEnabled><natEnabled>false</natEnabled><urAccepted>-1</urAccepted><autoUpgradeIntervalH>0</autoUpgradeIntervalH>
-<crashReportingEnabled>false</crashReportingEnabled><reconnectionIntervalS>5</reconnectionIntervalS><startBrowser>false</startBrowser></options>
+<crashReportingEnabled>false</crashReportingEnabled><reconnectionIntervalS>1</reconnectionIntervalS><startBrowser>false</startBrowser></options>
 </configuration>`, folder, shared.String(), devices.String(), r.places[self].addr)
 }
