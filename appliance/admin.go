@@ -191,6 +191,33 @@ func (a *Appliance) PutAdmin(ctx context.Context, by Actor, name string, role Ro
 	})
 }
 
+// ChangePassword changes the password of whoever asks, who says the one that
+// is; all their sessions end with it.
+func (a *Appliance) ChangePassword(ctx context.Context, by Actor, now, next string) error {
+	if err := a.logins.try(by.Name, by.Address); err != nil {
+		return err
+	}
+	old, ok := a.cat.admin(by.Name)
+	a.hashing.Lock()
+	right := ok && checkPassword(old.Password, now)
+	a.hashing.Unlock()
+	if !right {
+		return &Problem{Kind: Invalid, Field: "now", Msg: "That is not your password.", Hint: "An owner can give you another one."}
+	}
+	a.logins.worked(by.Name, by.Address)
+	rec, err := newAdmin(by.Name, next, old.Role)
+	if err != nil {
+		return err
+	}
+	rec.Created, rec.Seen = old.Created, old.Seen
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if err := admins.put(tx, by.Name, rec); err != nil {
+			return err
+		}
+		return a.audit(tx, by, "change password", "admin "+by.Name, "", "")
+	})
+}
+
 // DeleteAdmin removes an admin; their sessions end with it.
 func (a *Appliance) DeleteAdmin(ctx context.Context, by Actor, name string) error {
 	if err := by.need(Owner); err != nil {

@@ -267,3 +267,41 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// TestChangingOnesPassword wants the old one, leaves the role, and ends every
+// session; who guesses waits.
+func TestChangingOnesPassword(t *testing.T) {
+	s := start(t, nil)
+	if err := s.PutAdmin(t.Context(), owner, "paul", appliance.Viewer, "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	paul := appliance.Actor{Name: "paul", Role: appliance.Viewer, Address: "10.0.0.7"}
+	session, err := s.Login(t.Context(), "paul", "correct horse battery", "10.0.0.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for now, next := range map[string]string{"a wrong password": "staple battery horse", "correct horse battery": "short"} {
+		if err := s.ChangePassword(t.Context(), paul, now, next); err == nil {
+			t.Errorf("%q for %q is taken", next, now)
+		}
+	}
+	if _, _, err := s.Session(t.Context(), session, ""); err != nil {
+		t.Errorf("a session ended without a change: %v", err)
+	}
+	if err := s.ChangePassword(t.Context(), paul, "correct horse battery", "staple battery horse"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Session(t.Context(), session, ""); err == nil {
+		t.Error("a session of the old password goes on")
+	}
+	session, err = s.Login(t.Context(), "paul", "staple battery horse", "10.0.0.7")
+	if who, _, err2 := s.Session(t.Context(), session, ""); err != nil || err2 != nil || who.Role != appliance.Viewer {
+		t.Errorf("with the new one: %+v, %v, %v", who, err, err2)
+	}
+	for range 5 {
+		s.ChangePassword(t.Context(), paul, "a guess at it", "staple battery horse")
+	}
+	if p := problem(s.ChangePassword(t.Context(), paul, "staple battery horse", "correct horse battery")); p.Kind != appliance.TooMany {
+		t.Errorf("after five guesses: %+v", p)
+	}
+}

@@ -22,6 +22,9 @@ var ranBy = map[string][2]string{
 	"wuamesh token join":                       {"packaging/branch_test.go", "wuamesh token join"},
 	"wuamesh join --site brest TOKEN":          {"packaging/mesh_test.go", `"join", "--site"`},
 
+	"wuamesh admin paul set --role operator": {"ui/cli/cli_test.go", `"admin paul set --role operator"`},
+	"wuamesh admin maelle password":          {"ui/cli/cli_test.go", `"admin maelle password"`},
+
 	"wuamesh rules baseline allow severity Critical --dry-run":                     {"ui/cli/rules_test.go", `"rules baseline allow severity Critical --dry-run"`},
 	"wuamesh rules baseline ring --days 7 --hosts 5 --percent 5":                   {"ui/cli/rules_test.go", `"rules baseline ring --days 7 --hosts 5 --percent 5"`},
 	`wuamesh stop 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11 --reason "breaks printing"`: {"ui/cli/rules_test.go", `"stop", stopped, "--reason", "breaks printing"`},

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ type accessView struct {
 	Use     appliance.TokenUse // of Made
 	Address string
 	Problem *appliance.Problem
+	Owner   bool
+	Self    string                 // who looks
+	Typed   string                 // name of an admin who was not made
 	Met     []appliance.MeetingRow // about accounts
 }
 
@@ -33,7 +37,7 @@ func (u *UI) accessWith(r *http.Request, v accessView) (reply, error) {
 	if v.Met, err = u.metAbout(r, "admin "); err != nil {
 		return reply{}, err
 	}
-	v.Address = "https://" + r.Host
+	v.Address, v.Owner, v.Self = "https://"+r.Host, actor(r).May(appliance.Owner), actor(r).Name
 	if v.Problem != nil {
 		return again(accessPage(v)), nil
 	}
@@ -68,6 +72,61 @@ func (u *UI) tokenRevoke(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	return goTo("/access").saying("The token is worthless now."), nil
+}
+
+// adminSave makes an admin, or changes one that is known.
+func (u *UI) adminSave(r *http.Request) (reply, error) {
+	name := strings.TrimSpace(r.FormValue("name"))
+	err := u.newName(r, name)
+	if err == nil {
+		err = u.node.PutAdmin(r.Context(), actor(r), name, appliance.Role(r.FormValue("role")), r.FormValue("password"))
+	}
+	if p, ok := formError(err); ok {
+		return u.accessWith(r, accessView{Problem: p, Typed: name})
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/access").saying("%s is %s.", name, r.FormValue("role")), nil
+}
+
+// newName says what is wrong with making an admin whom there is.
+func (u *UI) newName(r *http.Request, name string) error {
+	list, err := u.node.Admins(r.Context())
+	if err != nil || r.FormValue("known") != "" {
+		return err
+	}
+	if slices.ContainsFunc(list, func(a appliance.AdminRow) bool { return a.Name == name }) {
+		return &appliance.Problem{Kind: appliance.Conflict, Field: "name", Msg: "There is an admin " + name + " already.", Hint: "Change role or password beside the name."}
+	}
+	return nil
+}
+
+func (u *UI) adminDelete(r *http.Request) (reply, error) {
+	name := r.FormValue("name")
+	err := u.node.DeleteAdmin(r.Context(), actor(r), name)
+	if p, ok := formError(err); ok {
+		return u.accessWith(r, accessView{Problem: p})
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/access").saying("%s cannot log in any more.", name), nil
+}
+
+// passwordChange ends the session with the password it was begun with.
+func (u *UI) passwordChange(r *http.Request) (reply, error) {
+	if r.FormValue("password") != r.FormValue("again") {
+		return u.accessWith(r, accessView{Problem: &appliance.Problem{Kind: appliance.Invalid, Msg: "The two new passwords differ.", Field: "again"}})
+	}
+	err := u.node.ChangePassword(r.Context(), actor(r), r.FormValue("now"), r.FormValue("password"))
+	if p, ok := formError(err); ok {
+		return u.accessWith(r, accessView{Problem: p})
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/login").saying("Your password is another one. Log in with it."), nil
 }
 
 func (u *UI) audit(r *http.Request) (reply, error) {

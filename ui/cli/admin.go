@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"wuamesh/appliance"
+	"wuamesh/appliance/api"
+)
+
+var adminCommand = Command{
+	Name: "admin", Args: "[NAME [set|password|delete]]", Summary: "List who may log in, make or change an admin, give one a new password",
+	Example: "wuamesh admin\nwuamesh admin paul set --role operator     makes paul, or changes the role\nwuamesh admin maelle password            a forgotten one; on the node itself no login is needed\nwuamesh admin paul delete",
+	Flags: func(fs *flag.FlagSet) Runner {
+		var t target
+		t.flags(fs)
+		role := fs.String("role", "", "`role`: viewer sees everything, operator triggers hosts and downloads, owner edits rules, admins and tokens")
+		return func(ctx context.Context, s Streams, args []string) error {
+			var list api.Admins
+			if err := t.call(ctx, s, "admins", nil, &list); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return t.admins(s, list.Admins)
+			}
+			if len(args) > 2 {
+				return usage("it takes nothing, a NAME, or NAME set, NAME password or NAME delete")
+			}
+			path := "admins/" + url.PathEscape(args[0])
+			i := slices.IndexFunc(list.Admins, func(a appliance.AdminRow) bool { return a.Name == args[0] })
+			switch what := slices.Concat(args[1:], []string{""})[0]; {
+			case what == "set" && *role == "":
+				return usage("name a role: --role viewer, operator or owner")
+			case what == "set":
+				return t.setAdmin(ctx, s, path, api.AdminEdit{Role: appliance.Role(*role)}, i < 0)
+			case what != "" && what != "password" && what != "delete":
+				return usage("it takes nothing, a NAME, or NAME set, NAME password or NAME delete")
+			case i < 0:
+				return fmt.Errorf("there is no admin %s; \"wuamesh admin %s set --role viewer\" makes one", args[0], args[0])
+			case what == "password":
+				return t.setAdmin(ctx, s, path, api.AdminEdit{Role: list.Admins[i].Role}, true)
+			case what == "delete":
+				return t.send(ctx, s, http.MethodDelete, path, nil, nil)
+			}
+			return t.admins(s, list.Admins[i:i+1])
+		}
+	},
+}
+
+func (t *target) admins(s Streams, list []appliance.AdminRow) error {
+	if t.json {
+		return printJSON(s.Out, list)
+	}
+	g := newGrid(s.Out, "NAME", "ROLE", "SINCE")
+	for _, a := range list {
+		g.row(a.Name, string(a.Role), when(a.Created, ""))
+	}
+	return g.flush()
+}
+
+// setAdmin makes or changes an admin, with a password made up here that is
+// printed once, if fresh: one typed would stay in the shell's history.
+func (t *target) setAdmin(ctx context.Context, s Streams, path string, e api.AdminEdit, fresh bool) error {
+	if fresh {
+		e.Password = rand.Text()
+	}
+	var list api.Admins
+	if err := t.send(ctx, s, http.MethodPut, path, e, &list); err != nil {
+		return err
+	}
+	if t.json {
+		return printJSON(s.Out, e)
+	}
+	if fresh {
+		fmt.Fprintf(s.Out, "Password, shown this once: %s\nIt is changed on the page Admins and tokens.\n", e.Password)
+	} else {
+		fmt.Fprintf(s.Out, "The role is %s now.\n", e.Role)
+	}
+	return nil
+}
