@@ -208,6 +208,7 @@ func (a *Appliance) Run(ctx context.Context, pages http.Handler) error {
 	part("supervision", a.superviseBySystemd)
 	part("mesh", a.takePart)
 	part("presence", a.keepPresence)
+	part("trend", a.keepTrend)
 	part("meetings", a.keepMeetings)
 	part("promotions", a.keepRings)
 	part("reviews", func(ctx context.Context) error { return every(ctx, a.log, time.Minute, a.sortReviews) })

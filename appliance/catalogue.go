@@ -47,6 +47,7 @@ type catalogue struct {
 	profileEdits map[string]lastEdit
 	profileOrder []string
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
+	compliance      ComplianceRule
 	repositoryRules map[string]repositoryRuleRecord
 	ordered         []*route
 	routing         *routing // of them, nil until asked for
@@ -158,6 +159,7 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		profiles:        map[string]*profile{},
 		profileEdits:    map[string]lastEdit{},
 		repositoryRules: map[string]repositoryRuleRecord{},
+		compliance:      defaultCompliance,
 		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
 	}
 	c.recount, c.counted.L, c.quick = make(chan struct{}, 1), &c.mu, quickCells
@@ -239,6 +241,8 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 		return set(c.tokens, id, r)
 	case "meeting":
 		return set(c.meetings, id, r)
+	case "compliance":
+		return c.takeCompliance(r)
 	case "repository-rule":
 		c.ordered = nil
 		return set(c.repositoryRules, id, r)

@@ -49,7 +49,7 @@ func (a *Appliance) Check(ctx context.Context, n *Answers) ([]Check, error) {
 	cfg := *a.config()
 	if n != nil {
 		var err error
-		if cfg, err = n.with(cfg); err != nil {
+		if cfg, err = n.typed(cfg).with(cfg); err != nil {
 			return nil, err
 		}
 	}
@@ -103,7 +103,7 @@ func checkMicrosoft(ctx context.Context, cfg Config, source *microsoft.Source) (
 	}
 	through := ""
 	if cfg.Proxy != "" {
-		through = " through " + withoutPassword(cfg.Proxy)
+		through = " through " + WithoutPassword(cfg.Proxy)
 	}
 	got, err := source.Probe(ctx)
 	proxy := checkProxy(cfg, got, err)
@@ -137,19 +137,19 @@ func checkMicrosoft(ctx context.Context, cfg Config, source *microsoft.Source) (
 }
 
 func checkProxy(cfg Config, got microsoft.Reached, err error) Check {
-	c := Check{Name: "proxy", Result: CheckOK, Text: "The proxy " + withoutPassword(cfg.Proxy) + " accepts this node."}
+	c := Check{Name: "proxy", Result: CheckOK, Text: "The proxy " + WithoutPassword(cfg.Proxy) + " accepts this node."}
 	var op *net.OpError
 	var dns *net.DNSError
 	u, _ := url.Parse(cfg.Proxy)
 	switch {
 	case got.Status == http.StatusProxyAuthRequired || err != nil && strings.Contains(err.Error(), "Proxy Authentication Required"):
-		c.Result, c.Text, c.Hint = CheckFailed, "The proxy "+withoutPassword(cfg.Proxy)+" wants a name and a password, or others.", "Write them into its address: http://name:password@host:port."
+		c.Result, c.Text, c.Hint = CheckFailed, "The proxy "+WithoutPassword(cfg.Proxy)+" wants a name and a password, or others.", "Write them into its address: http://name:password@host:port."
 	case errors.As(err, &dns) && u != nil && dns.Name == u.Hostname():
 		c.Result, c.Text, c.Hint = CheckFailed, "The proxy's name "+dns.Name+" cannot be resolved.", "Correct it, or write the proxy's address."
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
-		c.Result, c.Text, c.Hint = CheckFailed, fmt.Sprintf("The proxy %s cannot be reached: %s.", withoutPassword(cfg.Proxy), lastWords(err)), "Correct its address and port, or let the firewall pass this node to it."
+		c.Result, c.Text, c.Hint = CheckFailed, fmt.Sprintf("The proxy %s cannot be reached: %s.", WithoutPassword(cfg.Proxy), lastWords(err)), "Correct its address and port, or let the firewall pass this node to it."
 	case err != nil:
-		c.Result, c.Text, c.Hint = CheckWarning, fmt.Sprintf("The proxy %s takes the request and brings no answer: %s.", withoutPassword(cfg.Proxy), lastWords(err)), "Look at the proxy's own log."
+		c.Result, c.Text, c.Hint = CheckWarning, fmt.Sprintf("The proxy %s takes the request and brings no answer: %s.", WithoutPassword(cfg.Proxy), lastWords(err)), "Look at the proxy's own log."
 	}
 	return c
 }

@@ -114,10 +114,22 @@ func (s *Size) UnmarshalText(b []byte) error {
 	return fmt.Errorf("%q is no size such as \"500 MB\" or \"2 GiB\"", b)
 }
 
+// String writes a size so that [Size.UnmarshalText] reads the same, in the
+// unit of which it is the smallest whole number.
+func (s Size) String() string {
+	n, name := int64(s), "B"
+	for _, u := range units {
+		if whole := int64(s) / u.bytes; whole > 0 && int64(s)%u.bytes == 0 && whole < n {
+			n, name = whole, u.name
+		}
+	}
+	return fmt.Sprintf("%d %s", n, name)
+}
+
 // DefaultConfigText is every key with its default and what it means.
 const DefaultConfigText = `# wuamesh.toml: what this node must be told to start. Everything else is set on
 # its pages. A key that is absent has the value written here, or the one that
-# the setup page was told; one that is set here wins over both.
+# the pages Setup and Settings were told; one that is set here wins over both.
 
 # What the node is called on the pages. Empty: the machine's host name.
 name = ""

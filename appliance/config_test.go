@@ -49,3 +49,13 @@ func TestConfigErrorsSayWhere(t *testing.T) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
+
+// TestSizeIsWrittenAsItIsRead writes sizes that are read back the same.
+func TestSizeIsWrittenAsItIsRead(t *testing.T) {
+	for n, want := range map[appliance.Size]string{0: "0 B", 1: "1 B", 1024: "1 KiB", 1000: "1 kB", 500e9: "500 GB", 2 << 30: "2 GiB", 1_500_000: "1500 kB", 3 << 40: "3 TiB", 12345: "12345 B"} {
+		var back appliance.Size
+		if err := back.UnmarshalText([]byte(n.String())); err != nil || back != n || n.String() != want {
+			t.Errorf("%d is written %q, want %q, and read %d, %v", int64(n), n, want, int64(back), err)
+		}
+	}
+}

@@ -490,3 +490,17 @@ func (a *Appliance) JudgeRing(name string, now time.Time) (take func(context.Con
 	s := a.cat.ringState(name, now)
 	return func(ctx context.Context) error { return a.takeStep(ctx, name, s) }
 }
+
+// NoteDay notes the hosts of a day.
+func (a *Appliance) NoteDay(ctx context.Context, at time.Time) error { return a.noteDay(ctx, at) }
+
+// TrendDays is how many days are kept.
+func (a *Appliance) TrendDays(ctx context.Context) (n int) {
+	a.db.View(ctx, func(tx *replicate.Tx) error {
+		for range trends.all(tx) {
+			n++
+		}
+		return nil
+	})
+	return n
+}

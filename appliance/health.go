@@ -58,7 +58,7 @@ func (a *Appliance) metrics(w http.ResponseWriter, r *http.Request) {
 	}
 	put("hosts", "gauge", "Hosts that are enrolled.", s.Hosts)
 	put("hosts_online", "gauge", "Hosts that are connected or checked in when due.", s.Online)
-	put("hosts_compliant", "gauge", "Hosts scanned within 7 days without an allowed Critical or Important update waiting.", s.Compliant)
+	put("hosts_compliant", "gauge", "Hosts "+s.Rule.String()+".", s.Compliant)
 	fmt.Fprintf(w, "# HELP wuamesh_statuses Pairs of host and update by state.\n# TYPE wuamesh_statuses gauge\n")
 	for state, n := range map[string]int{"OK": s.Pairs.OK, "MISSING": s.Pairs.Missing, "PENDING": s.Pairs.Pending, "DISCARDED": s.Pairs.Discarded} {
 		fmt.Fprintf(w, "wuamesh_statuses{state=%q} %d\n", state, n)

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"math"
@@ -148,9 +149,13 @@ type countTable struct {
 	failures map[uint32]int  // hosts by the code with which installs fail on them
 	lacking  map[lack]int    // hosts that wait for the files
 
-	// Hosts: let in, those of them that were scanned lately and lack nothing
-	// important, that were not, that another machine claims; not let in.
-	enrolled, compliant, unscanned, claims, waiting int
+	// Hosts that were let in: all, by the site of the node they report to, and by
+	// ring.
+	all   Compliance
+	sites map[string]*Compliance
+	rings map[rules.Maturity]*Compliance
+
+	claims, waiting int // hosts that another machine claims, and not let in
 }
 
 // A lack is one revision of an update, and a node that hosts told of it.
@@ -164,7 +169,7 @@ type lack struct {
 // reports a few thousand updates at most.
 type hostCounts struct {
 	states    [outcomeDiscarded]uint16 // by outcome, without the first
-	important bool                     // an allowed Critical or Important update waits
+	important bool                     // an allowed update waits of a severity that counts
 }
 
 func (n hostCounts) of(o outcome) int { return int(n.states[o-1]) }
@@ -280,18 +285,21 @@ func (c *catalogue) due(ctx context.Context) bool {
 	}
 }
 
+// locked does something with the lock held.
+func (c *catalogue) locked(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
 // countAside counts without holding the lock, but for moments.
 func (c *catalogue) countAside() {
 	c.mu.Lock()
 	now := time.Now()
 	c.changed = false
-	k := c.newCount(now)
+	k := c.newCount(now, c.compliance)
 	c.mu.Unlock()
-	k.run(func(f func()) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		f()
-	})
+	k.run(c.locked)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k.took = time.Since(now)
@@ -319,7 +327,7 @@ var outcomeOf = map[rules.State]outcome{rules.OK: outcomeOK, rules.Missing: outc
 // count goes through every status of every host once. The lock is held for
 // writing.
 func (c *catalogue) count(now time.Time) *countTable {
-	k := c.newCount(now)
+	k := c.newCount(now, c.compliance)
 	k.run(func(f func()) { f() })
 	return k.countTable
 }
@@ -333,6 +341,7 @@ type counting struct {
 	*countTable
 	c        *catalogue
 	now      time.Time
+	rule     ComplianceRule
 	list     []counted
 	policies map[*policy]*policyCells
 }
@@ -343,7 +352,8 @@ type counted struct {
 	policy *policyCells
 	slot   int
 	node   string
-	fresh  bool // it was scanned lately
+	fresh  bool           // it was scanned lately
+	among  [2]*Compliance // of its site, and of its ring
 }
 
 // policyCells are the hosts of one policy, by cell.
@@ -354,11 +364,13 @@ type policyCells struct {
 }
 
 // newCount notes what there is to count. The lock is held for writing.
-func (c *catalogue) newCount(now time.Time) *counting {
-	k := &counting{c: c, now: now, list: make([]counted, 0, len(c.hosts)), policies: map[*policy]*policyCells{}, countTable: &countTable{
+func (c *catalogue) newCount(now time.Time, rule ComplianceRule) *counting {
+	k := &counting{c: c, now: now, rule: rule, list: make([]counted, 0, len(c.hosts)), policies: map[*policy]*policyCells{}, countTable: &countTable{
 		built: now, hosts: make([]hostCounts, c.slots), updates: map[rules.UpdateID]*updateCounts{},
 		wanted: map[string]*wantedFile{}, needed: map[string]bool{}, failures: map[uint32]int{}, lacking: map[lack]int{},
+		sites: map[string]*Compliance{}, rings: map[rules.Maturity]*Compliance{},
 	}}
+	siteOf, ringOf := map[string]*Compliance{}, map[*class]*Compliance{} // looked up once each
 	cells := len(c.variants.list) << cellShift
 	for _, h := range c.hosts {
 		if !h.enrolled() {
@@ -376,7 +388,14 @@ func (c *catalogue) newCount(now time.Time) *counting {
 		if h.Claim != "" {
 			k.claims++
 		}
-		k.list = append(k.list, counted{h.statuses, t, h.slot, h.status.Node, now.Sub(h.status.Good) < scanAge})
+		node := cmp.Or(h.status.Node, h.at.Node)
+		if siteOf[node] == nil {
+			siteOf[node] = rowFor(k.sites, c.folder.share.siteOf(node))
+		}
+		if ringOf[h.class] == nil {
+			ringOf[h.class] = rowFor(k.rings, firstRing(c.accepts(h.class)))
+		}
+		k.list = append(k.list, counted{h.statuses, t, h.slot, h.status.Node, now.Sub(h.status.Good) < rule.age(), [2]*Compliance{siteOf[node], ringOf[h.class]}})
 		k.cells += len(h.statuses.cells)
 	}
 	return k
@@ -389,12 +408,8 @@ func (k *counting) run(locked func(func())) {
 		h := &k.list[i]
 		n := k.host(h, locked)
 		k.hosts[h.slot] = n
-		k.enrolled++
-		switch {
-		case !h.fresh:
-			k.unscanned++
-		case !n.important:
-			k.compliant++
+		for _, c := range []*Compliance{&k.all, h.among[0], h.among[1]} {
+			c.add(h.fresh, n)
 		}
 	}
 	for p, t := range k.policies {
@@ -445,7 +460,9 @@ func (k *counting) host(h *counted, locked func(func())) hostCounts {
 
 // workOut finds the outcome of a cell that the policy had none for yet.
 func (k *counting) workOut(h *counted, cell cell, locked func(func())) (o outcome) {
-	locked(func() { o = k.c.outcome(h.policy.policy, &host{statuses: h.hostStatuses}, cell, k.now) })
+	locked(func() {
+		o = k.c.outcome(h.policy.policy, &host{statuses: h.hostStatuses}, cell, k.now, k.rule.Severities)
+	})
 	h.policy.outcomes[cell] = o
 	return o
 }
@@ -477,7 +494,7 @@ func (c *catalogue) addSites(t *countTable) {
 	}
 }
 
-func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time) outcome {
+func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time, count []rules.Severity) outcome {
 	r := c.pair(p, k, c.status(h, k), now)
 	o := outcomeOf[r.state]
 	if r.lacking {
@@ -486,7 +503,7 @@ func (c *catalogue) outcome(p *policy, h *host, k cell, now time.Time) outcome {
 	if r.state == rules.OK || !r.decision.May() {
 		return o
 	}
-	if r.update.Severity == rules.Critical || r.update.Severity == rules.Important {
+	if slices.Contains(count, cmp.Or(r.update.Severity, rules.Unspecified)) {
 		o |= outcomeImportant
 	}
 	if r.reason == rules.ReasonInstallErr {

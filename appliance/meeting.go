@@ -138,6 +138,10 @@ var intents = map[string]func(id string, value []byte) (object, text string){
 		site, _ := hex.DecodeString(id)
 		return "site " + string(site), "limits: " + r.String()
 	},
+	"compliance": func(_ string, value []byte) (string, string) {
+		r, ok := decoded[ComplianceRule](value)
+		return "mesh", or(ok, r.String(), defaultCompliance.String())
+	},
 	"host": func(id string, value []byte) (string, string) {
 		return "host " + id, or(value != nil, "its facts", "removed it")
 	},

@@ -14,9 +14,6 @@ import (
 	"wuamesh/appliance/microsoft"
 )
 
-// scanAge is how fresh a scan must be for a host to count as compliant.
-const scanAge = 7 * 24 * time.Hour
-
 // Status is the overview.
 func (a *Appliance) Status(ctx context.Context) (Status, error) {
 	s := Status{
@@ -50,6 +47,9 @@ func (a *Appliance) Status(ctx context.Context) (Status, error) {
 			}
 		}
 	}
+	if s.Trend, err = a.trend(ctx, time.Now()); err != nil {
+		return s, err
+	}
 	if s.Recent, _, err = a.Audit(ctx, "", Page{Limit: 8}); err != nil {
 		return s, err
 	}
@@ -66,7 +66,7 @@ func (a *Appliance) Counts(context.Context) Counts {
 	c := a.cat
 	c.mu.Lock()
 	t := c.counts(time.Now())
-	n := Counts{Updates: len(t.updates), Packages: c.packageCount(), Hosts: t.enrolled, Waiting: t.waiting}
+	n := Counts{Updates: len(t.updates), Packages: c.packageCount(), Hosts: t.all.Hosts, Waiting: t.waiting}
 	c.mu.Unlock()
 	n.Running = a.folder.busy()
 	return n
@@ -101,7 +101,8 @@ func (a *Appliance) tally(s *Status) tally {
 	t := c.counts(where.now)
 	n := tally{countTable: t}
 	s.Pairs, s.Updates, s.Packages = t.pairs, len(t.updates), c.packageCount()
-	s.Hosts, s.Waiting, s.Compliant = t.enrolled, t.waiting, t.compliant
+	s.Hosts, s.Waiting, s.Compliant, s.Compliance, s.Rule = t.all.Hosts, t.waiting, t.all.Compliant, t.all, c.compliance
+	s.Sites, s.Rings = byName(t.sites), byName(t.rings)
 	for _, h := range c.sorted() {
 		if h.enrolled() && where.online(h) {
 			s.Online++
@@ -167,7 +168,7 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 		m := agentproto.Explain(code)
 		add(true, fmt.Sprintf("Installs fail on %s with %s.", things(n.failures[code], "host", "hosts"), m.Title()), m.Sentence(), "See hosts", "/hosts?state=PENDING")
 	}
-	add(n.unscanned > 0, fmt.Sprintf("%s not scanned in the last 7 days.", things(n.unscanned, "host was", "hosts were")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
+	add(n.all.Unscanned > 0, fmt.Sprintf("%s not scanned in the last %s.", things(n.all.Unscanned, "host was", "hosts were"), things(s.Rule.Days, "day", "days")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
 	add(!a.config().CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")
 	_, sealed := a.roster.seal()
 	add(!sealed && a.auth.anchorKey() != nil && a.Member(), "The mesh has no recovery passphrase.", "If this node is lost, nobody can let nodes in or renew their certificates. wuamesh node passphrase makes one.", "Make one", "/mesh/passphrase")

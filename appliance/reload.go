@@ -69,8 +69,8 @@ func newSource(cfg Config, log *slog.Logger) (*microsoft.Source, error) {
 	return s, nil
 }
 
-// withoutPassword is a proxy's address as it may be shown.
-func withoutPassword(proxy string) string {
+// WithoutPassword is a proxy's address as it may be shown.
+func WithoutPassword(proxy string) string {
 	u, err := url.Parse(proxy)
 	if err != nil {
 		return "(not an address)"

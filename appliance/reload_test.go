@@ -114,6 +114,84 @@ func TestTheFileWinsOverTheSetupPage(t *testing.T) {
 	}
 }
 
+// TestTheFolderIsToldOnThePages tells the folder what to keep: it holds at once
+// and after a restart, what the file sets stays, and nothing wrong is taken.
+func TestTheFolderIsToldOnThePages(t *testing.T) {
+	s, write := configured(t)
+	want := appliance.Storage{CleanupKBs: false, Placement: "local", Quota: 5e9, DiskFloor: 1 << 30, Copies: 3}
+	if err := s.SetStorage(t.Context(), appliance.Actor{Name: "yann", Role: appliance.Operator}, want); err == nil {
+		t.Error("an operator changes it")
+	}
+	if err := s.SetStorage(t.Context(), owner, want); err != nil {
+		t.Fatal(err)
+	}
+	if now, decided := s.Storage(); now != want || decided["quota"] {
+		t.Errorf("the folder goes by %+v", now)
+	}
+	if entries, _, err := s.Audit(t.Context(), "node "+s.NodeName(), appliance.Page{}); err != nil || len(entries) != 1 || entries[0].After != "nightly cleaning off, keeps local, quota 5.0 GB, 1.1 GB stay free, 3 copies" {
+		t.Errorf("the audit log has %+v, %v", entries, err)
+	}
+	wrong := want
+	wrong.Placement = "some"
+	if err := s.SetStorage(t.Context(), owner, wrong); err == nil {
+		t.Error("a placement that there is not is taken")
+	}
+	write("internet = false\nquota = \"7 GB\"")
+	if _, err := s.Reload(t.Context(), owner); err != nil {
+		t.Fatal(err)
+	}
+	want.Quota = 7e9
+	if now, _ := s.Storage(); now != want {
+		t.Errorf("with a quota in the file it goes by %+v", now)
+	}
+	from := map[string]string{}
+	for _, k := range s.ConfigKeys() {
+		from[k.Key] = k.From + " " + k.Value
+	}
+	for key, is := range map[string]string{"quota": "file 7 GB", "placement": "pages local", "disk_floor": "pages 1 GiB", "log_level": "default info"} {
+		if from[key] != is {
+			t.Errorf("%s is said to be %q, want %q", key, from[key], is)
+		}
+	}
+	s.stop()
+	s = startIn(t, s.dir, nil, "", func(c *appliance.Config) {
+		var err error
+		if *c, err = (appliance.ConfigSource{Path: filepath.Join(s.dir, "wuamesh.toml")}).Load(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if now, decided := s.Storage(); now != want || !decided["quota"] {
+		t.Errorf("after a restart it goes by %+v", now)
+	}
+}
+
+// TestAProxyKeepsItsPassword saves the node's settings as they are shown,
+// without the proxy's password.
+func TestAProxyKeepsItsPassword(t *testing.T) {
+	s, _ := configured(t)
+	n := appliance.Answers{Name: "lyo-01", Site: "lyon", Proxy: "http://wua:secret@127.0.0.1:3128"}
+	if err := s.Answer(t.Context(), owner, n); err != nil {
+		t.Fatal(err)
+	}
+	shown := n
+	shown.Site, shown.Proxy = "ain", appliance.WithoutPassword(n.Proxy)
+	if err := s.Answer(t.Context(), owner, shown); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := s.Answers(); now.Proxy != n.Proxy || now.Site != "ain" {
+		t.Errorf("the node goes by %+v", now)
+	}
+	entries, _, err := s.Audit(t.Context(), "node lyo-01", appliance.Page{})
+	if err != nil || len(entries) != 2 || entries[0].Before != "name lyo-01, site lyon, gets files from other nodes, proxy http://wua:xxxxx@127.0.0.1:3128" {
+		t.Errorf("the audit log has %+v, %v", entries, err)
+	}
+	for _, k := range s.ConfigKeys() {
+		if strings.Contains(k.Value, "secret") {
+			t.Errorf("%s shows a password: %s", k.Key, k.Value)
+		}
+	}
+}
+
 func TestSetupLinkCanBeRenewed(t *testing.T) {
 	run := t.TempDir()
 	t.Setenv("RUNTIME_DIRECTORY", run)

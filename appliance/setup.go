@@ -176,18 +176,29 @@ func (a *Appliance) Answers() (now Answers, decided map[string]bool) {
 // with returns c with what the answers say about keys that the file leaves
 // open, checked.
 func (n Answers) with(c Config) (Config, error) {
-	for _, e := range []struct {
-		key string
-		set func()
-	}{
-		{"name", func() { c.Name = n.Name }}, {"site", func() { c.Site = n.Site }},
-		{"internet", func() { c.Internet = n.Internet }}, {"proxy", func() { c.Proxy = n.Proxy }},
-	} {
-		if !c.given[e.key] {
-			e.set()
-		}
-	}
+	settle(c.given, "name", &c.Name, n.Name)
+	settle(c.given, "site", &c.Site, n.Site)
+	settle(c.given, "internet", &c.Internet, n.Internet)
+	settle(c.given, "proxy", &c.Proxy, n.Proxy)
 	return c, c.Validate()
+}
+
+// typed is what somebody means who was shown the proxy without its password: one
+// that stays as it was shown stays as it is.
+func (n Answers) typed(now Config) Answers {
+	if n.Proxy = strings.TrimSpace(n.Proxy); n.Proxy != "" && n.Proxy == WithoutPassword(now.Proxy) {
+		n.Proxy = now.Proxy
+	}
+	return n
+}
+
+// String says it for the audit log.
+func (n Answers) String() string {
+	text := fmt.Sprintf("name %s, site %s, %s", n.Name, n.Site, or(n.Internet, "may download from Microsoft", "gets files from other nodes"))
+	if n.Proxy != "" {
+		text += ", proxy " + WithoutPassword(n.Proxy)
+	}
+	return text
 }
 
 // Answer keeps the answers and goes by them at once. They are checked before
@@ -196,6 +207,7 @@ func (a *Appliance) Answer(ctx context.Context, by Actor, n Answers) error {
 	if err := by.need(Owner); err != nil {
 		return err
 	}
+	n = n.typed(*a.config())
 	next, err := n.with(*a.config())
 	if err != nil {
 		return err
@@ -204,14 +216,15 @@ func (a *Appliance) Answer(ctx context.Context, by Actor, n Answers) error {
 		return err
 	}
 	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
-		old, _, err := answers.find(tx, "node")
+		old, ok, err := answers.find(tx, "node")
 		if err != nil {
 			return err
 		}
-		old.Proxy, n.Proxy = withoutPassword(old.Proxy), strings.TrimSpace(n.Proxy)
-		shown := n
-		shown.Proxy = withoutPassword(n.Proxy)
-		return errors.Join(answers.put(tx, "node", n), a.audit(tx, by, "set up node", "node "+next.Name, fmt.Sprintf("%+v", old), fmt.Sprintf("%+v", shown)))
+		was := ""
+		if ok {
+			was = old.String()
+		}
+		return errors.Join(answers.put(tx, "node", n), a.audit(tx, by, "set up node", "node "+next.Name, was, n.String()))
 	})
 	if err != nil {
 		return err
@@ -220,13 +233,20 @@ func (a *Appliance) Answer(ctx context.Context, by Actor, n Answers) error {
 	return err
 }
 
-// fillIn completes a configuration: with the answers where the file says
-// nothing, and with the machine's name.
+// fillIn completes a configuration: with what the pages were told where the
+// file says nothing, and with the machine's name.
 func (a *Appliance) fillIn(ctx context.Context, c *Config) error {
 	err := a.db.View(ctx, func(tx *replicate.Tx) error {
 		n, ok, err := answers.find(tx, "node")
-		if ok {
+		if ok && err == nil {
 			*c, err = n.with(*c)
+		}
+		if err != nil {
+			return err
+		}
+		s, ok, err := storages.find(tx, "node")
+		if ok && err == nil {
+			*c, err = s.with(*c)
 		}
 		return err
 	})

@@ -57,6 +57,7 @@ var (
 	profileOptions  = table[optionRecord]{"option/"}           // <profile>/<option of [waptwua]>
 	grants          = table[editRecord]{"grant/"}              // <profile>/group/<name>, <profile>/host/<host>: whom it is given to
 	profileVersions = table[versionRecord]{"profile-version/"} // <profile>/<rising time>-<random>
+	complianceRules = table[ComplianceRule]{"compliance/"}     // rule
 
 	// Of this node alone.
 	sessions    = localTable[sessionRecord]{"session/"} // <SHA-256 of the secret>
@@ -65,8 +66,10 @@ var (
 	holdings    = localTable[holding]{"held/"}                // <name>: what lies in the folder and was found right
 	carried     = localTable[carriedRecord]{"carried/"}       // <node>: what it had when its last bundle was made
 	traffics    = localTable[Traffic]{"traffic/"}             // <day>
+	trends      = localTable[TrendDay]{"trend/"}              // <day>
 	deleted     = localTable[time.Time]{"deleted/"}           // <name>: not fetched until an agent asks
 	answers     = localTable[Answers]{"answers/"}             // node: what the setup page was told
+	storages    = localTable[Storage]{"storage/"}             // node: what the settings page was told
 	authorities = localTable[authorityRecord]{"authority/"}   // root
 	identities  = localTable[identityRecord]{"identity/"}     // self; joining: the key that a token was shown with; next: that of a renewal
 	memberships = localTable[membershipRecord]{"membership/"} // mesh

@@ -407,7 +407,7 @@ func (c *catalogue) reporters(id rules.UpdateID, now time.Time) []reporter {
 				}
 				o := outcomes[p][k]
 				if o == 0 {
-					o = c.outcome(p, h, k, now) & outcomeState
+					o = c.outcome(p, h, k, now, nil) & outcomeState
 					outcomes[p][k] = o
 				}
 				by[o] = append(by[o], reporter{h, k})

@@ -405,16 +405,23 @@ type CleanPlan struct {
 
 // A Status is the overview.
 type Status struct {
-	Node         string       `json:"node"`
-	Version      string       `json:"version"`
-	Started      time.Time    `json:"started"`
-	Standing     Standing     `json:"standing"`
-	Cab          CabView      `json:"cab"`
-	Hosts        int          `json:"hosts"`
-	Online       int          `json:"online"`
-	Waiting      int          `json:"waiting"`   // for approval
-	Compliant    int          `json:"compliant"` // scanned within 7 days, no allowed Critical or Important waits
-	Pairs        StateCounts  `json:"pairs"`     // host × update
+	Node      string    `json:"node"`
+	Version   string    `json:"version"`
+	Started   time.Time `json:"started"`
+	Standing  Standing  `json:"standing"`
+	Cab       CabView   `json:"cab"`
+	Hosts     int       `json:"hosts"`
+	Online    int       `json:"online"`
+	Waiting   int       `json:"waiting"`   // for approval
+	Compliant int       `json:"compliant"` // by the rule
+
+	Rule       ComplianceRule `json:"compliance_rule"`
+	Compliance Compliance     `json:"compliance"` // of all hosts
+	Sites      []Compliance   `json:"sites"`      // by the site of the node that hosts report to
+	Rings      []Compliance   `json:"rings"`      // by the first of DEV, PREPROD and PROD that hosts accept
+	Trend      []TrendDay     `json:"trend"`      // the last 30 days that this node noted, and today
+
+	Pairs        StateCounts  `json:"pairs"` // host × update
 	Updates      int          `json:"updates"`
 	Packages     int          `json:"packages"`
 	Files        int          `json:"files"`

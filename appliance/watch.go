@@ -40,7 +40,7 @@ func (w *watchers) tell(topic string) {
 // topics of the kinds of records.
 var topics = map[string]string{
 	"host": "hosts", "presence": "hosts", "status": "hosts", "command": "hosts", "update": "updates", "file": "updates",
-	"package": "rules", "line": "rules", "assign": "rules", "group": "rules", "member": "rules", "term": "rules", "stop": "rules", "ring": "rules", "profile": "rules", "option": "rules", "grant": "rules", "audit": "audit",
+	"package": "rules", "line": "rules", "assign": "rules", "group": "rules", "member": "rules", "term": "rules", "stop": "rules", "ring": "rules", "profile": "rules", "option": "rules", "grant": "rules", "compliance": "hosts", "audit": "audit",
 	"meeting": "mesh", "node": "mesh", "removed": "mesh", "anchor": "mesh", "repository-rule": "mesh",
 }
 

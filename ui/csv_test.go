@@ -65,7 +65,7 @@ func TestTablesAreFiles(t *testing.T) {
 	}
 	a.until("/downloads", "windows-kb5000001")
 	link := regexp.MustCompile(`href="([^"]+\.csv[^"]*)"[^>]* download`)
-	for _, page := range []string{"/hosts", "/updates", "/rules", "/rules/baseline", "/groups", "/downloads", "/mesh", "/audit", "/access", "/hosts/" + string(id), "/updates/" + string(first.ID)} {
+	for _, page := range []string{"/hosts", "/updates", "/rules", "/rules/baseline", "/groups", "/downloads", "/mesh", "/audit", "/access", "/overview", "/settings", "/hosts/" + string(id), "/updates/" + string(first.ID)} {
 		_, text := a.get(page)
 		links := link.FindAllStringSubmatch(text, -1)
 		if len(links) == 0 && page != "/mesh" { // where one node stands alone

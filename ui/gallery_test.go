@@ -62,7 +62,7 @@ func (g *gallery) note(name, page string, want ...string) {
 }
 
 // lists are the pages that every state is looked at on.
-var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/repository-rules", "agents", "agents/profiles", "access", "audit"}
+var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/repository-rules", "agents", "agents/profiles", "access", "audit", "settings"}
 
 // TestGallery looks at every page empty, with one of everything, with many, in
 // error, with long names, and as somebody without rights.
@@ -72,7 +72,7 @@ func TestGallery(t *testing.T) {
 	g := &gallery{a, "empty", map[string]string{}}
 	for page, want := range map[string]string{
 		"overview": "", "updates": "", "rules": "No rule package yet", "hosts": "No host here", "groups": "every host", "downloads": "No download here", "clean": "Nothing is unused",
-		"mesh": "rns-01", "agents": "", "agents/profiles": "No settings profile yet", "access": "No token", "audit": "Audit log",
+		"mesh": "rns-01", "agents": "", "agents/profiles": "No settings profile yet", "access": "No token", "audit": "Audit log", "settings": "Everything this node goes by",
 	} {
 		g.look(strings.ReplaceAll(page, "/", "-"), "/"+page, 200, want)
 	}

@@ -20,6 +20,7 @@ type nodeForm struct {
 	appliance.Answers
 	Decided map[string]bool // by the configuration file
 	Checks  []appliance.Check
+	Fresh   bool // the node is being set up
 }
 
 func (u *UI) nodeNow() nodeForm {
@@ -98,7 +99,7 @@ func (u *UI) setupTest(r *http.Request) (reply, error) {
 	if err != nil && !ok {
 		return reply{}, err
 	}
-	node.Checks = checks
+	node.Checks, node.Fresh = checks, true
 	if r.FormValue("for") == "join" {
 		node.Checks = append(u.node.CheckJoin(r.Context(), r.FormValue("token")), checks...)
 		return show(joinPage(joinView{Secret: secret, Token: r.FormValue("token"), Node: node, Problem: p})), nil

@@ -16,12 +16,12 @@ import (
 // routeTables adds the tables to the pages.
 func (u *UI) routeTables(mux *http.ServeMux) {
 	for path, h := range map[string]func(*http.Request) (reply, error){
-		"/hosts.csv": u.hostsTable, "/hosts/{id}/updates.csv": u.hostUpdatesTable,
+		"/overview/sites.csv": u.sitesTable, "/hosts.csv": u.hostsTable, "/hosts/{id}/updates.csv": u.hostUpdatesTable,
 		"/updates.csv": u.updatesTable, "/updates/{id}/hosts.csv": u.updateHostsTable,
 		"/rules.csv": u.rulesTable, "/rules/{name}/lines.csv": u.linesTable,
 		"/groups.csv": u.groupsTable, profilesPath + ".csv": u.profilesTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable,
 		"/clean.csv": u.unusedTable, "/mesh.csv": u.nodesTable, "/audit.csv": u.auditTable,
-		"/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable,
+		"/settings/keys.csv": u.keysTable, "/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable,
 	} {
 		mux.Handle("GET "+path, u.page(h))
 	}

@@ -122,6 +122,11 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /mesh/repository-rules/{id}/move", u.page(u.repositoryRuleMove))
 	mux.Handle("POST /mesh/repository-rules/{id}/delete", u.page(u.repositoryRuleDelete))
 	mux.Handle("GET /audit", u.page(u.audit))
+	mux.Handle("GET "+settingsPath, u.page(u.settings))
+	mux.Handle("POST "+settingsPath+"/node", u.page(u.settingsNode))
+	mux.Handle("POST "+settingsPath+"/test", u.page(u.settingsTest))
+	mux.Handle("POST "+settingsPath+"/storage", u.page(u.settingsStorage))
+	mux.Handle("POST "+settingsPath+"/compliance", u.page(u.settingsCompliance))
 	u.routeTables(mux)
 	mux.Handle("/", u.page(func(r *http.Request) (reply, error) {
 		return reply{}, &appliance.Problem{Kind: appliance.NotFound, Msg: "There is no page " + r.URL.Path + ".", Hint: "The menu has all of them."}

@@ -86,7 +86,7 @@ type (
 
 // routes is the whole interface, in the order of the description.
 func routes() []route {
-	return slices.Concat(facts(), mesh(), repository(), intent(), profile(), admins(), folder())
+	return slices.Concat(facts(), mesh(), repository(), intent(), profile(), settings(), admins(), folder())
 }
 
 // facts are the routes that only look.
