@@ -48,6 +48,8 @@ type catalogue struct {
 	profileOrder []string
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
 	compliance      ComplianceRule
+	sites           numbered // of nodes that hosts report to; a number stays
+	hostWords       hostWords
 	repositoryRules map[string]repositoryRuleRecord
 	ordered         []*route
 	routing         *routing // of them, nil until asked for

@@ -67,48 +67,79 @@ type Compliance struct {
 	Unscanned int    `json:"unscanned"` // not lately
 }
 
-func (c *Compliance) add(fresh bool, n hostCounts) {
-	c.Hosts++
+// A HostStand is where a host stands with the rule.
+type HostStand string
+
+// The stands, the worst last.
+const (
+	StandCompliant HostStand = "compliant"
+	StandPending   HostStand = "pending"   // an update waits that counts
+	StandMissing   HostStand = "missing"   // and a file is on no node
+	StandUnscanned HostStand = "unscanned" // not lately
+)
+
+// stands are they by number; 0 is of hosts that were not let in.
+var stands = [...]HostStand{"", StandCompliant, StandPending, StandMissing, StandUnscanned}
+
+var standTexts = [...]string{"", "Compliant", "Updates wait", "A file is on no node", "Not scanned lately"}
+
+// unknownSite is where hosts are whose node is not known yet.
+const unknownSite = "(not known)"
+
+const (
+	standCompliant uint8 = iota + 1
+	standPending
+	standMissing
+	standUnscanned
+)
+
+func standOf(fresh, important bool, n hostCounts) uint8 {
 	switch {
 	case !fresh:
-		c.Unscanned++
-	case !n.important:
-		c.Compliant++
+		return standUnscanned
+	case !important:
+		return standCompliant
 	case n.of(outcomeMissing) > 0:
-		c.Missing++
-	default:
+		return standMissing
+	}
+	return standPending
+}
+
+func (c *Compliance) add(stand uint8) {
+	c.Hosts++
+	switch stand {
+	case standCompliant:
+		c.Compliant++
+	case standPending:
 		c.Pending++
+	case standMissing:
+		c.Missing++
+	case standUnscanned:
+		c.Unscanned++
 	}
 }
 
-// rowFor is the row of that name, made when there is none.
-func rowFor[K ~string](rows map[K]*Compliance, name K) *Compliance {
-	if rows[name] == nil {
-		rows[name] = &Compliance{Name: string(name)}
-	}
-	return rows[name]
-}
-
-// byName are the rows by name, which is the order of rings too.
-func byName[K ~string](rows map[K]*Compliance) []Compliance {
-	list := make([]Compliance, 0, len(rows))
-	for _, r := range rows {
-		list = append(list, *r)
+// named are the rows in which there are hosts, by name.
+func named(rows []Compliance, name func(int) string) []Compliance {
+	list := []Compliance{}
+	for i, r := range rows {
+		if r.Hosts > 0 {
+			r.Name = name(i)
+			list = append(list, r)
+		}
 	}
 	slices.SortFunc(list, func(x, y Compliance) int { return strings.Compare(x.Name, y.Name) })
 	return list
 }
 
-// firstRing is the ring of hosts that accept these maturities: the one that gets
-// packages first.
-func firstRing(accepts []rules.Maturity) rules.Maturity {
-	for _, m := range rules.Maturities {
-		if slices.Contains(accepts, m) {
-			return m
-		}
-	}
-	return rules.Prod
+// firstRing is the ring of hosts that accept these maturities, by its number: the
+// one that gets packages first.
+func firstRing(accepts []rules.Maturity) int {
+	i := slices.IndexFunc(rules.Maturities[:], func(m rules.Maturity) bool { return slices.Contains(accepts, m) })
+	return max(i, 0)
 }
+
+func ringName(i int) string { return string(rules.Maturities[i]) }
 
 func (c *catalogue) takeCompliance(r replicate.Record) error {
 	rule := defaultCompliance

@@ -39,8 +39,29 @@ func TestCompliance(t *testing.T) {
 	if c := st.Compliance; c.Hosts != 4 || c.Compliant != 2 || c.Pending+c.Missing != 1 || c.Unscanned != 1 {
 		t.Errorf("by the rule there is at first: %+v", c)
 	}
-	if len(st.Sites) != 2 || st.Sites[0].Name != "" || st.Sites[0].Hosts != 1 || st.Sites[1].Name != "rns-01" || st.Sites[1].Hosts != 3 || len(st.Rings) != 2 || st.Rings[0].Name != "DEV" || st.Rings[0].Hosts != 1 || st.Rings[0].Compliant != 0 || st.Rings[1].Compliant != 2 {
+	if len(st.Sites) != 2 || st.Sites[0].Name != "(not known)" || st.Sites[0].Hosts != 1 || st.Sites[1].Name != "rns-01" || st.Sites[1].Hosts != 3 || len(st.Rings) != 2 || st.Rings[0].Name != "DEV" || st.Rings[0].Hosts != 1 || st.Rings[0].Compliant != 0 || st.Rings[1].Compliant != 2 {
 		t.Errorf("by site %+v, by ring %+v", st.Sites, st.Rings)
+	}
+	for _, tt := range []struct {
+		q    appliance.HostQuery
+		want int
+	}{
+		{appliance.HostQuery{Site: []string{"rns-01"}}, 3},
+		{appliance.HostQuery{Site: []string{"rns-01", "(not known)"}}, 4},
+		{appliance.HostQuery{Site: []string{"lyon"}}, 0},
+		{appliance.HostQuery{Ring: []rules.Maturity{rules.Dev}}, 1},
+		{appliance.HostQuery{Ring: []rules.Maturity{rules.Prod}, Stand: []appliance.HostStand{appliance.StandCompliant}}, 2},
+		{appliance.HostQuery{Stand: []appliance.HostStand{appliance.StandUnscanned, "other"}}, 1},
+		{appliance.HostQuery{Stand: []appliance.HostStand{"other"}}, 0},
+	} {
+		l, err := s.Hosts(t.Context(), tt.q)
+		if err != nil || l.Matching != tt.want {
+			t.Errorf("%+v finds %d, %v; want %d", tt.q, l.Matching, err, tt.want)
+		}
+	}
+	l, err := s.Hosts(t.Context(), appliance.HostQuery{Ring: []rules.Maturity{rules.Prod}})
+	if err != nil || len(l.Rings) != 2 || l.Rings[0].Count != 1 || l.Rings[1].Count != 3 || len(l.Stands) != 2 || l.Stands[0].Value != "compliant" || l.Stands[0].Count != 2 {
+		t.Errorf("of PROD there are rings %+v, stands %+v, %v", l.Rings, l.Stands, err)
 	}
 	strict := appliance.ComplianceRule{Days: 1, Severities: []rules.Severity{rules.Unspecified, rules.Low, rules.Critical, rules.Low}}
 	p, err := s.PreviewCompliance(t.Context(), strict)

@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"iter"
@@ -104,67 +103,165 @@ func (a *Appliance) hostRows(list []*host) (rows []HostRow) {
 	return rows
 }
 
+// What a query of hosts narrows by. What is said of one, the choices that there
+// are and of how many hosts, leaves its own choice out and respects the others.
+const (
+	byState = iota
+	bySystem
+	byGroup
+	bySite
+	byRing
+	byStand
+	byAll
+)
+
 // matching are the hosts that a query finds, in its order, and the list
 // without its rows. The lock is held for writing.
 func (c *catalogue) matching(q HostQuery, t *countTable, where census) (matching []*host, list HostList) {
 	list.Hosts = []HostRow{}
 	index := c.indexed()
-	var states [outcomeDiscarded]int
-	systems, groups := make([]int, len(c.systems.names)), make([]int, len(c.classNumbers))
-	chosen, inGroup := q.choices(c)
-	want := q.states()
+	count := c.newFacets()
+	want, search := q.choices(c), c.searching(q.Text)
+	var places []int32
 	for i := range index {
 		x := &index[i]
 		list.Total++
-		if (q.Seen != "" || q.Text != "") && !q.matches(x.host, where) {
+		if !search.finds(i, x.host) || q.Seen != "" && !q.seen(x.host, where) {
 			continue
 		}
 		var n hostCounts
 		if x.slot < len(t.hosts) {
 			n = t.hosts[x.slot]
 		}
-		okState := want == nil || want.any(n)
-		okOS, okGroup := chosen == nil || chosen[x.system], inGroup == nil || inGroup[x.class]
-		if okState && okGroup {
-			systems[x.system]++
-		}
-		if okOS && okState {
-			groups[x.class]++
-		}
-		if !okOS || !okGroup {
+		missed, by := want.missed(x, n)
+		if missed > 1 {
 			continue
 		}
-		for s, many := range n.states {
-			if many > 0 {
-				states[s]++
-			}
-		}
-		if okState {
-			matching = append(matching, x.host)
+		count.add(by, x, n)
+		if missed == 0 {
+			places = append(places, int32(i))
 		}
 	}
-	hostOrder(q.Sort, t)(matching)
+	c.hostOrder(q.Sort, t, places)
+	matching = make([]*host, len(places))
+	for i, at := range places {
+		matching[i] = index[at].host
+	}
 	list.Matching = len(matching)
-	list.OS, list.State, list.Groups = c.systems.facet(systems), stateFacet(states), facetList(c.byGroup(groups))
+	count.into(&list, c)
 	return matching, list
 }
 
-// choices are the systems and the classes of hosts that a query chooses, by
-// number; nil chooses all.
-func (q HostQuery) choices(c *catalogue) (systems, classes []bool) {
-	if len(q.OS) > 0 {
-		systems = make([]bool, len(c.systems.names))
-		for i, name := range c.systems.names {
-			systems[i] = slices.Contains(q.OS, name)
+// hostFacets are numbers of hosts by what a query may choose.
+type hostFacets struct {
+	states                 [outcomeDiscarded]int
+	systems, groups, sites []int
+	rings                  [len(rules.Maturities) + 1]int
+	stands                 [len(stands)]int
+}
+
+func (c *catalogue) newFacets() *hostFacets {
+	return &hostFacets{systems: make([]int, len(c.systems.names)), groups: make([]int, len(c.classNumbers)), sites: make([]int, len(c.sites.names)+1)}
+}
+
+// add counts a host that a query finds, or would but for what it narrows by.
+func (f *hostFacets) add(by int, x *indexed, n hostCounts) {
+	all := by == byAll
+	if all || by == bySystem {
+		f.systems[x.system]++
+	}
+	if all || by == byGroup {
+		f.groups[x.class]++
+	}
+	if all || by == bySite {
+		f.sites[n.site]++
+	}
+	if all || by == byRing {
+		f.rings[n.ring]++
+	}
+	if all || by == byStand {
+		f.stands[n.stand]++
+	}
+	if all || by == byState {
+		for s, many := range n.states {
+			if many > 0 {
+				f.states[s]++
+			}
 		}
+	}
+}
+
+func (f *hostFacets) into(list *HostList, c *catalogue) {
+	list.OS, list.State, list.Groups = c.systems.facet(f.systems), stateFacet(f.states), facetList(c.byGroup(f.groups))
+	list.Sites = c.sites.facet(f.sites[1:])
+	list.Rings = numberFacet(f.rings[1:], ringName, ringName)
+	list.Stands = numberFacet(f.stands[1:], func(i int) string { return string(stands[i+1]) }, func(i int) string { return standTexts[i+1] })
+}
+
+// numberFacet are the choices with numbers of hosts, in their order.
+func numberFacet(hosts []int, name, label func(int) string) []FacetCount {
+	list := []FacetCount{}
+	for i, n := range hosts {
+		if n > 0 {
+			list = append(list, FacetCount{Value: name(i), Label: label(i), Count: n})
+		}
+	}
+	return list
+}
+
+// picked is what is chosen, by number; nil is everything.
+type picked []bool
+
+func (p picked) has(i int) bool { return p == nil || i < len(p) && p[i] }
+
+// chooses picks among n from the first number on; nil when nothing is
+// chosen.
+func chooses[T ~string](chosen []T, first, n int, name func(int) string) picked {
+	if len(chosen) == 0 {
+		return nil
+	}
+	c := make(picked, first+n)
+	for i := range n {
+		c[first+i] = slices.Contains(chosen, T(name(i)))
+	}
+	return c
+}
+
+// hostChoices are what a query chooses, by what it narrows.
+type hostChoices struct {
+	states                              stateSet
+	system, group, site, ring, standing picked
+}
+
+// missed is by how much a host misses what is chosen, and by what if only by one.
+func (w *hostChoices) missed(x *indexed, n hostCounts) (missed, by int) {
+	by = byAll
+	for d, ok := range [...]bool{
+		byState: w.states == nil || w.states.any(n), bySystem: w.system.has(int(x.system)), byGroup: w.group.has(int(x.class)),
+		bySite: w.site.has(int(n.site)), byRing: w.ring.has(int(n.ring)), byStand: w.standing.has(int(n.stand)),
+	} {
+		if !ok {
+			missed, by = missed+1, d
+		}
+	}
+	return missed, by
+}
+
+func (q HostQuery) choices(c *catalogue) *hostChoices {
+	w := &hostChoices{
+		states:   q.states(),
+		system:   chooses(q.OS, 0, len(c.systems.names), func(i int) string { return c.systems.names[i] }),
+		site:     chooses(q.Site, 1, len(c.sites.names), func(i int) string { return c.sites.names[i] }),
+		ring:     chooses(q.Ring, 1, len(rules.Maturities), ringName),
+		standing: chooses(q.Stand, 0, len(stands), func(i int) string { return string(stands[i]) }),
 	}
 	if q.Group != "" && q.Group != everyone {
-		classes = make([]bool, len(c.classNumbers))
+		w.group = make(picked, len(c.classNumbers))
 		for i, k := range c.classNumbers {
-			classes[i] = c.isGroup(q.Group) && slices.Contains(k.groups, q.Group)
+			w.group[i] = c.isGroup(q.Group) && slices.Contains(k.groups, q.Group)
 		}
 	}
-	return systems, classes
+	return w
 }
 
 // A stateSet are states of which a host has to have an update in one.
@@ -217,7 +314,8 @@ func facetList(m map[string]int) []FacetCount {
 	return list
 }
 
-func (q HostQuery) matches(h *host, where census) bool {
+// seen says whether the host was heard of as the query wants it.
+func (q HostQuery) seen(h *host, where census) bool {
 	switch q.Seen {
 	case "online":
 		if !where.online(h) {
@@ -236,77 +334,66 @@ func (q HostQuery) matches(h *host, where census) bool {
 			return false
 		}
 	}
-	if q.Text == "" {
-		return true
-	}
-	var low [256]byte // of a hundred thousand hosts no string is made
-	text := strings.ToLower(q.Text)
-	return bytes.Contains(lower(low[:0], h.Facts.Name), []byte(text)) || bytes.Contains(lower(low[:0], h.Facts.FQDN), []byte(text)) ||
-		strings.HasPrefix(string(h.id), text) || slices.Contains(h.Facts.Addresses, text)
+	return true
 }
 
-// hostOrder returns what sorts hosts that come in the order of their names.
-// What is compared is taken out of the hosts first: a hundred thousand of them
-// lie all over memory.
-func hostOrder(sort string, t *countTable) func([]*host) {
+// hostOrder sorts places in the index, which come in the order of the hosts'
+// names. What is compared is taken out first, where it can be without looking
+// at the hosts: a hundred thousand of them lie all over memory.
+func (c *catalogue) hostOrder(sort string, t *countTable, places []int32) {
 	key, down := strings.CutPrefix(sort, "-")
-	var of func(h *host) int64
-	switch key {
-	case "scan":
-		of = func(h *host) int64 { return h.status.Good.UnixMilli() }
-	case "seen":
-		of = func(h *host) int64 { return h.lastSeen().UnixMilli() }
-	case "missing":
-		of = func(h *host) int64 { return int64(t.of(h).of(outcomeMissing)) }
-	case "pending":
-		of = func(h *host) int64 { return int64(t.of(h).of(outcomePending)) }
-	case "os":
-		return func(list []*host) { sortBy(list, systemRank(list), down) }
-	default:
-		return func(list []*host) {
-			if down {
-				slices.Reverse(list)
+	waits := func(o outcome) func(x *indexed) int64 {
+		return func(x *indexed) int64 {
+			if x.slot < len(t.hosts) {
+				return int64(t.hosts[x.slot].of(o))
 			}
+			return 0
 		}
 	}
-	return func(list []*host) { sortBy(list, of, down) }
-}
-
-// systemRank numbers the systems of hosts in their order.
-func systemRank(list []*host) func(*host) int64 {
-	rank := map[string]int64{}
-	for _, h := range list {
-		rank[h.Facts.OS] = 0
+	switch key {
+	case "scan":
+		c.sortBy(places, func(x *indexed) int64 { return x.host.status.Good.UnixMilli() }, down)
+	case "seen":
+		c.sortBy(places, func(x *indexed) int64 { return x.host.lastSeen().UnixMilli() }, down)
+	case "missing":
+		c.sortBy(places, waits(outcomeMissing), down)
+	case "pending":
+		c.sortBy(places, waits(outcomePending), down)
+	case "os":
+		rank := make([]int64, len(c.systems.names))
+		for i, name := range slices.Sorted(slices.Values(c.systems.names)) {
+			rank[c.systems.number[name]] = int64(i)
+		}
+		c.sortBy(places, func(x *indexed) int64 { return rank[x.system] }, down)
+	default:
+		if down {
+			slices.Reverse(places)
+		}
 	}
-	for i, name := range slices.Sorted(maps.Keys(rank)) {
-		rank[name] = int64(i)
-	}
-	return func(h *host) int64 { return rank[h.Facts.OS] }
 }
 
 // sortBy sorts by a number; of two that are equal the one that came first
 // stays first, up or down.
-func sortBy(list []*host, of func(*host) int64, down bool) {
-	type place struct {
+func (c *catalogue) sortBy(places []int32, of func(*indexed) int64, down bool) {
+	type keyed struct {
 		key int64
-		at  int
+		at  int32
 	}
-	places := make([]place, len(list))
-	for i, h := range list {
-		places[i] = place{of(h), i}
+	list := make([]keyed, len(places))
+	for i, at := range places {
+		list[i] = keyed{of(&c.index[at]), at}
 		if down {
-			places[i].key = -places[i].key
+			list[i].key = -list[i].key
 		}
 	}
-	slices.SortFunc(places, func(x, y place) int {
-		if c := cmp.Compare(x.key, y.key); c != 0 {
-			return c
+	slices.SortFunc(list, func(x, y keyed) int {
+		if x.key != y.key {
+			return cmp.Compare(x.key, y.key)
 		}
-		return x.at - y.at
+		return cmp.Compare(x.at, y.at)
 	})
-	was := slices.Clone(list)
-	for i, p := range places {
-		list[i] = was[p.at]
+	for i, k := range list {
+		places[i] = k.at
 	}
 }
 
@@ -398,12 +485,13 @@ func (c *catalogue) sameNames() map[string]int32 {
 	return c.alike
 }
 
-// lower is a name in lower case, in the room of b where it has room.
+// lower appends a text in small letters.
 func lower(b []byte, s string) []byte {
+	was := len(b)
 	for i := range len(s) {
 		c := s[i]
 		if c >= 0x80 {
-			return []byte(strings.ToLower(s))
+			return append(b[:was], strings.ToLower(s)...)
 		}
 		if 'A' <= c && c <= 'Z' {
 			c += 'a' - 'A'

@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"bytes"
 	"slices"
+	"strings"
 )
 
 // An indexed host is what lists of hosts look at of each: a hundred thousand
@@ -49,7 +51,7 @@ func (c *catalogue) indexed() []indexed {
 	if c.index != nil {
 		return c.index
 	}
-	c.classNumbers, c.systems = nil, numbered{}
+	c.classNumbers, c.systems, c.hostWords = nil, numbered{}, hostWords{}
 	numbers := map[*class]int32{}
 	c.index = make([]indexed, 0, len(c.hosts))
 	for _, h := range c.sorted() {
@@ -67,4 +69,66 @@ func (c *catalogue) indexed() []indexed {
 	}
 	c.index = slices.Clip(c.index)
 	return c.index
+}
+
+// hostWords are the names of all hosts in the order of the index, in small
+// letters, each on a line of its own: a search goes through them in one piece
+// instead of through a hundred thousand hosts.
+type hostWords struct {
+	text []byte
+	ends []int32 // where the lines of each host end
+}
+
+// A hostSearch looks at the hosts of the index in their order for a text.
+type hostSearch struct {
+	hostWords
+	text []byte
+	hit  int // the next place that has it, from where it looked on; -1 for none
+	// An id is looked for by its beginning and an address whole, where the text
+	// may be part of one.
+	inHost bool
+}
+
+// searching begins a search for a text; nil finds every host. The lock is held
+// for writing.
+func (c *catalogue) searching(text string) *hostSearch {
+	if text == "" {
+		return nil
+	}
+	if c.hostWords.ends == nil {
+		w := hostWords{ends: make([]int32, len(c.index))}
+		for i := range c.index {
+			f := &c.index[i].host.Facts
+			w.text = append(lower(w.text, f.Name), '\n')
+			w.text = append(lower(w.text, f.FQDN), '\n')
+			w.ends[i] = int32(len(w.text))
+		}
+		c.hostWords = w
+	}
+	text = strings.ToLower(text)
+	s := &hostSearch{hostWords: c.hostWords, text: []byte(text), inHost: strings.Trim(text, "0123456789abcdef-.:") == ""}
+	if s.hit = -1; !strings.Contains(text, "\n") {
+		s.hit = bytes.Index(s.hostWords.text, s.text)
+	}
+	return s
+}
+
+// finds says whether host i of the index has the text; i only rises.
+func (s *hostSearch) finds(i int, h *host) bool {
+	if s == nil {
+		return true
+	}
+	from, end := 0, int(s.ends[i])
+	if i > 0 {
+		from = int(s.ends[i-1])
+	}
+	if s.hit >= 0 && s.hit < from {
+		if s.hit = bytes.Index(s.hostWords.text[from:], s.text); s.hit >= 0 {
+			s.hit += from
+		}
+	}
+	if s.hit >= 0 && s.hit < end {
+		return true
+	}
+	return s.inHost && (strings.HasPrefix(string(h.id), string(s.text)) || slices.Contains(h.Facts.Addresses, string(s.text)))
 }

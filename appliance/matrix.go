@@ -152,8 +152,8 @@ type countTable struct {
 	// Hosts that were let in: all, by the site of the node they report to, and by
 	// ring.
 	all   Compliance
-	sites map[string]*Compliance
-	rings map[rules.Maturity]*Compliance
+	sites []Compliance // by the catalogue's numbers of sites
+	rings [len(rules.Maturities)]Compliance
 
 	claims, waiting int // hosts that another machine claims, and not let in
 }
@@ -168,8 +168,11 @@ type lack struct {
 // thousand hosts stay in the processor's cache while lists look at them. A host
 // reports a few thousand updates at most.
 type hostCounts struct {
-	states    [outcomeDiscarded]uint16 // by outcome, without the first
-	important bool                     // an allowed update waits of a severity that counts
+	states [outcomeDiscarded]uint16 // by outcome, without the first
+	// Numbers from 1: of the site of the node it reports to, of its ring, and
+	// where it stands; 0 of hosts that were not let in.
+	site        uint16
+	ring, stand uint8
 }
 
 func (n hostCounts) of(o outcome) int { return int(n.states[o-1]) }
@@ -352,8 +355,9 @@ type counted struct {
 	policy *policyCells
 	slot   int
 	node   string
-	fresh  bool           // it was scanned lately
-	among  [2]*Compliance // of its site, and of its ring
+	fresh  bool // it was scanned lately
+	site   int  // numbers
+	ring   int
 }
 
 // policyCells are the hosts of one policy, by cell.
@@ -368,9 +372,8 @@ func (c *catalogue) newCount(now time.Time, rule ComplianceRule) *counting {
 	k := &counting{c: c, now: now, rule: rule, list: make([]counted, 0, len(c.hosts)), policies: map[*policy]*policyCells{}, countTable: &countTable{
 		built: now, hosts: make([]hostCounts, c.slots), updates: map[rules.UpdateID]*updateCounts{},
 		wanted: map[string]*wantedFile{}, needed: map[string]bool{}, failures: map[uint32]int{}, lacking: map[lack]int{},
-		sites: map[string]*Compliance{}, rings: map[rules.Maturity]*Compliance{},
 	}}
-	siteOf, ringOf := map[string]*Compliance{}, map[*class]*Compliance{} // looked up once each
+	siteOf, ringOf := map[string]int{}, map[*class]int{} // looked up once each
 	cells := len(c.variants.list) << cellShift
 	for _, h := range c.hosts {
 		if !h.enrolled() {
@@ -389,15 +392,16 @@ func (c *catalogue) newCount(now time.Time, rule ComplianceRule) *counting {
 			k.claims++
 		}
 		node := cmp.Or(h.status.Node, h.at.Node)
-		if siteOf[node] == nil {
-			siteOf[node] = rowFor(k.sites, c.folder.share.siteOf(node))
+		if _, ok := siteOf[node]; !ok {
+			siteOf[node] = int(c.sites.of(cmp.Or(c.folder.share.siteOf(node), unknownSite)))
 		}
-		if ringOf[h.class] == nil {
-			ringOf[h.class] = rowFor(k.rings, firstRing(c.accepts(h.class)))
+		if _, ok := ringOf[h.class]; !ok {
+			ringOf[h.class] = firstRing(c.accepts(h.class))
 		}
-		k.list = append(k.list, counted{h.statuses, t, h.slot, h.status.Node, now.Sub(h.status.Good) < rule.age(), [2]*Compliance{siteOf[node], ringOf[h.class]}})
+		k.list = append(k.list, counted{h.statuses, t, h.slot, h.status.Node, now.Sub(h.status.Good) < rule.age(), siteOf[node], ringOf[h.class]})
 		k.cells += len(h.statuses.cells)
 	}
+	k.sites = make([]Compliance, len(c.sites.names))
 	return k
 }
 
@@ -408,8 +412,8 @@ func (k *counting) run(locked func(func())) {
 		h := &k.list[i]
 		n := k.host(h, locked)
 		k.hosts[h.slot] = n
-		for _, c := range []*Compliance{&k.all, h.among[0], h.among[1]} {
-			c.add(h.fresh, n)
+		for _, c := range []*Compliance{&k.all, &k.sites[h.site], &k.rings[h.ring]} {
+			c.add(n.stand)
 		}
 	}
 	for p, t := range k.policies {
@@ -451,10 +455,11 @@ func (k *counting) host(h *counted, locked func(func())) hostCounts {
 	if flags&outcomeFailed != 0 {
 		k.addFailures(h)
 	}
-	n := hostCounts{important: flags&outcomeImportant != 0}
+	n := hostCounts{site: uint16(min(h.site+1, math.MaxUint16)), ring: uint8(h.ring + 1)}
 	for i := range n.states {
 		n.states[i] = uint16(min(states[i+1], math.MaxUint16))
 	}
+	n.stand = standOf(h.fresh, flags&outcomeImportant != 0, n)
 	return n
 }
 

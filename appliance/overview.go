@@ -102,7 +102,7 @@ func (a *Appliance) tally(s *Status) tally {
 	n := tally{countTable: t}
 	s.Pairs, s.Updates, s.Packages = t.pairs, len(t.updates), c.packageCount()
 	s.Hosts, s.Waiting, s.Compliant, s.Compliance, s.Rule = t.all.Hosts, t.waiting, t.all.Compliant, t.all, c.compliance
-	s.Sites, s.Rings = byName(t.sites), byName(t.rings)
+	s.Sites, s.Rings = named(t.sites, func(i int) string { return c.sites.names[i] }), named(t.rings[:], ringName)
 	for _, h := range c.sorted() {
 		if h.enrolled() && where.online(h) {
 			s.Online++

@@ -156,8 +156,11 @@ type HostQuery struct {
 	Group string
 	State []rules.State // at least one update in this state
 	OS    []string
-	Seen  string // "online", "away" (not heard of for a day), "never scanned", "waiting" (for approval)
-	Sort  string // "name" (default), "os", "scan", "seen", "missing", "pending"; "-" reverses
+	Site  []string         // of the node they report to
+	Ring  []rules.Maturity // the first that they accept of DEV, PREPROD and PROD
+	Stand []HostStand      // whether they are compliant, and if not, why
+	Seen  string           // "online", "away" (not heard of for a day), "never scanned", "waiting" (for approval)
+	Sort  string           // "name" (default), "os", "scan", "seen", "missing", "pending"; "-" reverses
 	Page
 }
 
@@ -170,6 +173,9 @@ type HostList struct {
 	OS       []FacetCount `json:"os"`
 	State    []FacetCount `json:"state"`
 	Groups   []FacetCount `json:"groups"`
+	Sites    []FacetCount `json:"sites"`
+	Rings    []FacetCount `json:"rings"`
+	Stands   []FacetCount `json:"stands"`
 }
 
 // A HostRow is one host as lists show it.

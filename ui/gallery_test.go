@@ -87,6 +87,7 @@ func TestGallery(t *testing.T) {
 		{Doing: "contact with the mesh", Text: "check in: ask https://rns-01.corp.example: dial tcp 10.35.0.2:443: connection refused"},
 	}}, needs(first), first)
 	g.edit("baseline", "What everybody gets", "brest")
+	g.queued()
 	g.profile("office-hours", "What everybody gets", "all")
 	g.profile("night", "Installs by night", "brest")
 	rule := g.repositoryRule("Laptops of Brest")

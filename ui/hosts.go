@@ -25,7 +25,7 @@ func (u *UI) hosts(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	v := hostsView{List: list, Query: q, Facet: []facetView{{"State", "state", true, list.State}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}}
+	v := hostsView{List: list, Query: q, Facet: []facetView{{"Compliance", "stand", true, list.Stands}, {"State", "state", true, list.State}, {"Site", "site", true, list.Sites}, {"Ring", "ring", true, list.Rings}, {"System", "os", true, list.OS}, {"Group", "group", true, list.Groups}}}
 	if v.Saved, err = u.saved(r, "hosts", q); err != nil {
 		return reply{}, err
 	}
@@ -40,7 +40,7 @@ var hostTabs = []struct{ seen, text string }{
 // hostFilter keeps what the list of hosts knows of a query string.
 func hostFilter(all url.Values) url.Values {
 	q := url.Values{}
-	for _, k := range []string{"q", "group", "state", "os", "seen", "sort", "after"} {
+	for _, k := range []string{"q", "group", "state", "os", "site", "ring", "stand", "seen", "sort", "after"} {
 		for _, v := range all[k] {
 			if v != "" {
 				q.Add(k, v)
@@ -53,7 +53,7 @@ func hostFilter(all url.Values) url.Values {
 // hostQuery reads a filter; a value nobody knows matches nothing.
 func hostQuery(q url.Values) appliance.HostQuery {
 	return appliance.HostQuery{
-		Text: q.Get("q"), Group: q.Get("group"), State: typed[rules.State](q["state"]), OS: q["os"], Seen: q.Get("seen"), Sort: q.Get("sort"), Page: appliance.Page{After: q.Get("after")},
+		Text: q.Get("q"), Group: q.Get("group"), State: typed[rules.State](q["state"]), OS: q["os"], Site: q["site"], Ring: typed[rules.Maturity](q["ring"]), Stand: typed[appliance.HostStand](q["stand"]), Seen: q.Get("seen"), Sort: q.Get("sort"), Page: appliance.Page{After: q.Get("after")},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ func (u *UI) sitesTable(r *http.Request) (reply, error) {
 	}
 	head := []string{"Site", "Hosts", "Compliant", "Pending", "Missing a file", "Not scanned lately"}
 	return save("sites", head, rowsFrom(sure(slices.Values(s.Sites)), func(c appliance.Compliance) row {
-		return row{siteName(c), c.Hosts, c.Compliant, c.Pending, c.Missing, c.Unscanned}
+		return row{c.Name, c.Hosts, c.Compliant, c.Pending, c.Missing, c.Unscanned}
 	})), nil
 }
 
@@ -39,7 +40,21 @@ func within(path, href string) bool { return path == href || strings.HasPrefix(p
 // sitesMost is how many sites the page names.
 const sitesMost = 12
 
-func siteName(c appliance.Compliance) string { return cmp.Or(c.Name, "Not known yet") }
+func needWork(n int) string {
+	if n == 1 {
+		return "1 needs work"
+	}
+	return num(n) + " need work"
+}
+
+// lackingURL are the hosts that are not compliant, of one site or ring, or all.
+func lackingURL(key, name string) string {
+	q := url.Values{"stand": {string(appliance.StandPending), string(appliance.StandMissing), string(appliance.StandUnscanned)}}
+	if key != "" {
+		q.Set(key, name)
+	}
+	return "/hosts?" + q.Encode()
+}
 
 // share is the part of hosts that are compliant, per cent with one decimal. It
 // is never rounded to all of them.

@@ -99,6 +99,9 @@ var hostParams = append([]param{
 	{name: "group", doc: "members of this group"},
 	{name: "state", doc: "OK, MISSING, PENDING, DISCARDED: at least one update in this state", many: true},
 	{name: "os", doc: "an operating system's name", many: true},
+	{name: "site", doc: "the site of the node that a host reports to", many: true},
+	{name: "ring", doc: "DEV, PREPROD, PROD: the first that a host accepts", many: true},
+	{name: "stand", doc: "compliant, pending, missing, unscanned: where a host stands with the mesh's rule", many: true},
 	{name: "seen", doc: "online, away, never scanned, waiting"},
 	{name: "sort", doc: "name (when absent), os, scan, seen, missing, pending; - before it reverses"},
 }, pageParams...)
@@ -106,6 +109,13 @@ var hostParams = append([]param{
 func parseHostQuery(q url.Values) (h appliance.HostQuery, err error) {
 	h.Text, h.Group, h.OS, h.Seen, h.Sort = q.Get("q"), q.Get("group"), q["os"], q.Get("seen"), q.Get("sort")
 	if h.Page, err = pageOf(q); err != nil {
+		return h, err
+	}
+	h.Site = q["site"]
+	if h.Ring, err = each(q["ring"], "ring", oneOf(rules.Maturities[:]...)); err != nil {
+		return h, err
+	}
+	if h.Stand, err = each(q["stand"], "stand", oneOf(appliance.StandCompliant, appliance.StandPending, appliance.StandMissing, appliance.StandUnscanned)); err != nil {
 		return h, err
 	}
 	h.State, err = each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded))

@@ -117,6 +117,8 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"status --json", 0, `"node": "rns-01"`},
 		{"status --json", 0, `"text": "In no mesh yet."`},
 		{"hosts", 0, "LAST SCAN"},
+		{"hosts --site brest --ring prod --stand pending,missing", 0, "LAST SCAN"},
+		{"hosts --stand lazy", 1, "is none of [\"compliant\""},
 		{"updates --severity critical", 0, "DOWNLOADED ON"},
 		{"updates --all", 0, "DOWNLOADED ON"},
 		{"updates --severity grave", 1, "want Critical, Important, Moderate"},

@@ -96,12 +96,15 @@ func catalogueLine(c appliance.CatalogueView) string {
 
 var hostsCommand = Command{
 	Name: "hosts", Args: "[HOST]", Summary: "List hosts, or the updates of one with states and reasons, and its last errors",
-	Example: "wuamesh hosts --state MISSING\nwuamesh hosts BRS-WKS-0142\nwuamesh hosts BRS-WKS-0142 --errors --json",
+	Example: "wuamesh hosts --state MISSING\nwuamesh hosts --site brest --stand pending,missing\nwuamesh hosts BRS-WKS-0142\nwuamesh hosts BRS-WKS-0142 --errors --json",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
 		group := fs.String("group", "", "only members of this `group`")
 		state := fs.String("state", "", "only hosts (or updates of the host) in one of these `states`, with commas")
+		site := fs.String("site", "", "only hosts at nodes of these `sites`, with commas")
+		ring := fs.String("ring", "", "only hosts of these `rings`, with commas: DEV, PREPROD, PROD")
+		stand := fs.String("stand", "", "only hosts that are compliant, pending, missing or unscanned: `words` with commas")
 		failures := fs.Bool("errors", false, "only what last went wrong on the host")
 		return func(ctx context.Context, s Streams, args []string) error {
 			q := url.Values{}
@@ -118,6 +121,10 @@ var hostsCommand = Command{
 			case 0:
 				if *group != "" {
 					q.Set("group", *group)
+				}
+				q["site"], q["stand"] = split(*site), split(*stand)
+				for _, r := range split(*ring) {
+					q.Add("ring", strings.ToUpper(r))
 				}
 				return t.hosts(ctx, s, q)
 			case 1:
