@@ -118,6 +118,31 @@ func (f *folder) tryNow() {
 	wake(f.look)
 }
 
+// RetryDownloads lets no download wait that failed, and returns how many did.
+func (a *Appliance) RetryDownloads(ctx context.Context, by Actor) (n int, err error) {
+	if err := by.need(Operator); err != nil {
+		return 0, err
+	}
+	f := a.folder
+	f.mu.RLock()
+	for _, t := range f.queue {
+		if t.Status == statusFailed {
+			n++
+		}
+	}
+	f.mu.RUnlock()
+	if n == 0 {
+		return 0, nil
+	}
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
+		return a.audit(tx, by, "try failed downloads now", "folder", "", things(n, "file", "files"))
+	})
+	if err == nil {
+		f.tryNow()
+	}
+	return n, err
+}
+
 // download is one worker, for what comes by that way.
 func (f *folder) download(ctx context.Context, lane way) error {
 	for {

@@ -65,6 +65,28 @@ func TestWhatMovesFirst(t *testing.T) {
 	}
 }
 
+// TestRetryingDownloads fails a file and asks for it again before it is due.
+func TestRetryingDownloads(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.Waits(time.Hour, time.Hour)
+	list, _ := described(s.world)
+	name := list[0].Files[0].Name
+	s.world.Fault(name, microsofttest.Fault{Status: 503})
+	s.wants(t, 1)
+	s.has(t, name, status("failed"))
+	if _, err := s.RetryDownloads(t.Context(), appliance.Actor{Name: "v", Role: appliance.Viewer}); err == nil {
+		t.Error("a viewer has files tried again")
+	}
+	if n, err := s.RetryDownloads(t.Context(), owner); n != 1 || err != nil {
+		t.Errorf("%d are tried again, %v", n, err)
+	}
+	eventually(t, "the second try", s.serves(name))
+	if n, err := s.RetryDownloads(t.Context(), owner); n != 0 || err != nil {
+		t.Errorf("nothing failed, and %d are tried again, %v", n, err)
+	}
+}
+
 // TestEveryStepOfAnUnluckyDownload has one file truncated, refused, corrupted
 // and right at last. The admin asks for each try.
 func TestEveryStepOfAnUnluckyDownload(t *testing.T) {

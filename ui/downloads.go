@@ -37,6 +37,21 @@ func (u *UI) downloads(r *http.Request) (reply, error) {
 	return u.downloadsPage(r, downloadsView{Status: q.Get("status"), After: q.Get("after")})
 }
 
+func (u *UI) downloadsRetry(r *http.Request) (reply, error) {
+	n, err := u.node.RetryDownloads(r.Context(), actor(r))
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/downloads").saying("%s tried now.", areTried(n)), nil
+}
+
+func areTried(n int) string {
+	if n == 1 {
+		return "1 failed download is"
+	}
+	return num(n) + " failed downloads are"
+}
+
 // downloadsPage is the page with the site's limits as they are.
 func (u *UI) downloadsPage(r *http.Request, v downloadsView) (reply, error) {
 	var err error

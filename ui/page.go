@@ -84,6 +84,15 @@ type frame struct {
 	nodes  []appliance.NodeRow // of the mesh
 }
 
+// above are the lists above pages, by how paths begin, the widest first.
+var above = []struct{ under, href, label string }{
+	{"/updates/", "/updates", "Windows Updates"}, {"/rules/", "/rules", "WUA Rules"},
+	{"/hosts/", "/hosts", "Hosts"}, {"/groups", "/hosts", "Hosts"}, {"/groups/", "/groups", "Groups"},
+	{"/clean", "/downloads", "Downloads"},
+	{"/mesh/", "/mesh", "Mesh"}, {repositoryPath + "/", repositoryPath, "Repository rules"},
+	{profilesPath, "/agents", "Agents"}, {profilesPath + "/", profilesPath, "Settings profiles"},
+}
+
 type frameKey struct{}
 
 func frameOf(ctx context.Context) frame {

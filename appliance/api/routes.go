@@ -144,6 +144,11 @@ func facts() []route {
 				list, next, err := c.node.Tasks(c.Context(), q)
 				return Downloads{list, next, time.Now().UTC(), c.node.Coverage(list)}, err
 			}},
+		{method: "POST", path: "downloads/retry", summary: "Try downloads that failed now, instead of when they are due", role: appliance.Operator, answer: Queued{}, status: http.StatusAccepted,
+			do: func(c call) (any, error) {
+				n, err := c.node.RetryDownloads(c.Context(), c.actor)
+				return Queued{n}, err
+			}},
 		{method: "GET", path: "traffic", summary: "Bytes the node moved, by day and line, the newest day first", role: appliance.Viewer, answer: []appliance.Traffic{},
 			do: func(c call) (any, error) { return c.node.Traffic(c.Context(), 92) }},
 		{method: "GET", path: "limits/{site}", summary: "How fast a site's nodes may use its lines", role: appliance.Viewer, answer: appliance.Limits{},
