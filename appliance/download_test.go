@@ -407,7 +407,7 @@ func TestTasksAreListedInPages(t *testing.T) {
 	for _, name := range names {
 		s.has(t, name, status("done"))
 	}
-	s.has(t, "wsusscn2.cab", status("done"))
+	s.had(t, "wsusscn2.cab", status("done"))
 	seen := map[string]bool{}
 	for p := (appliance.Page{Limit: 4}); ; {
 		list, next, err := s.Tasks(t.Context(), appliance.TaskQuery{Status: "done", Page: p})
@@ -436,7 +436,7 @@ func TestTasksAreListedInPages(t *testing.T) {
 // TestHistoryIsBounded keeps 2,000 ended tasks, and none of a hundred days ago.
 func TestHistoryIsBounded(t *testing.T) {
 	s := start(t, nil)
-	s.has(t, "wsusscn2.cab", status("done"))
+	s.had(t, "wsusscn2.cab", status("done"))
 	for _, tt := range []struct {
 		n    int
 		ago  time.Duration

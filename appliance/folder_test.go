@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,19 @@ func (s *site) has(t testing.TB, file string, ok func(appliance.Task) bool) appl
 		return nil
 	})
 	return k
+}
+
+// had waits until some task of a file is as it should be: the scan cab may have
+// been looked at again since.
+func (s *site) had(t testing.TB, file string, ok func(appliance.Task) bool) {
+	t.Helper()
+	eventually(t, file, func() error {
+		list, _, err := s.Tasks(t.Context(), appliance.TaskQuery{Page: appliance.Page{Limit: 500}})
+		if err == nil && !slices.ContainsFunc(list, func(k appliance.Task) bool { return k.File == file && ok(k) }) {
+			err = fmt.Errorf("the tasks are %+v", list)
+		}
+		return err
+	})
 }
 
 func status(want string) func(appliance.Task) bool {
