@@ -83,6 +83,9 @@ func packageURL(name string) string {
 
 func (u *UI) ruleNew(r *http.Request) (reply, error) {
 	v := ruleView{New: true, Edit: appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}}}
+	if err := v.begin(u, r); err != nil {
+		return reply{}, err
+	}
 	return u.editor(r, v)
 }
 
