@@ -62,6 +62,10 @@ func messages() map[string]agentproto.Message {
 			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64", Domain: "EXAMPLE", ADSite: "Brest", Addresses: []string{"10.4.2.17"},
 		}},
 		"checkin-response-place": &agentproto.CheckinResponse{Node: "rns-01", PolicyHash: digest, Nodes: []string{"https://brs-01", "https://rns-01"}, Placed: true, Only: true},
+		"checkin-clock": &agentproto.Checkin{Protocol: 1, Agent: "1.0.0", Settings: settings, Facts: agentproto.Facts{
+			Name: "BRS-WKS-0142", OS: "Windows 11 Pro 25H2", Build: "10.0.26200.7019", Arch: "amd64",
+		}, Clock: &agentproto.ClockOff{Node: "rns-01", Off: agentproto.Duration(3 * time.Hour), Behind: true}},
+		"checkin-response-clock": &agentproto.CheckinResponse{Node: "rns-01", PolicyHash: digest, Now: noon},
 		"report": &agentproto.Report{
 			Protocol: 1, Hash: digest, Scan: &agentproto.Scan{Cab: digest, Started: noon, Took: agentproto.Duration(4 * time.Minute), HResult: 0x8024402C, Error: "The proxy cannot be found."},
 			Statuses: []agentproto.Status{{ID: guid, Revision: 201, Installed: true, OnHost: true, Restart: true, HResult: 0x800F0922, Tried: noon, Superseded: true}},
@@ -168,6 +172,23 @@ func TestRefused(t *testing.T) {
 		if !ok || fe.Field != tt.field {
 			t.Errorf("%s: %v, want it to name %s", tt.name, err, tt.field)
 		}
+	}
+	for _, tt := range []struct{ name, clock, field string }{
+		{"a clock that is right", `{"node":"rns-01","off":"0s"}`, "clock.off"},
+		{"a node's name without end", `{"node":"` + strings.Repeat("x", 257) + `","off":"1h"}`, "clock.node"},
+		{"a node's name of two lines", `{"node":"a\nb","off":"1h"}`, "clock.node"},
+	} {
+		err := agentproto.Decode(strings.NewReader(`{"protocol":1,"facts":{"name":"x"},"clock":`+tt.clock+`}`), 1<<20, &agentproto.Checkin{})
+		fe, ok := errors.AsType[*agentproto.FieldError](err)
+		if !ok || fe.Field != tt.field {
+			t.Errorf("%s: %v, want it to name %s", tt.name, err, tt.field)
+		}
+	}
+	if err := agentproto.Decode(strings.NewReader(`{"protocol":1,"facts":{"name":"x"},"clock":{"off":"-1h"}}`), 1<<20, &agentproto.Checkin{}); err == nil {
+		t.Error("a clock that is off by less than nothing")
+	}
+	if err := agentproto.Decode(strings.NewReader(`{"now":"1970-01-01T00:00:00Z"}`), 1<<20, &agentproto.CheckinResponse{}); err == nil {
+		t.Error("a node's time before there were nodes")
 	}
 	err := agentproto.Decode(strings.NewReader(strings.Repeat(" ", 101)), 100, &agentproto.Report{})
 	if _, ok := errors.AsType[*agentproto.TooLargeError](err); !ok {

@@ -70,6 +70,7 @@ type Checkin struct {
 	Doing    string         `json:"doing,omitempty"`    // one sentence, empty when idle
 	Warnings []string       `json:"warnings,omitempty"` // about wapt-get.ini and the like; at most 50
 	Errors   []Failure      `json:"errors,omitempty"`   // the last ones, newest first; at most [MaxFailures]
+	Clock    *ClockOff      `json:"clock,omitempty"`    // as of the last answer; nil when right, or when nobody could tell
 }
 
 // A Failure is something that went wrong on a host lately, whether or not it is
@@ -97,6 +98,9 @@ type CheckinResponse struct {
 	// Only says that no node but Nodes may be asked: a rule without fallback.
 	Only bool     `json:"only,omitempty"`
 	Next Duration `json:"next"` // check in again after this long
+	// Now is the node's clock as it answers, for the agent to compare its own
+	// with; zero from nodes before they said it.
+	Now time.Time `json:"now,omitzero"`
 }
 
 // A CabRef names the scan cab a node serves.

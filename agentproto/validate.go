@@ -177,6 +177,9 @@ func (k Checkin) Validate() error {
 			f.check(&c, fmt.Sprintf("errors[%d]", i))
 		}
 	}
+	if k.Clock != nil {
+		k.Clock.check(&c, "clock")
+	}
 	return c.result()
 }
 
@@ -215,6 +218,7 @@ func (r CheckinResponse) Validate() error {
 			c.httpURL(fmt.Sprintf("nodes[%d]", i), n)
 		}
 	}
+	c.time("now", r.Now)
 	return c.result()
 }
 

@@ -99,8 +99,9 @@ type Agent struct {
 	hurry     bool // check in at the next turn of contact, due or not
 	reported  time.Time
 	lastErr   string
-	skip      bool // the user skips the install at the next shutdown
-	full      bool // the disk, when something was to be downloaded last
+	skip      bool      // the user skips the install at the next shutdown
+	full      bool      // the disk, when something was to be downloaded last
+	clockTold time.Time // when a check-in was last made only to tell of the clock
 
 	noMicrosoft time.Time // until then Microsoft is asked after the node: it could not be reached
 }

@@ -210,10 +210,12 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	r, err := node.Checkin(ctx, a.hello(facts))
 	if err != nil {
 		return 0, a.refused(fmt.Errorf("check in: %w", err))
 	}
+	clock := clockOf(r, began, time.Now())
 	changed := false
 	own := a.own()
 	err = a.change(func(s *state) {
@@ -229,6 +231,8 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 		s.Told, s.Placed, s.Only, s.Asked = r.Nodes, r.Placed, r.Only && len(r.Nodes) > 0, own
 		a.checked = time.Now()
 		s.Checked = a.checked
+		clock.off = agentproto.ClockOffBy(clock.by, clock.node, s.Clock)
+		clock.was, s.Clock = s.Clock, clock.off
 		for _, c := range r.Commands {
 			if s.take(c) {
 				a.log.InfoContext(ctx, "command", "action", string(c.Action), "by", c.By)
@@ -242,6 +246,7 @@ func (a *Agent) checkin(ctx context.Context) (next time.Duration, err error) {
 		a.log.WarnContext(ctx, "nodes of the check-in", "err", err)
 	}
 	a.pushSettings(ctx)
+	a.sayClock(ctx, clock)
 	if changed {
 		a.log.InfoContext(ctx, "new policy", "node", r.Node)
 		a.forgive() // another rule may want another file: do not wait for old reasons
@@ -272,6 +277,7 @@ func (a *Agent) hello(f agentproto.Facts) agentproto.Checkin {
 	}
 	k.Warnings = k.Warnings[:min(len(k.Warnings), 50)]
 	k.Errors = slices.Clone(a.st.Failures)
+	k.Clock = a.st.Clock
 	return k
 }
 

@@ -92,6 +92,8 @@ type node struct {
 	closed   bool          // refuses to let hosts in without approval
 	early    time.Duration // by which the clock of hosts is behind: certificates begin so much later
 	gone     bool          // does not know the host any more
+	off      time.Duration // by which the clock of hosts is ahead of the one it says; negative: behind
+	silent   bool          // about its clock, as nodes were once
 
 	enrolled  int
 	checkins  []agentproto.Checkin
@@ -236,6 +238,9 @@ func (n *node) checkin(w http.ResponseWriter, r *http.Request) {
 	if k.Policy != resp.PolicyHash {
 		p := n.policy
 		resp.Policy = &p
+	}
+	if !n.silent {
+		resp.Now = time.Now().Add(-n.off).UTC().Truncate(time.Millisecond)
 	}
 	if cab, ok := n.files[agentproto.ScanCabName]; ok {
 		resp.Cab = &agentproto.CabRef{SHA256: sum256(cab), Size: int64(len(cab)), Date: time.Now()}

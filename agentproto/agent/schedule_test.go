@@ -27,6 +27,7 @@ type wire struct {
 	policy   rules.Policy
 	cab      []byte
 	down     bool
+	jumps    bool // says another time at every other check-in
 	checkins []time.Time
 	nodes    []string
 	broken   chan bool // ends a stream of events
@@ -50,8 +51,12 @@ func (w *wire) Checkin(_ context.Context, k agentproto.Checkin) (agentproto.Chec
 	if w.down {
 		return agentproto.CheckinResponse{}, errDown
 	}
-	p := w.policy
+	p, now := w.policy, time.Now()
+	if w.jumps && len(w.checkins)%2 == 0 {
+		now = now.Add(time.Hour)
+	}
 	return agentproto.CheckinResponse{
+		Now:        now,
 		PolicyHash: p.Hash(), Policy: &p, Next: agentproto.Duration(15 * time.Minute),
 		Cab: &agentproto.CabRef{SHA256: sum256(w.cab), Size: int64(len(w.cab)), Date: time.Now()},
 	}, k.Validate()

@@ -57,6 +57,7 @@ type state struct {
 	Tried    map[rules.UpdateID]tried `json:"tried,omitempty"`
 	Commands []ledgerEntry            `json:"commands,omitempty"` // oldest first, at most maxLedger
 	Failures []agentproto.Failure     `json:"failures,omitempty"` // newest first, at most maxFailures
+	Clock    *agentproto.ClockOff     `json:"clock,omitempty"`    // as the last check-in found it
 	Outbox   outbox                   `json:"outbox"`
 }
 

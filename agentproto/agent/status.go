@@ -15,23 +15,24 @@ import (
 
 // Status is what the agent is at and what it knows, for its command line.
 type Status struct {
-	Host     agentproto.HostID `json:"host"`
-	Enrolled bool              `json:"enrolled"`
-	Nodes    []string          `json:"nodes"`
-	Checkin  time.Time         `json:"checkin,omitzero"` // the last of this run that was answered
-	Next     time.Time         `json:"next,omitzero"`    // when the next is due
-	Error    string            `json:"error,omitempty"`  // why the last contact failed
-	Doing    string            `json:"doing,omitempty"`
-	Cab      string            `json:"cab,omitempty"` // SHA-256 of the scan cab held
-	Scanned  time.Time         `json:"scanned,omitzero"`
-	ScanErr  string            `json:"scan_error,omitempty"` // why the last scan failed
-	NextScan time.Time         `json:"next_scan,omitzero"`   // zero: nothing changed, or no cab
-	Install  time.Time         `json:"next_install,omitzero"`
-	Restart  bool              `json:"restart,omitempty"` // an installed update waits for one
-	Warnings []string          `json:"warnings,omitempty"`
-	Errors   []Failure         `json:"errors,omitempty"`  // the last ones, newest first
-	Updates  []UpdateStatus    `json:"updates,omitempty"` // not installed, or not yet effective
-	OK       int               `json:"ok"`                // how many are installed
+	Host     agentproto.HostID    `json:"host"`
+	Enrolled bool                 `json:"enrolled"`
+	Nodes    []string             `json:"nodes"`
+	Checkin  time.Time            `json:"checkin,omitzero"` // the last of this run that was answered
+	Next     time.Time            `json:"next,omitzero"`    // when the next is due
+	Error    string               `json:"error,omitempty"`  // why the last contact failed
+	Doing    string               `json:"doing,omitempty"`
+	Cab      string               `json:"cab,omitempty"` // SHA-256 of the scan cab held
+	Scanned  time.Time            `json:"scanned,omitzero"`
+	ScanErr  string               `json:"scan_error,omitempty"` // why the last scan failed
+	NextScan time.Time            `json:"next_scan,omitzero"`   // zero: nothing changed, or no cab
+	Install  time.Time            `json:"next_install,omitzero"`
+	Restart  bool                 `json:"restart,omitempty"` // an installed update waits for one
+	Warnings []string             `json:"warnings,omitempty"`
+	Errors   []Failure            `json:"errors,omitempty"`  // the last ones, newest first
+	Clock    *agentproto.ClockOff `json:"clock,omitempty"`   // nil when it agrees with the node's
+	Updates  []UpdateStatus       `json:"updates,omitempty"` // not installed, or not yet effective
+	OK       int                  `json:"ok"`                // how many are installed
 }
 
 // UpdateStatus is one update of a [Status].
@@ -56,7 +57,7 @@ func (a *Agent) Status() Status {
 	s := Status{
 		Host: a.id.Host, Enrolled: a.id.enrolled(a.conf.Pin), Nodes: nodes, Checkin: a.checked, Next: a.nextCheck,
 		Error: a.lastErr, Doing: a.doingLocked(), Cab: a.st.Cab, Scanned: a.scan.Started, ScanErr: a.scan.Error,
-		NextScan: scanAt, Install: installAt,
+		NextScan: scanAt, Install: installAt, Clock: a.st.Clock,
 	}
 	for _, part := range sortedKeys(a.trouble) {
 		s.Warnings = append(s.Warnings, a.trouble[part])

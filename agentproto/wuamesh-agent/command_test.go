@@ -126,6 +126,7 @@ func TestPrintStatus(t *testing.T) {
 	printStatus(&out, agent.Status{
 		Host: "h", Enrolled: true, Nodes: []string{"https://rns-01"}, Checkin: now.Add(-3 * time.Minute), Next: now.Add(12 * time.Minute),
 		Doing: "scanning", Scanned: now.Add(-50 * time.Hour), NextScan: now.Add(5 * time.Hour), Restart: true, OK: 7, Warnings: []string{"line 3: what?"},
+		Clock: &agentproto.ClockOff{Node: "rns-01", Off: agentproto.Duration(20 * time.Minute), Behind: true},
 		Updates: []agent.UpdateStatus{{
 			UpdateRef: agentproto.UpdateRef{ID: "u"}, Title: "A cumulative update", KBs: []string{"5091000"},
 			State: rules.Pending, Reason: rules.ReasonInstallErr, Sentence: "The last try failed.", HResult: 0x80070643,
@@ -133,7 +134,7 @@ func TestPrintStatus(t *testing.T) {
 	}, now)
 	for _, want := range []string{
 		"enrolled as h", "3 minutes ago; next in 12 minutes", "Now           scanning", "Last scan     2 days ago", "Next scan     in 5 hours",
-		"Restart       needed", "line 3: what?", "7 installed, 1 not", "PENDING    KB5091000  A cumulative update", "0x80070643",
+		"Restart       needed", "line 3: what?", "Clock         The clock of this host is 20 minutes behind that of the node rns-01. ", "7 installed, 1 not", "PENDING    KB5091000  A cumulative update", "0x80070643",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())

@@ -107,6 +107,9 @@ func printStatus(w io.Writer, s agent.Status, now time.Time) {
 	if s.Restart {
 		line("Restart", "needed: an installed update waits for it")
 	}
+	if c := s.Clock; c != nil {
+		line("Clock", "%s %s", c.Fact(), c.Remedy())
+	}
 	for _, text := range s.Warnings {
 		line("Warning", "%s", text)
 	}
