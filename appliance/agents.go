@@ -244,7 +244,7 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 	if p.hash != k.Policy {
 		resp.Policy = &p.Policy
 	}
-	resp.Next = agentproto.Duration(next)
+	resp.Next, resp.Now = agentproto.Duration(next), time.Now().UTC().Truncate(time.Millisecond)
 	a.streams.note(id, p.hash+mark)
 	a.watch.tell("hosts")
 	a.answer(w, r, resp, nil)
@@ -253,8 +253,8 @@ func (a *Appliance) checkin(w http.ResponseWriter, r *http.Request, id agentprot
 // keepFacts stores what a host says about itself, when it is news.
 func (a *Appliance) keepFacts(ctx context.Context, id agentproto.HostID, k agentproto.Checkin) error {
 	same := func(h hostRecord) bool {
-		was, _ := json.Marshal([]any{h.Facts, h.Agent, h.Settings, h.Warnings, h.Errors})
-		is, _ := json.Marshal([]any{k.Facts, k.Agent, k.Settings, k.Warnings, k.Errors})
+		was, _ := json.Marshal([]any{h.Facts, h.Agent, h.Settings, h.Warnings, h.Errors, h.Clock})
+		is, _ := json.Marshal([]any{k.Facts, k.Agent, k.Settings, k.Warnings, k.Errors, k.Clock})
 		return bytes.Equal(was, is)
 	}
 	a.cat.mu.RLock()
@@ -269,7 +269,7 @@ func (a *Appliance) keepFacts(ctx context.Context, id agentproto.HostID, k agent
 		if err != nil || !ok || same(h) {
 			return err
 		}
-		h.Facts, h.Agent, h.Settings, h.Warnings, h.Errors = k.Facts, k.Agent, k.Settings, k.Warnings, k.Errors
+		h.Facts, h.Agent, h.Settings, h.Warnings, h.Errors, h.Clock = k.Facts, k.Agent, k.Settings, k.Warnings, k.Errors, k.Clock
 		return hosts.put(tx, string(id), h)
 	})
 }

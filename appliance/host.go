@@ -28,7 +28,7 @@ func (a *Appliance) hostRow(h *host, t *countTable, s census) HostRow {
 	r := HostRow{
 		ID: h.id, Name: h.Facts.Name, FQDN: h.Facts.FQDN, OS: h.Facts.OS, Build: h.Facts.Build, Groups: c.groupsOf(h), Waiting: h.Waiting,
 		Seen: h.lastSeen(), Node: s.node(h), Scanned: h.status.Good, Restart: h.Facts.RestartDue, Doing: h.doing, Accepts: c.accepts(k), Agent: h.Agent,
-		Online: s.online(h), Counts: t.of(h).counts(),
+		Online: s.online(h), Counts: t.of(h).counts(), Clock: h.Clock,
 	}
 	if h.Claim != "" {
 		r.Problems = append(r.Problems, "Another machine, or this one after a new installation, asks to be this host. Approve it if you know why.")
@@ -37,6 +37,15 @@ func (a *Appliance) hostRow(h *host, t *countTable, s census) HostRow {
 		r.Problems = append(r.Problems, "The last scan failed: "+h.status.Scan.Error)
 	}
 	return r
+}
+
+// clockOff says that the host's clock and its node's differ, of one that is not
+// away for so long that nobody can know.
+func (h *host) clockOff(where census) bool { return h.Clock != nil && !h.longAway(where) }
+
+// longAway says that nothing was heard of the host for a day.
+func (h *host) longAway(where census) bool {
+	return !where.online(h) && where.now.Sub(h.lastSeen()) >= 24*time.Hour
 }
 
 func (h *host) scanFailed() bool { return h.status.Scan != nil && h.status.Scan.Error != "" }
@@ -322,7 +331,11 @@ func (q HostQuery) seen(h *host, where census) bool {
 			return false
 		}
 	case "away":
-		if where.online(h) || where.now.Sub(h.lastSeen()) < 24*time.Hour {
+		if !h.longAway(where) {
+			return false
+		}
+	case "clock off":
+		if !h.clockOff(where) {
 			return false
 		}
 	case "never scanned":

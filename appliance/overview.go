@@ -92,6 +92,20 @@ type tally struct {
 	// cab; against is the one of the smallest id.
 	contradicted int
 	against      rules.UpdateID
+	clocks       []agentproto.ClockOff // of hosts that are not away
+}
+
+// whoseClock says of clocks that differ which may be the wrong one: one that
+// differs alike from several hosts'.
+func whoseClock(list []agentproto.ClockOff) string {
+	first := list[0]
+	alike := func(c agentproto.ClockOff) bool {
+		return c.Node == first.Node && c.Behind == first.Behind && (c.Off-first.Off) < agentproto.Duration(agentproto.MaxClockOff) && (first.Off-c.Off) < agentproto.Duration(agentproto.MaxClockOff)
+	}
+	if len(list) > 1 && !slices.ContainsFunc(list, func(c agentproto.ClockOff) bool { return !alike(c) }) {
+		return fmt.Sprintf("All of them differ from that of the node %s by %s, in the same way: its own clock may be the wrong one (timedatectl there).", first.Node, first.Amount())
+	}
+	return "Schedules and install delays of a host go by its own clock. Set it right there: w32tm /resync."
 }
 
 func (a *Appliance) tally(s *Status) tally {
@@ -106,6 +120,9 @@ func (a *Appliance) tally(s *Status) tally {
 	for _, h := range c.sorted() {
 		if h.enrolled() && where.online(h) {
 			s.Online++
+		}
+		if h.enrolled() && h.clockOff(where) {
+			n.clocks = append(n.clocks, *h.Clock)
 		}
 	}
 	for id, uc := range t.updates {
@@ -167,6 +184,9 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 	for _, code := range slices.Sorted(maps.Keys(n.failures)) {
 		m := agentproto.Explain(code)
 		add(true, fmt.Sprintf("Installs fail on %s with %s.", things(n.failures[code], "host", "hosts"), m.Title()), m.Sentence(), "See hosts", "/hosts?state=PENDING")
+	}
+	if len(n.clocks) > 0 {
+		add(true, things(len(n.clocks), "host's clock differs", "hosts' clocks differ")+" from that of the node.", whoseClock(n.clocks), "See hosts", "/hosts?seen=clock+off")
 	}
 	add(n.all.Unscanned > 0, fmt.Sprintf("%s not scanned in the last %s.", things(n.all.Unscanned, "host was", "hosts were"), things(s.Rule.Days, "day", "days")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
 	add(!a.config().CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")

@@ -87,6 +87,7 @@ type (
 		Settings rules.Settings       `json:"settings"` // of its own wapt-get.ini
 		Warnings []string             `json:"warnings,omitempty"`
 		Errors   []agentproto.Failure `json:"errors,omitempty"` // the last ones, newest first
+		Clock    *agentproto.ClockOff `json:"clock,omitempty"`  // as of the last check-in
 	}
 	updateRecord struct {
 		agentproto.Update

@@ -159,7 +159,7 @@ type HostQuery struct {
 	Site  []string         // of the node they report to
 	Ring  []rules.Maturity // the first that they accept of DEV, PREPROD and PROD
 	Stand []HostStand      // whether they are compliant, and if not, why
-	Seen  string           // "online", "away" (not heard of for a day), "never scanned", "waiting" (for approval)
+	Seen  string           // "online", "away" (not heard of for a day), "never scanned", "waiting" (for approval), "clock off" (and not away)
 	Sort  string           // "name" (default), "os", "scan", "seen", "missing", "pending"; "-" reverses
 	Page
 }
@@ -197,6 +197,8 @@ type HostRow struct {
 	Accepts  []rules.Maturity  `json:"accepts"`
 	Agent    string            `json:"agent,omitempty"`
 	Problems []string          `json:"problems,omitempty"`
+
+	Clock *agentproto.ClockOff `json:"clock,omitempty"` // it and its node's differ, as of its last check-in
 }
 
 // A HostDetail is one host with everything that decides about it.

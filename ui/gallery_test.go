@@ -85,14 +85,14 @@ func TestGallery(t *testing.T) {
 	id := a.enrolSaying(1, agentproto.Checkin{Facts: pc("BRS-WKS-0001"), Errors: []agentproto.Failure{
 		{At: lately, Doing: "scan", HResult: 0x8007000E, Text: "Search: 0x8007000E", Times: 3},
 		{Doing: "contact with the mesh", Text: "check in: ask https://rns-01.corp.example: dial tcp 10.35.0.2:443: connection refused"},
-	}}, needs(first), first)
+	}, Clock: &agentproto.ClockOff{Node: "rns-01", Off: agentproto.Duration(3 * time.Hour)}}, needs(first), first)
 	g.edit("baseline", "What everybody gets", "brest")
 	g.queued()
 	g.profile("office-hours", "What everybody gets", "all")
 	g.profile("night", "Installs by night", "brest")
 	rule := g.repositoryRule("Laptops of Brest")
 	g.everyList()
-	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001", "Last errors", "3 times", "0x8007000E (E_OUTOFMEMORY)", "Close programs or give the host more memory.", "connection refused")
+	g.look("host", "/hosts/"+string(id), 200, "BRS-WKS-0001", "3 hours ahead of that of the node rns-01", "w32tm /resync", "Last errors", "3 times", "0x8007000E (E_OUTOFMEMORY)", "Close programs or give the host more memory.", "connection refused")
 	g.look("host-why", "/hosts/"+string(id)+"?why="+string(first.ID), 200, "Decided")
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")

@@ -42,14 +42,21 @@ func csvURL(path string, q url.Values) string {
 }
 
 func (u *UI) hostsTable(r *http.Request) (reply, error) {
-	head := []string{"Host", "FQDN", "HostID", "System", "Build", "Groups", "Accepts", "Node", "Online", "Waits for approval", "Restart due", "OK", "MISSING", "PENDING", "DISCARDED", "Last scan (UTC)", "Seen (UTC)", "Agent", "Problems"}
+	head := []string{"Host", "FQDN", "HostID", "System", "Build", "Groups", "Accepts", "Node", "Online", "Waits for approval", "Restart due", "OK", "MISSING", "PENDING", "DISCARDED", "Last scan (UTC)", "Seen (UTC)", "Agent", "Problems", "Clock"}
 	list := u.node.EachHost(r.Context(), hostQuery(hostFilter(r.URL.Query())))
 	return save("hosts", head, rowsFrom(sure(list), func(h appliance.HostRow) row {
 		return row{
 			h.Name, h.FQDN, string(h.ID), h.OS, h.Build, strings.Join(h.Groups, "; "), joined(h.Accepts), h.Node, h.Online, h.Waiting, h.Restart,
-			h.Counts.OK, h.Counts.Missing, h.Counts.Pending, h.Counts.Discarded, h.Scanned, h.Seen, h.Agent, strings.Join(h.Problems, " "),
+			h.Counts.OK, h.Counts.Missing, h.Counts.Pending, h.Counts.Discarded, h.Scanned, h.Seen, h.Agent, strings.Join(h.Problems, " "), clockOf(h),
 		}
 	})), nil
+}
+
+func clockOf(h appliance.HostRow) string {
+	if h.Clock == nil {
+		return ""
+	}
+	return h.Clock.Fact()
 }
 
 func (u *UI) hostUpdatesTable(r *http.Request) (reply, error) {

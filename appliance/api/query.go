@@ -102,7 +102,7 @@ var hostParams = append([]param{
 	{name: "site", doc: "the site of the node that a host reports to", many: true},
 	{name: "ring", doc: "DEV, PREPROD, PROD: the first that a host accepts", many: true},
 	{name: "stand", doc: "compliant, pending, missing, unscanned: where a host stands with the mesh's rule", many: true},
-	{name: "seen", doc: "online, away, never scanned, waiting"},
+	{name: "seen", doc: "online, away, never scanned, waiting, clock off"},
 	{name: "sort", doc: "name (when absent), os, scan, seen, missing, pending; - before it reverses"},
 }, pageParams...)
 

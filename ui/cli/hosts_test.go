@@ -64,13 +64,14 @@ func TestErrorsOfAHost(t *testing.T) {
 			{At: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), Doing: "scan", HResult: 0x8007000E, Text: "Search: 0x8007000E", Times: 3},
 			{Doing: "contact with the mesh", Text: "check in: no answer"},
 		},
+		Clock: &agentproto.ClockOff{Node: "rns-01", Off: agentproto.Duration(3 * time.Hour)},
 	})
 	for _, tt := range []struct {
 		args string
 		code int
 		want []string
 	}{
-		{"hosts BRS-WKS-0001", 0, []string{"STATE", "Last errors, by the host's own clock", "Search: 0x8007000E", "E_OUTOFMEMORY", "Close programs", "check in: no answer"}},
+		{"hosts BRS-WKS-0001", 0, []string{"STATE", "The clock of this host is 3 hours ahead of that of the node rns-01. ", "w32tm /resync", "Last errors, by the host's own clock", "Search: 0x8007000E", "E_OUTOFMEMORY", "Close programs", "check in: no answer"}},
 		{"hosts BRS-WKS-0001 --errors", 0, []string{"MEANING", "E_OUTOFMEMORY", "unknown"}},
 		{"hosts BRS-WKS-0001 --errors --json", 0, []string{`"doing": "scan"`, `"times": 3`, `"remedy": "Close programs or give the host more memory."`}},
 		{"hosts --errors", 2, []string{"--errors is of one HOST"}},

@@ -178,8 +178,14 @@ func (t *target) hostUpdates(ctx context.Context, s Streams, name string, q url.
 		return err
 	}
 	var d appliance.HostDetail
-	if err := t.call(ctx, s, "hosts/"+string(h.ID), nil, &d); err != nil || len(d.Errors) == 0 {
+	if err := t.call(ctx, s, "hosts/"+string(h.ID), nil, &d); err != nil {
 		return err
+	}
+	if d.Clock != nil {
+		fmt.Fprintf(s.Out, "\n%s %s\n", d.Clock.Fact(), d.Clock.Remedy())
+	}
+	if len(d.Errors) == 0 {
+		return nil
 	}
 	fmt.Fprintln(s.Out, "\nLast errors, by the host's own clock, over or not:")
 	return printErrors(s, d.Errors)
