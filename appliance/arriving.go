@@ -37,9 +37,21 @@ func (f *folder) serveArriving(w http.ResponseWriter, r *http.Request, name stri
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Time{}) // how long pieces take is the line's business; the caller's own patience ends it
 	defer f.sending(name, ctl)()
-	http.ServeContent(f.toAgent(r.Context(), w, name), r, name, rec.Completed, reader)
+	http.ServeContent(early{f.toAgent(r.Context(), w, name)}, r, name, rec.Completed, reader)
 	return true
 }
+
+// An early answer is on its way before its first byte is there, which over a thin
+// line takes minutes: else the caller takes the node for one that is away.
+type early struct{ http.ResponseWriter }
+
+func (e early) WriteHeader(status int) {
+	e.ResponseWriter.WriteHeader(status)
+	http.NewResponseController(e.ResponseWriter).Flush() // a line that broke says so at the first byte
+}
+
+// Unwrap lets [http.ResponseController] through.
+func (e early) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 // awaitTransfer waits until the file that was just queued is being fetched.
 func (f *folder) awaitTransfer(ctx context.Context, sw *swarm.Swarm, d swarm.Digest, name string) *swarm.Reader {

@@ -95,7 +95,7 @@ func (f *folder) toAgent(ctx context.Context, w http.ResponseWriter, name string
 	if !f.share.limits.Limited(swarm.Agents, swarm.Up) {
 		return m
 	}
-	return &brake{meter: m, ctx: ctx, limits: f.share.limits, blocked: func() bool { return f.block(name) != "" }}
+	return early{&brake{meter: m, ctx: ctx, limits: f.share.limits, blocked: func() bool { return f.block(name) != "" }}}
 }
 
 // A brake passes bytes on as the site's limits allow. It hides the meter's

@@ -129,6 +129,51 @@ func TestServedWhileArriving(t *testing.T) {
 	}
 }
 
+// TestAnsweredBeforeTheFirstPiece has a line so thin that a piece takes minutes: who
+// asks hears at once that the file comes from here, else an agent would take the
+// node for one that is away and ask a farther one, over the same line.
+func TestAnsweredBeforeTheFirstPiece(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 3_000_000, "hq-01", "brs-01")
+	hq, branch := list[0], list[1]
+	limit := func(rate int64) {
+		t.Helper()
+		if err := hq.SetSiteLimits(t.Context(), owner, "brs-01", appliance.Limits{WANDown: swarm.Plan{Rate: rate}}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the limit", func() error {
+			if l, err := branch.SiteLimits(t.Context(), ""); err != nil || l.WANDown.Rate != rate {
+				return fmt.Errorf("it is %v, %v", l, err)
+			}
+			return nil
+		})
+	}
+	limit(2000)
+	name := branch.wants(t, 1)[0]
+	eventually(t, "hq serves it", hq.serves(name))
+	want, err := os.ReadFile(filepath.Join(hq.dir, "waptwua", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	branch.has(t, name, func(k appliance.Task) bool { return k.Status == "running" && k.From == "peers" })
+	var resp *http.Response
+	eventually(t, "the answer", func() error {
+		if resp, err = http.Get(branch.FolderURL() + name); err != nil || resp.StatusCode == 200 {
+			return err
+		}
+		resp.Body.Close()
+		return fmt.Errorf("it answers %s", resp.Status)
+	})
+	defer resp.Body.Close()
+	if k := branch.task(t, name); k.Status != "running" || k.Done >= 512<<10 {
+		t.Errorf("the answer came after the first piece: %+v", k)
+	}
+	limit(20_000_000)
+	if got, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 // TestLocalPlacement has a node that keeps only what its agents ask for: it
 // fetches nothing by itself, and passes a file through when one asks.
 func TestLocalPlacement(t *testing.T) {
