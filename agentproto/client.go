@@ -48,6 +48,8 @@ type Client struct {
 	log   *slog.Logger
 	named func([]string)
 
+	quiet, answer time.Duration // see vigil.go
+
 	mu      sync.Mutex
 	nodes   []string           // nearest first
 	resting map[string]resting // those that could not be reached
@@ -88,13 +90,17 @@ func NewClient(o ClientOptions) (*Client, error) {
 		conf.ServerName, conf.InsecureSkipVerify = EnrollServerName, true
 		conf.VerifyConnection = func(cs tls.ConnectionState) error { return VerifyPin(cs, o.Pin) }
 	}
-	c := &Client{log: o.Log, named: o.Named, look: cmp.Or(o.Look, usualLook), moved: make(chan struct{}, 1), http: &http.Client{Transport: &http.Transport{
+	c := &Client{log: o.Log, named: o.Named, look: cmp.Or(o.Look, usualLook), moved: make(chan struct{}, 1), quiet: usualQuiet, answer: usualAnswer, http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: nil,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   15 * time.Second,
 		ResponseHeaderTimeout: 60 * time.Second,
 		IdleConnTimeout:       5 * time.Minute,
 		MaxIdleConnsPerHost:   4,
+		// A connection whose packets vanish would be used again for as long as the
+		// system tries to send. A stream of events has a comment oftener than
+		// this, and the frames of a very thin line still come within it.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 45 * time.Second, PingTimeout: 30 * time.Second},
 	}}}
 	return c, c.SetNodes(o.Nodes)
 }
@@ -240,8 +246,8 @@ func (c *Client) post(ctx context.Context, path string, send Message, answer Mes
 	z := compress(b)
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	resp, _, err := c.ask(ctx, func(base string) (*http.Request, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, bytes.NewReader(z))
+	resp, _, err := c.ask(ctx, func(node string) (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, at(node, path), bytes.NewReader(z))
 		if err == nil {
 			req.Header.Set("Content-Type", "application/json")
 			req.Header.Set("Content-Encoding", "gzip")
@@ -261,15 +267,18 @@ func (c *Client) post(ctx context.Context, path string, send Message, answer Mes
 	return nil
 }
 
+// at is the URL of a path on a node.
+func at(node, path string) string { return strings.TrimSuffix(node, "/") + path }
+
 // ask sends what request makes to one node after the other, until one answers
 // with anything but a server error, and returns which. The answer's body is
 // the caller's to close; answers of 400 and more become a *[Problem].
-func (c *Client) ask(ctx context.Context, request func(base string) (*http.Request, error)) (resp *http.Response, node string, err error) {
+func (c *Client) ask(ctx context.Context, request func(node string) (*http.Request, error)) (resp *http.Response, node string, err error) {
 	var last error
 	for list := c.Nodes(); len(list) > 0; {
 		node := list[0]
 		list = list[1:]
-		req, err := request(strings.TrimSuffix(node, "/"))
+		req, err := request(node)
 		if err != nil {
 			return nil, "", err
 		}
@@ -277,6 +286,9 @@ func (c *Client) ask(ctx context.Context, request func(base string) (*http.Reque
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, "", ctx.Err()
+			}
+			if cause := silent(req.Context()); cause != nil {
+				err = cause
 			}
 			c.unreached(node)
 			last = fmt.Errorf("ask %s: %w", node, ofClock(err))
@@ -343,10 +355,17 @@ type Content struct {
 }
 
 // Fetch asks for a file of the folder from offset on. etag is that of the
-// bytes the caller has: when the node's file is another one, it begins anew.
+// bytes the caller has: when the node's file is another one, it begins anew. A
+// node that falls silent before it answers is passed over; one that does so in
+// the middle ends the body with [ErrSilent].
 func (c *Client) Fetch(ctx context.Context, name string, offset int64, etag string) (Content, error) {
-	resp, _, err := c.ask(ctx, func(base string) (*http.Request, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+PathFolder+url.PathEscape(name), nil)
+	var v *vigil
+	resp, _, err := c.ask(ctx, func(node string) (*http.Request, error) {
+		if v != nil {
+			v.stop() // that one was passed over
+		}
+		v = c.keepVigil(ctx, node)
+		req, err := http.NewRequestWithContext(v.ctx, http.MethodGet, at(node, PathFolder+url.PathEscape(name)), nil)
 		if err == nil && offset > 0 && etag != "" {
 			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 			req.Header.Set("If-Range", etag)
@@ -354,9 +373,12 @@ func (c *Client) Fetch(ctx context.Context, name string, offset int64, etag stri
 		return req, err
 	})
 	if err != nil {
+		if v != nil {
+			v.stop()
+		}
 		return Content{}, err
 	}
-	f := Content{Body: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag")}
+	f := Content{Body: &watched{resp.Body, v}, Size: resp.ContentLength, ETag: resp.Header.Get("ETag")}
 	if resp.StatusCode == http.StatusPartialContent {
 		f.Offset = offset
 		f.Size += offset
@@ -369,8 +391,8 @@ func (c *Client) Fetch(ctx context.Context, name string, offset int64, etag stri
 func (c *Client) Events(ctx context.Context, fn func(Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, node, err := c.ask(ctx, func(base string) (*http.Request, error) {
-		return http.NewRequestWithContext(ctx, http.MethodGet, base+PathEvents, nil)
+	resp, node, err := c.ask(ctx, func(node string) (*http.Request, error) {
+		return http.NewRequestWithContext(ctx, http.MethodGet, at(node, PathEvents), nil)
 	})
 	if err != nil {
 		return err
@@ -444,18 +466,25 @@ func (c *Client) lookForNearer(ctx context.Context, node string) {
 	}
 }
 
-// answers says whether a node answers at all.
+// answers says whether a node answers at all, and knows the host.
 func (c *Client) answers(ctx context.Context, node string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	status, ok := c.head(ctx, node, 10*time.Second)
+	return ok && status != http.StatusUnauthorized
+}
+
+// head asks a node something small, and says whether it answered in time, and
+// with what status.
+func (c *Client) head(ctx context.Context, node string, within time.Duration) (status int, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, strings.TrimSuffix(node, "/")+PathFolder+ScanCabName, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, at(node, PathFolder+ScanCabName), nil)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	resp.Body.Close()
-	return resp.StatusCode != http.StatusUnauthorized
+	return resp.StatusCode, true
 }
