@@ -222,8 +222,8 @@ func (a *Agent) fetchFile(ctx context.Context, w wanted, from string, direct boo
 }
 
 // resumes is how often a broken download goes on at once, as long as each try
-// brought something, and resumeWithin how long it waits at most: a branch whose
-// node died must not come to the next all at once.
+// brought something or its node fell silent, and resumeWithin how long it waits
+// at most: a branch whose node died must not come to the next all at once.
 const (
 	resumes      = 3
 	resumeWithin = time.Second
@@ -251,8 +251,9 @@ func (a *Agent) fetchFromNode(ctx context.Context, to files, w wanted, name stri
 			if bad++; bad >= len(node.Nodes()) {
 				return err
 			}
-		case to.begun(w) > before && broken < resumes:
+		case (to.begun(w) > before || errors.Is(err, agentproto.ErrSilent)) && broken < resumes:
 			broken++
+			a.say("fetch", fmt.Sprintf("downloading %s, from byte %d on as the line broke", w.name, to.begun(w)))
 			a.log.InfoContext(ctx, "download interrupted, going on", "path", w.name, "bytes", to.begun(w), "err", err)
 			select {
 			case <-time.After(time.Duration(a.share() * float64(resumeWithin))):

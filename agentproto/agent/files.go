@@ -162,7 +162,9 @@ func (d digest) compare(w wanted, n int64) error {
 // when the source's file is another one, it begins at 0.
 type source func(ctx context.Context, offset int64, etag string) (agentproto.Content, error)
 
-// patience is how long a download may stand still.
+// patience is how long a download may stand still. A node that does not answer any
+// more is noticed sooner, by the client ([agentproto.ErrSilent]); this is for one
+// that answers and sends nothing, and for Microsoft.
 const patience = 90 * time.Second
 
 // fetch downloads a file, going on where an earlier try stopped, checks it,

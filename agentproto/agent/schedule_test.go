@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -27,8 +29,11 @@ type wire struct {
 	policy   rules.Policy
 	cab      []byte
 	down     bool
+	silent   []int // after how many bytes of a file that is no cab each answer falls silent
+	offsets  []int64
 	jumps    bool // says another time at every other check-in
 	checkins []time.Time
+	said     []agentproto.Checkin
 	nodes    []string
 	broken   chan bool // ends a stream of events
 }
@@ -48,6 +53,7 @@ func (w *wire) Checkin(_ context.Context, k agentproto.Checkin) (agentproto.Chec
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.checkins = append(w.checkins, time.Now())
+	w.said = append(w.said, k)
 	if w.down {
 		return agentproto.CheckinResponse{}, errDown
 	}
@@ -77,7 +83,7 @@ func (w *wire) Events(ctx context.Context, _ func(agentproto.Event) error) error
 	}
 }
 
-func (w *wire) Fetch(_ context.Context, name string, _ int64, _ string) (agentproto.Content, error) {
+func (w *wire) Fetch(_ context.Context, name string, offset int64, _ string) (agentproto.Content, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b := agenttest.Content(name)
@@ -87,7 +93,42 @@ func (w *wire) Fetch(_ context.Context, name string, _ int64, _ string) (agentpr
 	if w.down {
 		return agentproto.Content{}, errDown
 	}
-	return agentproto.Content{Body: io.NopCloser(bytes.NewReader(b)), Size: int64(len(b)), ETag: `"` + sum256(b) + `"`}, nil
+	c := agentproto.Content{Body: io.NopCloser(bytes.NewReader(b[offset:])), Offset: offset, Size: int64(len(b)), ETag: `"` + sum256(b) + `"`}
+	if name != agentproto.ScanCabName {
+		w.offsets = append(w.offsets, offset)
+		if len(w.silent) > 0 {
+			c.Body = io.NopCloser(io.MultiReader(bytes.NewReader(b[offset:][:w.silent[0]]), iotest.ErrReader(fmt.Errorf("rns-01: %w", agentproto.ErrSilent))))
+			w.silent = w.silent[1:]
+		}
+	}
+	return c, nil
+}
+
+// TestSilentNodes has one node after the other fall silent in the middle of a file,
+// one of them before the first byte: the download goes on at once, from the very
+// byte, and no error is left of it.
+func TestSilentNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings()
+		s.DefaultAllow = true
+		u := agenttest.Updates(1)
+		h, w := virtual(t, s, u)
+		w.silent = []int{20000, 0, 1000}
+		h.start()
+		time.Sleep(25 * time.Second) // what failed is asked for again after half a minute
+		h.stop()
+		if want := []int64{0, 20000, 20000, 21000}; !slices.Equal(w.offsets, want) {
+			t.Errorf("asked from the bytes %v, want %v", w.offsets, want)
+		}
+		if got := h.files(); !slices.Equal(got, []string{fileOf(u[0])}) {
+			t.Errorf("downloads: %v", got)
+		}
+		for _, k := range w.said {
+			if len(k.Errors) > 0 {
+				t.Errorf("errors: %+v", k.Errors)
+			}
+		}
+	})
 }
 
 func (w *wire) Nodes() []string { return []string{"https://rns-01"} }
