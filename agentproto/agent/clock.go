@@ -7,6 +7,10 @@ import (
 	"wuamesh/agentproto"
 )
 
+// tellClock is how long after a check-in that was made only to tell of the clock
+// another may be; less than usualCheckin, so that who sets the clock right sees it.
+const tellClock = 5 * time.Minute
+
 // A clockLook is the host's clock beside the one of the node that answered.
 type clockLook struct {
 	by       time.Duration // negative: the host's is behind
@@ -25,8 +29,8 @@ func clockOf(r agentproto.CheckinResponse, began, ended time.Time) clockLook {
 }
 
 // sayClock tells the mesh soon when the clocks begin or cease to differ: the
-// check-in that found it had been written before. Not oftener than check-ins are
-// usual: a clock that jumps to and fro must not make a loop of them.
+// check-in that found it had been written before. Not oftener than tellClock: a
+// clock that jumps to and fro must not make a loop of check-ins.
 func (a *Agent) sayClock(ctx context.Context, c clockLook) {
 	if (c.was == nil) == (c.off == nil) {
 		return
@@ -37,7 +41,7 @@ func (a *Agent) sayClock(ctx context.Context, c clockLook) {
 		a.log.InfoContext(ctx, "no difference of the clocks any more", "node", c.node)
 	}
 	a.mu.Lock()
-	soon := a.clockTold.IsZero() || time.Since(a.clockTold) >= usualCheckin
+	soon := a.clockTold.IsZero() || time.Since(a.clockTold) >= tellClock
 	if soon {
 		a.clockTold = time.Now()
 	}

@@ -42,7 +42,7 @@ func (p *prefix) clock() (wrong func(by time.Duration)) {
 
 // TestClock has the host's clock wrong by years: it is not let in, or stays away,
 // and says why; when the clock is right it is in, works as before, and the node
-// shows what had been wrong.
+// shows what had been wrong. One that is wrong by hours stays, and both say so.
 func TestClock(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	p := newAgent(t)
@@ -70,6 +70,27 @@ func TestClock(t *testing.T) {
 		b.awaits(rules.Pending, "", id)
 	})
 	b.until("the host online", b.online(true))
+	for way, by := range map[string]time.Duration{"ahead of": 3 * time.Hour, "behind": -3 * time.Hour} {
+		step(t, "a clock three hours "+way, func() {
+			wrong(by) // TLS is content with it
+			p.agentSays("needed", "scan")
+			p.agentSays("needed", "scan") // the first found it, this one tells it for sure
+			if c := b.detail().Clock; c == nil || c.Behind != (by < 0) || c.Amount() != "3 hours" {
+				t.Errorf("the node has %+v", c)
+			}
+			if out, err := p.agent("status"); err != nil || !strings.Contains(out, "3 hours "+way+" that of the node ") || !strings.Contains(out, "w32tm /resync") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+		step(t, "that clock right again", func() {
+			wrong(0)
+			p.agentSays("needed", "scan")
+			p.agentSays("needed", "scan")
+			if c := b.detail().Clock; c != nil {
+				t.Errorf("the node has %+v", c)
+			}
+		})
+	}
 	for _, by := range []time.Duration{30 * year, -20 * year} {
 		step(t, fmt.Sprintf("a clock wrong by %d years", by/year), func() {
 			b.kill() // what is connected stays so: certificates are looked at once
