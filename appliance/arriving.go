@@ -37,7 +37,7 @@ func (f *folder) serveArriving(w http.ResponseWriter, r *http.Request, name stri
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Time{}) // how long pieces take is the line's business; the caller's own patience ends it
 	defer f.sending(name, ctl)()
-	http.ServeContent(early{f.toAgent(r.Context(), w, name)}, r, name, rec.Completed, reader)
+	http.ServeContent(early{f.toAgent(w, r, name)}, r, name, rec.Completed, reader)
 	return true
 }
 

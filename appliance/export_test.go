@@ -504,3 +504,22 @@ func (a *Appliance) TrendDays(ctx context.Context) (n int) {
 	})
 	return n
 }
+
+// KeepInMemory sets how many bytes of small files are in memory at most.
+func (a *Appliance) KeepInMemory(n int64) {
+	s := &a.folder.smalls
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files, s.bytes, s.most = nil, 0, n
+}
+
+// InMemory is how many bytes of small files are in memory.
+func (a *Appliance) InMemory() (n int64) {
+	s := &a.folder.smalls
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, b := range s.files {
+		n += int64(len(b))
+	}
+	return n
+}

@@ -41,18 +41,19 @@ type folder struct {
 	blocking chan struct{}                     // they changed
 
 	spacing sync.Mutex // held while room is made
+	smalls  smalls
 
 	// mu is a leaf: neither the store nor the catalogue is called with it
 	// held, because both call back here.
 	mu      sync.RWMutex
 	held    map[string]*heldFile
-	doubts  map[string]bool                              // files to be verified
-	strange map[string]time.Time                         // files that nothing is known of, by when they changed
-	marks   map[string]time.Time                         // files deleted by hand
-	queue   map[string]*task                             // downloads that have not ended, by file
-	ended   []Task                                       // the newest last
-	bundled map[string]BundleFile                        // of the last imported bundle, what is to be brought
-	sends   map[string]map[*http.ResponseController]bool // of a file, to whom
+	doubts  map[string]bool                     // files to be verified
+	strange map[string]time.Time                // files that nothing is known of, by when they changed
+	marks   map[string]time.Time                // files deleted by hand
+	queue   map[string]*task                    // downloads that have not ended, by file
+	ended   []Task                              // the newest last
+	bundled map[string]BundleFile               // of the last imported bundle, what is to be brought
+	sends   map[*http.ResponseController]string // to whom a file is being sent
 	cab     microsoft.CabVersion
 	cabNext time.Time // when Microsoft is asked again
 	refused refusedCab
@@ -65,6 +66,9 @@ type heldFile struct {
 	fileRecord
 	holding
 	asked atomic.Int64 // when it was last sent, Unix seconds
+
+	said   sync.Once
+	header http.Header // what answers say about it; see describe
 }
 
 // A holding is how a file in this node's folder looked when it was verified.
@@ -84,10 +88,11 @@ func (h holding) is(info fs.FileInfo) bool {
 func openFolder(a *Appliance) (*folder, error) {
 	f := &folder{
 		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
-		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1), blocking: make(chan struct{}, 1), sends: map[string]map[*http.ResponseController]bool{},
+		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1), blocking: make(chan struct{}, 1), sends: map[*http.ResponseController]string{},
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
 		marks: map[string]time.Time{}, queue: map[string]*task{}, bundled: map[string]BundleFile{},
 	}
+	f.smalls.most = smallsMost
 	f.share = newSharing(f)
 	for i := range f.work {
 		f.work[i] = make(chan struct{}, 1)

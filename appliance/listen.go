@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -94,6 +96,7 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 				Protocols: both, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){peerProtocol: a.acceptPeer},
 				ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
 				BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+				ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 			}
 			stop := context.AfterFunc(ctx, func() { l.(*net.TCPListener).SetDeadline(time.Unix(1, 0)) })
 			defer stop()
@@ -152,7 +155,62 @@ func (l untilDeadline) Accept() (net.Conn, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = http.ErrServerClosed
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return &joiningConn{TCPConn: c.(*net.TCPConn)}, nil
+}
+
+// A joiningConn can send a small answer with one write. The buffer of net/http
+// holds 4 kB: header and body of a file of that size leave it in two, and the
+// caller wakes up twice.
+type joiningConn struct {
+	*net.TCPConn
+	held *bytes.Buffer // what waits to be sent together; else nil
+}
+
+func (c *joiningConn) Write(p []byte) (int, error) {
+	if c.held != nil {
+		return c.held.Write(p)
+	}
+	return c.TCPConn.Write(p)
+}
+
+var joinBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// join writes p to w, whose connection this is, and sends it with all that w
+// has not sent yet. It returns how much of p was sent.
+func (c *joiningConn) join(w http.ResponseWriter, p []byte) (int, error) {
+	c.held = joinBuffers.Get().(*bytes.Buffer)
+	n, err := w.Write(p)
+	err = errors.Join(err, http.NewResponseController(w).Flush())
+	held := c.held
+	c.held = nil
+	unsent := held.Len()
+	k, err2 := c.TCPConn.Write(held.Bytes())
+	unsent -= k
+	held.Reset()
+	joinBuffers.Put(held)
+	if err2 != nil {
+		c.Close() // net/http takes it for sent and would wait for the next request
+	}
+	return max(n-unsent, 0), errors.Join(err, err2)
+}
+
+// connKey is where the context of a request has its connection.
+type connKey struct{}
+
+// joiningConnOf is the connection of a request; nil where it is shared with
+// other requests, in HTTP/2.
+func joiningConnOf(r *http.Request) *joiningConn {
+	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	if joining, ok := c.(*joiningConn); ok && r.ProtoMajor == 1 {
+		return joining
+	}
+	return nil
 }
 
 // tlsConfig tells callers apart by the server name they ask for: agents and
@@ -210,6 +268,7 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 	people.HandleFunc("GET /healthz", a.healthz)
 	people.HandleFunc("GET /metrics", a.metrics)
 	people.Handle("/", pages)
+	filesFirst := a.folder.first(people)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The connection decides, not the Host header: only it was verified.
 		switch r.TLS.ServerName {
@@ -223,7 +282,7 @@ func (a *Appliance) secure(pages http.Handler) http.Handler {
 			http.Error(w, "Nodes speak "+peerProtocol+".", http.StatusMisdirectedRequest)
 		default:
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
-			people.ServeHTTP(w, r)
+			filesFirst.ServeHTTP(w, r)
 		}
 	})
 }
@@ -244,5 +303,5 @@ func (a *Appliance) plain() http.Handler {
 		}
 		http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusMovedPermanently)
 	})
-	return mux
+	return a.folder.first(mux)
 }

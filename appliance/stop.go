@@ -277,16 +277,11 @@ func refuse(w http.ResponseWriter, why string) {
 func (f *folder) sending(name string, ctl *http.ResponseController) (end func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.sends[name] == nil {
-		f.sends[name] = map[*http.ResponseController]bool{}
-	}
-	f.sends[name][ctl] = true
+	f.sends[ctl] = name
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if delete(f.sends[name], ctl); len(f.sends[name]) == 0 {
-			delete(f.sends, name)
-		}
+		delete(f.sends, ctl)
 	}
 }
 
@@ -309,11 +304,8 @@ func (f *folder) endBlocked(ctx context.Context) error {
 	defer f.changed()
 	var ended []*task
 	f.mu.Lock()
-	for name, list := range f.sends {
-		if f.block(name) == "" {
-			continue
-		}
-		for ctl := range list {
+	for ctl, name := range f.sends {
+		if f.block(name) != "" {
 			ctl.SetWriteDeadline(time.Unix(1, 0)) // long over: the connection breaks
 		}
 	}
