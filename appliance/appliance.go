@@ -72,6 +72,7 @@ type Appliance struct {
 	handovers handovers
 	records   atomic.Int64 // taken in since the start
 	toReview  atomic.Int64 // changes kept for an admin's review
+	held      atomic.Pointer[[]heldRing]
 
 	installed atomic.Int64 // updates that agents said they installed, since the start
 }

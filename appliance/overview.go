@@ -181,18 +181,77 @@ func (a *Appliance) attention(s Status, n tally, failed []Task, rows []NodeRow) 
 		add(true, fmt.Sprintf("Two edits of %s met%s.", met[0].Object, or(len(met) > 1, fmt.Sprintf(", and %d more did", len(met)-1), "")), fmt.Sprintf("%s and %s changed it without knowing of each other. One of the two holds.", met[0].Won.By, met[0].Lost.By), "Decide", "/mesh#met")
 	}
 	add(a.toReview.Load() > 0, fmt.Sprintf("%s made on %s for review.", things(int(a.toReview.Load()), "change waits", "changes wait"), s.Node), "They were made while it was cut off for long, so they are not in force.", "Decide", "/mesh#reviews")
-	for _, code := range slices.Sorted(maps.Keys(n.failures)) {
+	for _, h := range a.heldRings() {
+		add(true, "The promotion of "+h.name+" is held.", h.text, "See it", "/rules/"+h.name)
+	}
+	codes := slices.SortedFunc(maps.Keys(n.failures), func(x, y uint32) int {
+		return cmp.Or(cmp.Compare(n.failures[y], n.failures[x]), cmp.Compare(x, y))
+	})
+	for _, code := range codes[:min(len(codes), failuresNamed)] {
 		m := agentproto.Explain(code)
 		add(true, fmt.Sprintf("Installs fail on %s with %s.", things(n.failures[code], "host", "hosts"), m.Title()), m.Sentence(), "See hosts", "/hosts?state=PENDING")
+	}
+	if more := len(codes) - failuresNamed; more > 0 {
+		add(true, fmt.Sprintf("Installs fail with %s, on fewer hosts each.", things(more, "other code", "other codes")), "A host's page says which, and what to do.", "See hosts", "/hosts?state=PENDING")
 	}
 	if len(n.clocks) > 0 {
 		add(true, things(len(n.clocks), "host's clock differs", "hosts' clocks differ")+" from that of the node.", whoseClock(n.clocks), "See hosts", "/hosts?seen=clock+off")
 	}
-	add(n.all.Unscanned > 0, fmt.Sprintf("%s not scanned in the last %s.", things(n.all.Unscanned, "host was", "hosts were"), things(s.Rule.Days, "day", "days")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan")
+	add(n.all.Unscanned > 0, fmt.Sprintf("%s not scanned in the last %s.", things(n.all.Unscanned, "host was", "hosts were"), things(s.Rule.Days, "day", "days")), "They are off, or their scan fails.", "See hosts", "/hosts?sort=scan&stand=unscanned")
 	add(!a.config().CleanupKBs && s.Unused.Bytes > 1e9, fmt.Sprintf("%s unused, %s.", things(len(s.Unused.Files), "file is", "files are"), bytesText(s.Unused.Bytes)), "The nightly cleaning is off (cleanup_kbs).", "Review unused files", "/clean")
+	if name, ends, more := a.cat.endingToken(time.Now()); name != "" {
+		add(true, fmt.Sprintf("The API token %q is good until %s%s.", name, clock(ends), or(more > 0, fmt.Sprintf(", and %d more end within two weeks", more), "")), "What uses it gets no answer then.", "Make another", "/access")
+	}
+	if text := versionsText(rows); text != "" {
+		add(true, "The nodes run different versions.", text, "See the mesh", "/mesh")
+	}
 	_, sealed := a.roster.seal()
 	add(!sealed && a.auth.anchorKey() != nil && a.Member(), "The mesh has no recovery passphrase.", "If this node is lost, nobody can let nodes in or renew their certificates. wuamesh node passphrase makes one.", "Make one", "/mesh/passphrase")
 	return list
+}
+
+// failuresNamed is how many codes of failed installs are named, those of most
+// hosts.
+const failuresNamed = 3
+
+// tokenEnds is how long before its end an API token is spoken of.
+const tokenEnds = 14 * 24 * time.Hour
+
+// endingToken is the API token that ends next of those that do so soon, and how
+// many others do; empty for none.
+func (c *catalogue) endingToken(now time.Time) (name string, ends time.Time, more int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	n := 0
+	for _, t := range c.tokens {
+		if left := t.Expires.Sub(now); t.Use != ForAPI || left <= 0 || left > tokenEnds {
+			continue
+		}
+		if n++; n == 1 || t.Expires.Before(ends) {
+			name, ends = t.Name, t.Expires
+		}
+	}
+	return name, ends, max(n-1, 0)
+}
+
+// versionsText says which nodes run which version when they differ; empty when
+// they do not.
+func versionsText(rows []NodeRow) string {
+	by := map[string][]string{}
+	for _, r := range rows {
+		if r.Removed.IsZero() && r.Version != "" {
+			by[r.Version] = append(by[r.Version], r.Name)
+		}
+	}
+	if len(by) < 2 {
+		return ""
+	}
+	var list []string
+	for _, v := range slices.Sorted(maps.Keys(by)) {
+		slices.Sort(by[v])
+		list = append(list, v+" on "+strings.Join(by[v][:min(len(by[v]), 3)], ", ")+or(len(by[v]) > 3, fmt.Sprintf(" and %d more", len(by[v])-3), ""))
+	}
+	return "They work together, but the older ones lack what is new: " + strings.Join(list, "; ") + "."
 }
 
 // sentence makes one of a note, with a space after it; nothing of nothing.

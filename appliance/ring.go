@@ -42,6 +42,7 @@ type RingState struct {
 	Due       bool           `json:"due,omitempty"` // it is promoted within minutes
 	Text      string         `json:"text"`          // where it stands and what it waits for
 	from      rules.Maturity
+	held      bool // by failures
 }
 
 type ringRecord struct {
@@ -201,6 +202,7 @@ func (s *RingState) judge(now time.Time) {
 		s.Text = fmt.Sprintf("Paused by %s on %s. %s.", s.By, dayText(s.At), upper(seen))
 	case s.Failed*100 > s.Percent*tried:
 		// Upwards, or 101 of 2,000 would be 5 % where 5 % may.
+		s.held = true
 		share := math.Ceil(1000*float64(s.Failed)/float64(tried)) / 10
 		s.Text = fmt.Sprintf("Held: %s failed of %d that tried, %v %%, and at most %d %% may.", things(s.Failed, "host", "hosts"), tried, share, s.Percent)
 	case s.Installed < s.Hosts:
@@ -244,6 +246,7 @@ func (a *Appliance) promoteDue(ctx context.Context, now time.Time) error {
 		}
 	}
 	a.cat.mu.Unlock()
+	a.noteHeld(states)
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		if s := states[name]; s.To != "" && !s.Paused && a.actsFirst(name) {
@@ -251,6 +254,28 @@ func (a *Appliance) promoteDue(ctx context.Context, now time.Time) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// A heldRing is a package whose promotion failures hold back.
+type heldRing struct{ name, text string }
+
+// noteHeld keeps what the overview says of rings until they are judged again:
+// that looks at every host.
+func (a *Appliance) noteHeld(states map[string]*RingState) {
+	var list []heldRing
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		if s := states[name]; s.held {
+			list = append(list, heldRing{name, s.Text})
+		}
+	}
+	a.held.Store(&list)
+}
+
+func (a *Appliance) heldRings() []heldRing {
+	if list := a.held.Load(); list != nil {
+		return *list
+	}
+	return nil
 }
 
 // takeStep promotes a package as its ring was judged, or to where it was

@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,11 @@ func TestRing(t *testing.T) {
 	a.tries(t, hosts[1], u, 0x80070643)
 	says("Held: 1 host failed of 2 that tried, 50 %, and at most 30 % may.")
 	stays("with half of them failed")
+	if st, err := a.Status(t.Context()); err != nil || !slices.ContainsFunc(st.Attention, func(at appliance.Attention) bool {
+		return at.Fact == "The promotion of baseline is held." && strings.HasPrefix(at.Cause, "Held: 1 host failed")
+	}) {
+		t.Errorf("the overview says %+v, %v", st.Attention, err)
+	}
 	a.tries(t, hosts[1], u, 0)
 	says("It goes to PROD on ")
 	want.Paused = true
