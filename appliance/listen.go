@@ -158,7 +158,10 @@ func (l untilDeadline) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &joiningConn{TCPConn: c.(*net.TCPConn)}, nil
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return &joiningConn{TCPConn: tcp}, nil
+	}
+	return c, nil
 }
 
 // A joiningConn can send a small answer with one write. The buffer of net/http
@@ -166,10 +169,13 @@ func (l untilDeadline) Accept() (net.Conn, error) {
 // caller wakes up twice.
 type joiningConn struct {
 	*net.TCPConn
+	mu   sync.Mutex    // crypto/tls answers a caller's key update from the goroutine that reads
 	held *bytes.Buffer // what waits to be sent together; else nil
 }
 
 func (c *joiningConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.held != nil {
 		return c.held.Write(p)
 	}
@@ -181,13 +187,17 @@ var joinBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // join writes p to w, whose connection this is, and sends it with all that w
 // has not sent yet. It returns how much of p was sent.
 func (c *joiningConn) join(w http.ResponseWriter, p []byte) (int, error) {
-	c.held = joinBuffers.Get().(*bytes.Buffer)
+	held := joinBuffers.Get().(*bytes.Buffer)
+	c.mu.Lock()
+	c.held = held
+	c.mu.Unlock()
 	n, err := w.Write(p)
 	err = errors.Join(err, http.NewResponseController(w).Flush())
-	held := c.held
+	c.mu.Lock()
 	c.held = nil
 	unsent := held.Len()
 	k, err2 := c.TCPConn.Write(held.Bytes())
+	c.mu.Unlock()
 	unsent -= k
 	held.Reset()
 	joinBuffers.Put(held)
