@@ -40,6 +40,9 @@ func (t *target) post(ctx context.Context, s Streams, path string, body, answer 
 	return t.send(ctx, s, http.MethodPost, path, body, answer)
 }
 
+// pageRows is how many rows a page is asked for, at most 500.
+var pageRows = "500"
+
 // pages follows the cursor to the end and returns every row.
 func pages[L, R any](ctx context.Context, t *target, s Streams, path string, q url.Values, of func(*L) (rows *[]R, next string)) ([]R, error) {
 	c, err := t.client(s)
@@ -50,7 +53,7 @@ func pages[L, R any](ctx context.Context, t *target, s Streams, path string, q u
 	if q == nil {
 		q = url.Values{}
 	}
-	q.Set("limit", "500")
+	q.Set("limit", pageRows)
 	all := []R{}
 	for {
 		var l L

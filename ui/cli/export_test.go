@@ -1,9 +1,9 @@
 package cli
 
-// PageOfWatch sets how many downloads "fetch" asks for at a time, and returns
-// what sets it back.
-func PageOfWatch(n string) (back func()) {
-	was := watchPage
-	watchPage = n
-	return func() { watchPage = was }
+// PageRows sets how many rows commands ask for at a time, and returns what sets
+// it back.
+func PageRows(n string) (back func()) {
+	was := pageRows
+	pageRows = n
+	return func() { pageRows = was }
 }

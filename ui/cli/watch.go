@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"wuamesh/appliance"
 	"wuamesh/appliance/api"
 )
-
-// watchPage is how many downloads are asked for at a time, at most 500.
-var watchPage = "500"
 
 const (
 	watchEvery = 500 * time.Millisecond
@@ -60,21 +57,13 @@ func (t *target) watchDownloads(ctx context.Context, s Streams) error {
 // all are the downloads that have not ended, or have since the watch began, in
 // as many pages as it takes.
 func (w *watch) all(ctx context.Context) (d api.Downloads, err error) {
-	q := url.Values{"since": {w.since.Format(time.RFC3339)}, "limit": {watchPage}}
-	for {
-		page := api.Downloads{}
-		if err := w.call(ctx, w.Streams, "downloads", q, &page); err != nil {
-			return d, err
-		}
-		page.Downloads = append(d.Downloads, page.Downloads...)
-		for file, c := range d.Coverage {
-			page.Coverage[file] = c
-		}
-		if d = page; d.Next == "" {
-			return d, nil
-		}
-		q.Set("after", d.Next)
-	}
+	d.Coverage = map[string][]appliance.Coverage{}
+	q := url.Values{"since": {w.since.Format(time.RFC3339)}}
+	d.Downloads, err = pages(ctx, w.target, w.Streams, "downloads", q, func(page *api.Downloads) (*[]appliance.Task, string) {
+		maps.Copy(d.Coverage, page.Coverage)
+		return &page.Downloads, page.Next
+	})
+	return d, err
 }
 
 // tell says what is new, and returns how many downloads run or wait.
@@ -112,7 +101,7 @@ func (w *watch) line(about string, calm time.Duration, text string) {
 // end says how it all ended.
 func (w *watch) end(list []appliance.Task) error {
 	if w.json {
-		return printJSON(w.Out, slices.Concat([]appliance.Task{}, list))
+		return printJSON(w.Out, list)
 	}
 	failed := 0
 	for _, t := range list {

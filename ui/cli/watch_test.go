@@ -18,7 +18,7 @@ import (
 // of which Microsoft lacks one: each is named as it ends, the one that failed
 // with why, and both the exit code and --json cover them all.
 func TestWatchingManyDownloads(t *testing.T) {
-	defer cli.PageOfWatch("7")()
+	defer cli.PageRows("7")()
 	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 3, FileBytes: 5_000})
 	srv := httptest.NewServer(world)
 	defer srv.Close()
