@@ -91,7 +91,7 @@ type ConfigKey struct {
 func (a *Appliance) ConfigKeys() (list []ConfigKey) {
 	now := *a.config()
 	is, def := reflect.ValueOf(now), reflect.ValueOf(DefaultConfig())
-	told := []string{"name", "site", "internet", "proxy", "cleanup_kbs", "placement", "quota", "disk_floor", "copies"}
+	told := slices.Concat(tagsOf[Answers](), tagsOf[Storage]())
 	for f := range reflect.TypeFor[Config]().Fields() {
 		key := f.Tag.Get("toml")
 		if key == "" || key == "-" {
@@ -107,6 +107,15 @@ func (a *Appliance) ConfigKeys() (list []ConfigKey) {
 			from = "pages"
 		}
 		list = append(list, ConfigKey{key, configText(key, v.Interface()), from})
+	}
+	return list
+}
+
+// tagsOf are the names of a struct's fields in JSON; those of what pages are
+// told are keys of the configuration.
+func tagsOf[T any]() (list []string) {
+	for f := range reflect.TypeFor[T]().Fields() {
+		list = append(list, f.Tag.Get("json"))
 	}
 	return list
 }

@@ -46,7 +46,10 @@ func (u *UI) downloadsRetry(r *http.Request) (reply, error) {
 }
 
 func areTried(n int) string {
-	if n == 1 {
+	switch n {
+	case 0:
+		return "None is failed any more, so nothing is"
+	case 1:
 		return "1 failed download is"
 	}
 	return num(n) + " failed downloads are"

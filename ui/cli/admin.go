@@ -45,7 +45,11 @@ var adminCommand = Command{
 			case what == "password":
 				return t.setAdmin(ctx, s, path, api.AdminEdit{Role: list.Admins[i].Role}, true)
 			case what == "delete":
-				return t.send(ctx, s, http.MethodDelete, path, nil, nil)
+				if err := t.send(ctx, s, http.MethodDelete, path, nil, nil); err != nil || t.json {
+					return err
+				}
+				fmt.Fprintf(s.Out, "%s cannot log in any more.\n", args[0])
+				return nil
 			}
 			return t.admins(s, list.Admins[i:i+1])
 		}

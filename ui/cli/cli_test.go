@@ -164,7 +164,7 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"admin vera password --json", 0, `"password": "`},
 		{"admin maelle set --role owner", 0, "Password, shown this once: "},
 		{"admin maelle password", 0, "Password, shown this once: "},
-		{"admin vera delete", 0, ""},
+		{"admin vera delete", 0, "vera cannot log in any more."},
 		{"admin vera", 1, "there is no admin vera"},
 		{"admin paul dance", 2, "NAME password or NAME delete"},
 		{"token api --role king", 1, "is no role"},
