@@ -39,12 +39,13 @@ type catalogue struct {
 	tokens   map[string]tokenRecord
 	meetings map[string]meetingRecord
 	rings    map[string]ringRecord                    // by package
-	edits    map[string]time.Time                     // by package: its last version
+	edits    map[string]lastEdit                      // by package: its last version
 	stops    map[rules.UpdateID]map[string]stopRecord // by update and id, see stop.go
 	// profiles by name, see profile.go; profileOrder is their names in order, nil
 	// until asked for.
 	profiles     map[string]*profile
 	profileEdits map[string]lastEdit
+	groupEdits   map[string]lastEdit
 	profileOrder []string
 	// repositoryRules by id; ordered is them in their order, nil until asked for.
 	compliance      ComplianceRule
@@ -156,10 +157,11 @@ func newCatalogue(a *Appliance) (*catalogue, error) {
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
 		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
 		rings:           map[string]ringRecord{},
-		edits:           map[string]time.Time{},
+		edits:           map[string]lastEdit{},
 		stops:           map[rules.UpdateID]map[string]stopRecord{},
 		profiles:        map[string]*profile{},
 		profileEdits:    map[string]lastEdit{},
+		groupEdits:      map[string]lastEdit{},
 		repositoryRules: map[string]repositoryRuleRecord{},
 		compliance:      defaultCompliance,
 		variants:        variants{number: map[variant]int{}}, classes: map[string]*class{}, policies: map[string]*policy{},
@@ -191,22 +193,6 @@ func (c *catalogue) follow(list []replicate.Record) {
 	}
 }
 
-// takeVersion keeps when a package was last edited: of what an edit took out
-// of it only its version is left.
-func (c *catalogue) takeVersion(id string, r replicate.Record) error {
-	if r.Deleted {
-		return nil
-	}
-	var v versionRecord
-	if err := decode(r.Key, r.Value, &v); err != nil {
-		return err
-	}
-	if name, _, _ := strings.Cut(id, "/"); v.At.After(c.edits[name]) {
-		c.edits[name] = v.At
-	}
-	return nil
-}
-
 func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	switch kind {
 	case "host":
@@ -224,7 +210,9 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	case "profile", "option", "grant":
 		return c.takeProfile(kind, id, r)
 	case "profile-version":
-		return c.takeProfileVersion(id, r)
+		return takeVersion(c.profileEdits, id, r)
+	case "group-version":
+		return takeVersion(c.groupEdits, id, r)
 	case "command":
 		return takeByHost(c.commands, id, r)
 	case "outcome":
@@ -234,7 +222,7 @@ func (c *catalogue) take(kind, id string, r replicate.Record) error {
 	case "ring":
 		return set(c.rings, id, r)
 	case "version":
-		return c.takeVersion(id, r)
+		return takeVersion(c.edits, id, r)
 	case "file":
 		c.touch()
 	case "admin":

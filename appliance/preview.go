@@ -118,6 +118,40 @@ func (c *catalogue) groupChange(name string, e GroupEdit) change {
 	return k
 }
 
+// groupReturn is what bringing a group back would do, with the packages and
+// profiles it was given.
+func (c *catalogue) groupReturn(name string, e GroupEdit, pkgs, profs []string) change {
+	k := c.groupChange(name, e)
+	alone := k.try
+	k.try = func(after *catalogue) {
+		alone(after)
+		for _, p := range pkgs {
+			next := *after.packages[p]
+			next.groups = maps.Clone(next.groups)
+			next.groups[name] = editRecord{}
+			after.packages[p] = &next
+		}
+		for _, p := range profs {
+			next := *after.profiles[p]
+			next.groups = maps.Clone(next.groups)
+			next.groups[name] = editRecord{}
+			after.profiles[p] = &next
+		}
+	}
+	return k
+}
+
+// groupRemoval is what deleting a group would do.
+func (c *catalogue) groupRemoval(name string) change {
+	k := change{try: func(after *catalogue) { delete(after.groups, name) }, moved: map[agentproto.HostID]bool{}}
+	for id, h := range c.hosts {
+		if c.isIn(name, h) {
+			k.moved[id] = true
+		}
+	}
+	return k
+}
+
 // groupAfter is a group as an edit would leave it.
 func (c *catalogue) groupAfter(name string, e GroupEdit) *group {
 	next := &group{exists: true, groupRecord: groupRecord{Description: e.Description, Accepts: e.Accepts, Settings: e.Settings}, members: map[agentproto.HostID]editRecord{}}
@@ -253,10 +287,27 @@ func (a *Appliance) PreviewDeletePackage(ctx context.Context, name string) (Impa
 
 // PreviewGroup says what PutGroup would do with the same edit.
 func (a *Appliance) PreviewGroup(_ context.Context, name string, e GroupEdit) (Impact, error) {
+	return a.previewGroup(name, e, nil, nil)
+}
+
+// previewGroup is PreviewGroup of a group that is given packages and profiles
+// with it.
+func (a *Appliance) previewGroup(name string, e GroupEdit, pkgs, profs []string) (Impact, error) {
 	if err := e.check(a.cat, name); err != nil {
 		return Impact{}, err
 	}
-	return a.preview(func(c *catalogue) change { return c.groupChange(name, e) }), nil
+	return a.preview(func(c *catalogue) change { return c.groupReturn(name, e, pkgs, profs) }), nil
+}
+
+// PreviewDeleteGroup says what DeleteGroup would do.
+func (a *Appliance) PreviewDeleteGroup(ctx context.Context, name string) (Impact, error) {
+	if name == everyone {
+		return Impact{}, errEveryone
+	}
+	if _, err := a.Group(ctx, name); err != nil {
+		return Impact{}, err
+	}
+	return a.preview(func(c *catalogue) change { return c.groupRemoval(name) }), nil
 }
 
 // PreviewProfile says what PutProfile would do with the same edit.

@@ -86,15 +86,24 @@ func (a *fleet) edit() (e appliance.PackageEdit) {
 		}
 	}
 	for range a.IntN(4) {
-		if g := fmt.Sprintf("branch-%02d", a.IntN(20)); !slices.Contains(e.Groups, g) {
+		if g := a.group(); !slices.Contains(e.Groups, g) {
 			e.Groups = append(e.Groups, g)
 		}
 	}
-	if a.IntN(2) == 0 {
+	if !slices.Contains(e.Groups, "all") && a.IntN(2) == 0 {
 		e.Groups = append(e.Groups, "all")
 	}
 	e.Hosts = some(a.Rand, a.hosts, 5)
 	return e
+}
+
+// group is the name of some group.
+func (a *fleet) group() string {
+	list, err := a.GroupsBrief(a.t.Context())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return list[a.IntN(len(list))].Name
 }
 
 // profile is any edit of a settings profile.
@@ -109,7 +118,7 @@ func (a *fleet) profile() appliance.ProfileEdit {
 		e.Options[v[0]] = v[1+a.IntN(len(v)-1)]
 	}
 	for range a.IntN(4) {
-		e.Groups = append(e.Groups, fmt.Sprintf("branch-%02d", a.IntN(20)))
+		e.Groups = append(e.Groups, a.group())
 	}
 	if a.IntN(3) == 0 {
 		e.Groups = append(e.Groups, "all")
@@ -344,7 +353,7 @@ func (a *fleet) random() (what string, i appliance.Impact) {
 	name := fmt.Sprintf("rules-%02d", a.IntN(22))
 	group := fmt.Sprintf("branch-%02d", a.IntN(22))
 	var err, made error
-	switch a.IntN(14) {
+	switch a.IntN(15) {
 	case 8, 9:
 		return a.randomStop()
 	case 10, 11:
@@ -377,6 +386,13 @@ func (a *fleet) random() (what string, i appliance.Impact) {
 		}
 		i, err = a.PreviewGroup(ctx, group, e)
 		_, made = a.PutGroup(ctx, owner, group, e)
+	case 14:
+		if group = a.group(); group == "all" {
+			return "the group of every host stays", appliance.Impact{}
+		}
+		what = "delete " + group
+		i, err = a.PreviewDeleteGroup(ctx, group)
+		made = a.DeleteGroup(ctx, owner, group)
 	case 1:
 		list, err := a.Packages(ctx)
 		if err != nil || len(list) == 0 {
@@ -426,13 +442,16 @@ func (a *fleet) randomStop() (what string, i appliance.Impact) {
 	return what, i
 }
 
-// randomReturn goes back to a version of a package or a profile, also of one
-// that was deleted.
+// randomReturn goes back to a version of a package, a profile or a group, also
+// of one that was deleted.
 func (a *fleet) randomReturn() (what string, i appliance.Impact) {
 	ctx := a.t.Context()
 	name, list, preview, restore := fmt.Sprintf("rules-%02d", a.IntN(22)), a.Versions, a.PreviewVersion, a.Restore
-	if a.IntN(2) == 0 {
+	switch a.IntN(3) {
+	case 0:
 		name, list, preview, restore = fmt.Sprintf("settings-%d", a.IntN(6)), a.ProfileVersions, a.PreviewProfileVersion, a.RestoreProfile
+	case 1:
+		name, list, preview, restore = fmt.Sprintf("branch-%02d", a.IntN(22)), a.GroupVersions, a.PreviewGroupVersion, a.RestoreGroup
 	}
 	versions, err := list(ctx, name)
 	if err != nil || len(versions) == 0 {

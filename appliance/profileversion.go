@@ -16,28 +16,6 @@ type ProfileVersion struct {
 	Gone   []string    `json:"gone,omitempty"`
 }
 
-// A lastEdit is the last version of a profile: of what an edit took out of it
-// only that is left.
-type lastEdit struct {
-	id string
-	editRecord
-}
-
-// takeProfileVersion keeps which is the last.
-func (c *catalogue) takeProfileVersion(key string, r replicate.Record) error {
-	var v versionRecord
-	if r.Deleted {
-		return nil
-	}
-	if err := decode(r.Key, r.Value, &v); err != nil {
-		return err
-	}
-	if name, id, _ := strings.Cut(key, "/"); id > c.profileEdits[name].id {
-		c.profileEdits[name] = lastEdit{id, v.editRecord}
-	}
-	return nil
-}
-
 // optionEntry is before the options of a state, which go on with "=" and the
 // value.
 const optionEntry = "option/"
@@ -102,52 +80,38 @@ func (a *Appliance) ProfileVersion(ctx context.Context, name, id string) (Profil
 	return d, nil
 }
 
-func (a *Appliance) restorableProfile(ctx context.Context, name, id string) (ProfileVersion, error) {
-	d, err := a.ProfileVersion(ctx, name, id)
-	if err == nil && !d.Exists {
-		err = profileHistory.gone(name)
-	}
-	return d, err
-}
-
 // PreviewProfileVersion says what RestoreProfile would do.
 func (a *Appliance) PreviewProfileVersion(ctx context.Context, name, id string) (Impact, error) {
-	d, err := a.restorableProfile(ctx, name, id)
-	if err != nil {
-		return Impact{}, err
-	}
-	return a.PreviewProfile(ctx, name, d.Edit)
+	return a.profilePast().look(ctx, name, id)
 }
 
 // RestoreProfile makes a profile what it was after one of its edits, as a new
 // version; a deleted one is there again, last in the order.
 func (a *Appliance) RestoreProfile(ctx context.Context, by Actor, name, id string) error {
-	d, err := a.restorableProfile(ctx, name, id)
-	if err != nil {
-		return err
-	}
-	_, err = a.putProfile(ctx, by, name, d.Edit, d.goBack())
-	return err
+	return a.profilePast().restore(ctx, by, name, id)
 }
 
 // UndoProfile takes the edit of a profile back that made a version, unless
 // somebody edited the profile since.
 func (a *Appliance) UndoProfile(ctx context.Context, by Actor, name, id string) error {
-	if err := by.need(Owner); err != nil {
-		return err
-	}
-	before, err := a.beforeEdit(ctx, profileHistory, name, id)
-	if err != nil {
-		return err
-	}
-	d, err := a.restorableProfile(ctx, name, before)
-	if err != nil {
-		return err
-	}
-	d.Edit.Seen = id
-	_, err = a.putProfile(ctx, by, name, d.Edit, d.goBack())
-	return err
+	return a.profilePast().undo(ctx, by, name, id)
 }
+
+func (a *Appliance) profilePast() past[ProfileVersion] {
+	return past[ProfileVersion]{
+		a, profileHistory, a.ProfileVersion,
+		func(ctx context.Context, name string, d ProfileVersion) (Impact, error) {
+			return a.PreviewProfile(ctx, name, d.Edit)
+		},
+		func(ctx context.Context, by Actor, name string, d ProfileVersion, action, seen string) error {
+			d.Edit.Seen = seen
+			_, err := a.putProfile(ctx, by, name, d.Edit, action)
+			return err
+		},
+	}
+}
+
+func (d ProfileVersion) then() (PackageVersion, bool) { return d.PackageVersion, d.Exists }
 
 // DeletedProfiles lists profiles that are no more and of which versions are
 // kept, by name.

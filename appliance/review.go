@@ -50,7 +50,7 @@ func fateOf(r replicate.Record, there bool) fate {
 	switch kind {
 	case "status", "presence", "shelf", "folder", "lease", "gossip":
 		return drop
-	case "removed", "audit", "meeting", "version", "profile-version": // for ever, or under a name of their own
+	case "removed", "audit", "meeting", "version", "profile-version", "group-version": // for ever, or under a name of their own
 		return apply
 	case "token":
 		if r.Deleted || !there { // revoked here, or made here

@@ -131,7 +131,7 @@ func (c *catalogue) ringState(name string, now time.Time) *RingState {
 	}
 	p := c.packages[name]
 	s := &RingState{Ring: r.Ring, By: r.By, At: r.At, Since: p.edited(), from: p.Maturity}
-	if at := c.edits[name]; at.After(s.Since) { // something was taken out of it
+	if at := c.edits[name].At; at.After(s.Since) { // something was taken out of it
 		s.Since = at
 	}
 	if i := slices.Index(rules.Maturities[:], p.Maturity); i >= 0 && i < len(rules.Maturities)-1 {

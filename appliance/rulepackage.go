@@ -3,7 +3,6 @@ package appliance
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -253,12 +252,16 @@ func (a *Appliance) writePackage(tx *replicate.Tx, by Actor, name string, e Pack
 // replace makes the edits below a prefix be just want, and says what it added
 // and took away.
 func replace(tx *replicate.Tx, t table[editRecord], under string, want []string, e editRecord) (plus, minus []string, err error) {
+	missing := map[string]bool{}
+	for _, id := range want {
+		missing[id] = true
+	}
 	for r, err := range t.all(tx, under) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if i := slices.Index(want, r.id); i >= 0 {
-			want = slices.Delete(slices.Clone(want), i, i+1)
+		if missing[r.id] {
+			delete(missing, r.id)
 			continue
 		}
 		minus = append(minus, strings.TrimPrefix(r.id, under))
@@ -266,7 +269,7 @@ func replace(tx *replicate.Tx, t table[editRecord], under string, want []string,
 			return nil, nil, err
 		}
 	}
-	for _, id := range want {
+	for _, id := range onlyIn(missing, nil) {
 		plus = append(plus, strings.TrimPrefix(id, under))
 		if err := t.put(tx, id, e); err != nil {
 			return nil, nil, err
@@ -387,242 +390,6 @@ func missingFrom(a, b []string) string {
 		}
 	}
 	return strings.Join(list, ", ")
-}
-
-// Groups lists the groups by name, the built-in one first.
-func (a *Appliance) Groups(ctx context.Context) ([]GroupRow, error) {
-	list, err := a.GroupsBrief(ctx)
-	a.cat.mu.RLock()
-	defer a.cat.mu.RUnlock()
-	for i := range list {
-		list[i].Members = a.cat.given(list[i].Name)
-	}
-	return list, err
-}
-
-// GroupsBrief is Groups without naming the members: thousands of names are
-// much for a list.
-func (a *Appliance) GroupsBrief(context.Context) ([]GroupRow, error) {
-	a.cat.mu.Lock()
-	defer a.cat.mu.Unlock()
-	list := []GroupRow{a.cat.groupRow(everyone)}
-	for _, name := range slices.Sorted(maps.Keys(a.cat.groups)) {
-		if name != everyone && a.cat.groups[name].exists {
-			list = append(list, a.cat.groupRow(name))
-		}
-	}
-	return list, nil
-}
-
-// given are the hosts of a group that were given one by one. The lock is held.
-func (c *catalogue) given(name string) []agentproto.HostID {
-	ids := []agentproto.HostID{}
-	if g := c.groups[name]; g != nil {
-		for id := range g.members {
-			if c.hosts[id] != nil {
-				ids = append(ids, id)
-			}
-		}
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-// groupRow is a group as lists show it, without its members. The lock is held
-// for writing.
-func (c *catalogue) groupRow(name string) GroupRow {
-	g := c.groups[name]
-	r := GroupRow{Name: name, Description: g.Description, Accepts: g.Accepts, Members: []agentproto.HostID{}, Condition: conditionOf(g.terms), Packages: []string{}, Profiles: []string{}, Settings: g.Settings}
-	r.Given = len(g.members)
-	c.classify()
-	for _, k := range c.classes {
-		if slices.Contains(k.groups, name) {
-			r.Hosts += k.hosts
-		}
-	}
-	for _, p := range slices.Sorted(maps.Keys(c.packages)) {
-		if _, ok := c.packages[p].groups[name]; ok && c.packages[p].exists {
-			r.Packages = append(r.Packages, p)
-		}
-	}
-	for _, p := range c.inOrder() {
-		if _, ok := c.profiles[p].groups[name]; ok {
-			r.Profiles = append(r.Profiles, p)
-		}
-	}
-	return r
-}
-
-// Group is one group.
-func (a *Appliance) Group(_ context.Context, name string) (GroupRow, error) {
-	a.cat.mu.Lock()
-	defer a.cat.mu.Unlock()
-	if g := a.cat.groups[name]; g == nil || !g.exists {
-		return GroupRow{}, notFound("There is no group %.64q.", name)
-	}
-	row := a.cat.groupRow(name)
-	row.Members = a.cat.given(name)
-	return row, nil
-}
-
-// check says what is wrong with an edit, by field.
-func (e GroupEdit) check(c *catalogue, name string) error {
-	if err := checkWord(name); err != nil {
-		return err
-	}
-	if name == everyone && len(e.Members) > 0 {
-		return invalid("members", "The group all holds every host by itself.")
-	}
-	if name == everyone && e.Condition != nil && !e.Condition.Empty() {
-		return invalid("condition", "The group all holds every host by itself.")
-	}
-	if len(e.Description) > 500 {
-		return invalid("description", "The description has %d characters, at most 500.", len(e.Description))
-	}
-	if e.Condition != nil {
-		if _, err := e.Condition.checked(); err != nil {
-			return err
-		}
-	}
-	for _, m := range e.Accepts {
-		if err := m.Validate(); err != nil {
-			return &Problem{Kind: Invalid, Field: "accepts", Msg: upper(err.Error()) + "."}
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(e.Settings)) {
-		var s rules.Settings
-		if err := s.Set(key, e.Settings[key]); err != nil {
-			return invalid("settings."+key, "%s.", upper(err.Error()))
-		}
-	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, h := range e.Members {
-		if c.hosts[h] == nil {
-			return invalid("members", "There is no host %.60s.", h)
-		}
-	}
-	return nil
-}
-
-// PutGroup makes or replaces a group, as one change set.
-func (a *Appliance) PutGroup(ctx context.Context, by Actor, name string, e GroupEdit) (created bool, err error) {
-	if err := by.need(Owner); err != nil {
-		return false, err
-	}
-	if err := e.check(a.cat, name); err != nil {
-		return false, err
-	}
-	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
-		was, exists, err := groups.find(tx, name)
-		if err != nil {
-			return err
-		}
-		created = !exists && name != everyone
-		edit := editRecord{By: by.Name, At: tx.Now()}
-		if err := groups.put(tx, name, groupRecord{Description: e.Description, Accepts: e.Accepts, Settings: e.Settings, editRecord: edit}); err != nil {
-			return err
-		}
-		var want []string
-		for _, h := range e.Members {
-			want = append(want, name+"/"+string(h))
-		}
-		plus, minus, err := replace(tx, members, name+"/", want, edit)
-		if err != nil {
-			return err
-		}
-		if e.Condition != nil {
-			more, less, err := replaceTerms(tx, name, *e.Condition, edit)
-			if err != nil {
-				return err
-			}
-			plus, minus = append(plus, more...), append(minus, less...)
-		}
-		return a.audit(tx, by, "edit group", "group "+name, changes(minus, was.Settings, e.Settings), changes(plus, e.Settings, was.Settings))
-	})
-	if err != nil {
-		return false, fmt.Errorf("edit group %s: %w", name, err)
-	}
-	return created, nil
-}
-
-// replaceTerms makes the records of a group's condition those that it needs,
-// and says what became more and less, for the audit log.
-func replaceTerms(tx *replicate.Tx, group string, c Condition, edit editRecord) (more, less []string, err error) {
-	if c, err = c.checked(); err != nil {
-		return nil, nil, err
-	}
-	var want []string
-	for _, k := range c.keys() {
-		want = append(want, termID(group, k))
-	}
-	more, less, err = replace(tx, terms, group+"/", want, edit)
-	for _, list := range [][]string{more, less} {
-		for i, s := range list {
-			list[i] = strings.Replace(s, "/", " ", 1)
-		}
-	}
-	return more, less, err
-}
-
-// changes are hosts and options that are on one side of an edit and not on the
-// other, for the audit log.
-func changes(hosts []string, these, others map[string]string) string {
-	list := slices.Clone(hosts)
-	for _, key := range slices.Sorted(maps.Keys(these)) {
-		if others[key] != these[key] {
-			list = append(list, key+" = "+these[key])
-		}
-	}
-	return strings.Join(list, ", ")
-}
-
-// DeleteGroup deletes a group, its memberships, and what is assigned to it.
-func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) error {
-	if err := by.need(Owner); err != nil {
-		return err
-	}
-	if name == everyone {
-		return &Problem{Kind: Conflict, Msg: "The group all cannot be deleted: it is every host."}
-	}
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
-		if _, ok, err := groups.find(tx, name); err != nil || !ok {
-			return cmpErr(err, notFound("There is no group %.64q.", name))
-		}
-		if err := groups.del(tx, name); err != nil {
-			return err
-		}
-		if err := errors.Join(delAll(tx, members, name+"/"), delAll(tx, terms, name+"/")); err != nil {
-			return err
-		}
-		for _, t := range []table[editRecord]{assigns, grants} {
-			if err := a.dropGroup(tx, by, t, name); err != nil {
-				return err
-			}
-		}
-		return a.audit(tx, by, "delete group", "group "+name, "", "")
-	})
-	return err
-}
-
-// dropGroup takes a group out of what is assigned, or given, to it.
-func (a *Appliance) dropGroup(tx *replicate.Tx, by Actor, t table[editRecord], name string) error {
-	var gone []string
-	for r, err := range t.all(tx, "") {
-		if err != nil {
-			return err
-		}
-		if strings.HasSuffix(r.id, "/group/"+name) {
-			gone = append(gone, r.id)
-		}
-	}
-	for _, id := range gone {
-		err := a.versionedKey(tx, by, t.prefix+id, "delete group "+name, func() error { return t.del(tx, id) })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // tellPolicies asks connected hosts to check in when an edit, made here or

@@ -57,6 +57,7 @@ var (
 	profileOptions  = table[optionRecord]{"option/"}           // <profile>/<option of [waptwua]>
 	grants          = table[editRecord]{"grant/"}              // <profile>/group/<name>, <profile>/host/<host>: whom it is given to
 	profileVersions = table[versionRecord]{"profile-version/"} // <profile>/<rising time>-<random>
+	groupVersions   = table[versionRecord]{"group-version/"}   // <group>/<rising time>-<random>
 	complianceRules = table[ComplianceRule]{"compliance/"}     // rule
 
 	// Of this node alone.

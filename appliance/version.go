@@ -16,8 +16,9 @@ import (
 	"wuamesh/replicate"
 )
 
-// A version is what one edit of a rule package or a profile changed: its lines
-// or options and its assignments by the keys of their records, and its head.
+// A version is what one edit of a rule package, a profile or a group changed:
+// its lines, options, members and assignments by the keys of their records, and
+// its head.
 // What it was at some time is worked out from the edits before and after, so
 // that edits on two sides of a cut add up in their versions as they do in the
 // thing itself.
@@ -35,9 +36,9 @@ type (
 		Description string         `json:"description,omitempty"`
 		Maturity    rules.Maturity `json:"maturity"`
 	}
-	// A versionState is a package or a profile at some time: its head, nil for
-	// none, and the keys of its records without its name. An option has its
-	// value in its entry.
+	// A versionState is a package, a profile or a group at some time: its head,
+	// nil for none, and the keys of its records without its name. An option has
+	// its value in its entry.
 	versionState struct {
 		head    *versionHead
 		entries map[string]bool
@@ -53,10 +54,18 @@ type (
 var (
 	packageHistory = history{versions, "package", stateOf}
 	profileHistory = history{profileVersions, "profile", profileState}
+	groupHistory   = history{groupVersions, "group", groupState}
 )
 
-// A PackageVersion is one edit of a rule package or a profile. It was like
-// this until the next.
+// A lastEdit is the last version of a thing: of what an edit took out of it
+// only that is left.
+type lastEdit struct {
+	id string
+	editRecord
+}
+
+// A PackageVersion is one edit of a rule package, a profile or a group. It was
+// like this until the next.
 type PackageVersion struct {
 	ID      string    `json:"id"`
 	At      time.Time `json:"at,omitzero"` // zero: before versions were kept
@@ -90,7 +99,7 @@ func (a *Appliance) versioned(tx *replicate.Tx, by Actor, name, action string, e
 	return a.versionedIn(packageHistory, tx, by, name, action, edit)
 }
 
-// versionedIn is versioned for either kind of thing.
+// versionedIn is versioned for any kind of thing.
 func (a *Appliance) versionedIn(h history, tx *replicate.Tx, by Actor, name, action string, edit func() error) error {
 	was, err := h.state(tx, name)
 	if err != nil {
@@ -103,6 +112,11 @@ func (a *Appliance) versionedIn(h history, tx *replicate.Tx, by Actor, name, act
 	if err != nil {
 		return err
 	}
+	return a.keepVersion(h, tx, by, name, action, was, is)
+}
+
+// keepVersion keeps what an edit changed, where it changed something.
+func (a *Appliance) keepVersion(h history, tx *replicate.Tx, by Actor, name, action string, was, is versionState) error {
 	v := versionRecord{editRecord: editRecord{By: by.Name, At: tx.Now()}, Node: a.NodeName(), Action: action, Was: was.head, Is: is.head}
 	v.Plus, v.Minus = onlyIn(is.entries, was.entries), onlyIn(was.entries, is.entries)
 	if len(v.Plus)+len(v.Minus) == 0 && sameHead(was.head, is.head) {
@@ -147,7 +161,7 @@ func stateOf(tx *replicate.Tx, name string) (s versionState, err error) {
 }
 
 // historyOf is the history that an edit of a record belongs to, and the name of
-// the package or profile; empty for none.
+// the package, profile or group; empty for none.
 func historyOf(key string) (h history, name string) {
 	kind, rest, _ := strings.Cut(key, "/")
 	name, _, _ = strings.Cut(rest, "/")
@@ -156,6 +170,8 @@ func historyOf(key string) (h history, name string) {
 		return packageHistory, name
 	case "profile", "option", "grant":
 		return profileHistory, name
+	case "group", "member", "term":
+		return groupHistory, name
 	}
 	return h, ""
 }
@@ -228,6 +244,21 @@ func (a *Appliance) Versions(ctx context.Context, name string) ([]PackageVersion
 	return a.versionsIn(ctx, packageHistory, name)
 }
 
+// takeVersion keeps which version of each thing is the last.
+func takeVersion(last map[string]lastEdit, key string, r replicate.Record) error {
+	if r.Deleted {
+		return nil
+	}
+	var v editRecord
+	if err := decode(r.Key, r.Value, &v); err != nil {
+		return err
+	}
+	if name, id, _ := strings.Cut(key, "/"); id > last[name].id {
+		last[name] = lastEdit{id, v}
+	}
+	return nil
+}
+
 // read are the versions of a thing, and what it is now.
 func (a *Appliance) read(ctx context.Context, h history, name string) (list []row[versionRecord], now versionState, err error) {
 	err = a.db.View(ctx, func(tx *replicate.Tx) (err error) {
@@ -294,6 +325,9 @@ func (c *catalogue) entryText(key string) string {
 	if option, ok := strings.CutPrefix(key, optionEntry); ok {
 		name, value, _ := strings.Cut(option, "=")
 		return name + " = " + cmp.Or(value, "none")
+	}
+	if text := groupEntryText(key); text != "" {
+		return c.hostNamed(text)
 	}
 	_, l := lineOf("/" + key)
 	switch l.Kind {
@@ -370,8 +404,11 @@ func (h history) unchangedSince(tx *replicate.Tx, name, seen string) error {
 
 // none says that there is no such thing, and was none.
 func (h history) none(name string) error {
-	if h.kind == profileHistory.kind {
+	switch h.kind {
+	case profileHistory.kind:
 		return noProfile(name)
+	case groupHistory.kind:
+		return noGroup(name)
 	}
 	return noPackage(name)
 }
@@ -402,22 +439,92 @@ func (c *catalogue) editOf(s versionState) (e PackageEdit, gone []string) {
 
 // PreviewVersion says what Restore would do.
 func (a *Appliance) PreviewVersion(ctx context.Context, name, id string) (Impact, error) {
-	d, err := a.restorable(ctx, name, id)
-	if err != nil {
-		return Impact{}, err
-	}
-	return a.PreviewPackage(ctx, name, d.Edit)
+	return a.packagePast().look(ctx, name, id)
 }
 
 // Restore makes a package what it was after one of its edits, as a new
 // version; a deleted one is there again.
 func (a *Appliance) Restore(ctx context.Context, by Actor, name, id string) error {
-	d, err := a.restorable(ctx, name, id)
+	return a.packagePast().restore(ctx, by, name, id)
+}
+
+// Undo takes the edit of a package back that made a version. It refuses when
+// somebody edited the package since, so that nobody's edit goes with it.
+func (a *Appliance) Undo(ctx context.Context, by Actor, name, id string) error {
+	return a.packagePast().undo(ctx, by, name, id)
+}
+
+func (a *Appliance) packagePast() past[VersionDetail] {
+	return past[VersionDetail]{
+		a, packageHistory, a.Version,
+		func(ctx context.Context, name string, d VersionDetail) (Impact, error) {
+			return a.PreviewPackage(ctx, name, d.Edit)
+		},
+		func(ctx context.Context, by Actor, name string, d VersionDetail, action, seen string) error {
+			_, err := a.putPackage(ctx, by, name, d.Edit, action, seen)
+			return err
+		},
+	}
+}
+
+func (d VersionDetail) then() (PackageVersion, bool) { return d.PackageVersion, d.Exists }
+
+// A past is how things of one kind are gone back to what they were.
+type past[D interface {
+	then() (v PackageVersion, exists bool)
+}] struct {
+	a *Appliance
+	history
+	at      func(ctx context.Context, name, id string) (D, error) // the thing as it was after an edit
+	preview func(ctx context.Context, name string, d D) (Impact, error)
+	// put stores it again. action is for the audit log; seen the last version
+	// that may be, empty for any.
+	put func(ctx context.Context, by Actor, name string, d D, action, seen string) error
+}
+
+// look says what restore would do.
+func (p past[D]) look(ctx context.Context, name, id string) (Impact, error) {
+	d, err := p.there(ctx, name, id)
+	if err != nil {
+		return Impact{}, err
+	}
+	return p.preview(ctx, name, d)
+}
+
+// restore makes the thing what it was after an edit, as a new version.
+func (p past[D]) restore(ctx context.Context, by Actor, name, id string) error {
+	d, err := p.there(ctx, name, id)
 	if err != nil {
 		return err
 	}
-	_, err = a.putPackage(ctx, by, name, d.Edit, d.goBack(), "")
-	return err
+	v, _ := d.then()
+	return p.put(ctx, by, name, d, v.goBack(), "")
+}
+
+// undo takes the last edit back, which made version id.
+func (p past[D]) undo(ctx context.Context, by Actor, name, id string) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	before, err := p.a.beforeEdit(ctx, p.history, name, id)
+	if err != nil {
+		return err
+	}
+	d, err := p.there(ctx, name, before)
+	if err != nil {
+		return err
+	}
+	v, _ := d.then()
+	return p.put(ctx, by, name, d, v.goBack(), id)
+}
+
+// there is the thing at a version in which it existed.
+func (p past[D]) there(ctx context.Context, name, id string) (D, error) {
+	d, err := p.at(ctx, name, id)
+	if _, exists := d.then(); err == nil && !exists {
+		err = p.gone(name)
+	}
+	return d, err
 }
 
 // goBack is what the audit log calls going back to it.
@@ -426,24 +533,6 @@ func (v PackageVersion) goBack() string {
 		return "go back to the version before"
 	}
 	return "go back to the version of " + v.At.UTC().Format("2 Jan 2006 15:04:05 UTC")
-}
-
-// Undo takes the edit of a package back that made a version. It refuses when
-// somebody edited the package since, so that nobody's edit goes with it.
-func (a *Appliance) Undo(ctx context.Context, by Actor, name, id string) error {
-	if err := by.need(Owner); err != nil {
-		return err
-	}
-	before, err := a.beforeEdit(ctx, packageHistory, name, id)
-	if err != nil {
-		return err
-	}
-	d, err := a.restorable(ctx, name, before)
-	if err != nil {
-		return err
-	}
-	_, err = a.putPackage(ctx, by, name, d.Edit, d.goBack(), id)
-	return err
 }
 
 // beforeEdit is the version before the one that the last edit made, which is
@@ -462,14 +551,6 @@ func (a *Appliance) beforeEdit(ctx context.Context, h history, name, id string) 
 		return "", &Problem{Kind: Conflict, Msg: fmt.Sprintf("Nothing was undone: before that edit there was no %s %s.", h.kind, name), Hint: "Delete it, if that is meant."}
 	}
 	return list[1].ID, nil
-}
-
-func (a *Appliance) restorable(ctx context.Context, name, id string) (VersionDetail, error) {
-	d, err := a.Version(ctx, name, id)
-	if err == nil && !d.Exists {
-		err = packageHistory.gone(name)
-	}
-	return d, err
 }
 
 // gone says that a version is a deletion, to which nobody can go back.
@@ -519,8 +600,8 @@ func (a *Appliance) deletedIn(ctx context.Context, h history, exists func(name s
 	return slices.DeleteFunc(list, func(d DeletedPackage) bool { return exists(d.Name) }), nil
 }
 
-// A DeletedPackage is a package or a profile that was deleted and can be
-// brought back.
+// A DeletedPackage is a package, a profile or a group that was deleted and can
+// be brought back.
 type DeletedPackage struct {
 	Name string    `json:"name"`
 	At   time.Time `json:"at"` // when it was deleted
@@ -529,9 +610,9 @@ type DeletedPackage struct {
 }
 
 // forgetVersions drops versions older than three years, but for the last 50 of
-// each package and profile.
+// each package, profile and group.
 func forgetVersions(tx *replicate.Tx) error {
-	return errors.Join(packageHistory.forget(tx), profileHistory.forget(tx))
+	return errors.Join(packageHistory.forget(tx), profileHistory.forget(tx), groupHistory.forget(tx))
 }
 
 // forget drops at most half a batch: change sets are bounded, and the next

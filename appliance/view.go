@@ -310,6 +310,9 @@ type GroupRow struct {
 	// Settings are options of [waptwua] as wapt-get.ini spells them; they hold
 	// for the members, whatever their own files say.
 	Settings map[string]string `json:"settings,omitempty"`
+	Edited   time.Time         `json:"edited,omitzero"`
+	EditedBy string            `json:"edited_by,omitempty"`
+	Version  string            `json:"version,omitempty"` // its last edit; an edit that names it as seen is refused when there is a later one
 }
 
 // A GroupEdit is the whole of a group as a form or PUT sends it.
@@ -319,6 +322,7 @@ type GroupEdit struct {
 	Members     []agentproto.HostID `json:"members"`             // given one by one
 	Condition   *Condition          `json:"condition,omitempty"` // chooses hosts besides; null leaves the one there is
 	Settings    map[string]string   `json:"settings,omitempty"`
+	Seen        string              `json:"seen,omitempty"` // the version that the edit was made of; empty: whatever there is
 }
 
 // A Membership is who would be in a group after an edit, by name.
