@@ -86,7 +86,7 @@ type (
 
 // routes is the whole interface, in the order of the description.
 func routes() []route {
-	return slices.Concat(facts(), mesh(), repository(), intent(), profile(), settings(), admins(), folder())
+	return slices.Concat(facts(), mesh(), repository(), intent(), profile(), group(), settings(), admins(), folder())
 }
 
 // facts are the routes that only look.
@@ -344,39 +344,6 @@ func intent() []route {
 			do: func(c call) (any, error) { return c.node.Deleted(c.Context()) }},
 		{method: "DELETE", path: "rules/{name}", summary: "Delete a rule package", role: appliance.Owner,
 			do: func(c call) (any, error) { return nil, c.node.DeletePackage(c.Context(), c.actor, c.PathValue("name")) }},
-		{method: "GET", path: "groups", summary: "Groups of hosts", role: appliance.Viewer, answer: []appliance.GroupRow{},
-			do: func(c call) (any, error) { return c.node.Groups(c.Context()) }},
-		{method: "GET", path: "groups/{name}", summary: "One group", role: appliance.Viewer, answer: appliance.GroupRow{},
-			do: func(c call) (any, error) { return c.node.Group(c.Context(), c.PathValue("name")) }},
-		{method: "PUT", path: "groups/{name}", summary: "Make or replace a group", role: appliance.Owner, body: appliance.GroupEdit{}, answer: appliance.GroupRow{},
-			do: func(c call) (any, error) {
-				var e appliance.GroupEdit
-				if err := c.decode(&e); err != nil {
-					return nil, err
-				}
-				if _, err := c.node.PutGroup(c.Context(), c.actor, c.PathValue("name"), e); err != nil {
-					return nil, err
-				}
-				return c.node.Group(c.Context(), c.PathValue("name"))
-			}},
-		{method: "POST", path: "groups/{name}/preview", summary: "What storing the same edit of the group would do; nothing is stored", role: appliance.Viewer, body: appliance.GroupEdit{}, answer: appliance.Impact{},
-			do: func(c call) (any, error) {
-				var e appliance.GroupEdit
-				if err := c.decode(&e); err != nil {
-					return nil, err
-				}
-				return c.node.PreviewGroup(c.Context(), c.PathValue("name"), e)
-			}},
-		{method: "POST", path: "groups/{name}/members/preview", summary: "Who would be in the group after storing the same edit; nothing is stored", role: appliance.Viewer, body: appliance.GroupEdit{}, answer: appliance.Membership{},
-			do: func(c call) (any, error) {
-				var e appliance.GroupEdit
-				if err := c.decode(&e); err != nil {
-					return nil, err
-				}
-				return c.node.PreviewMembers(c.Context(), c.PathValue("name"), e)
-			}},
-		{method: "DELETE", path: "groups/{name}", summary: "Delete a group", role: appliance.Owner,
-			do: func(c call) (any, error) { return nil, c.node.DeleteGroup(c.Context(), c.actor, c.PathValue("name")) }},
 		{method: "GET", path: "check", summary: "What the node needs from its surroundings, and whether it is so", role: appliance.Viewer, answer: []appliance.Check{},
 			do: func(c call) (any, error) { return c.node.Check(c.Context(), nil) }},
 		{method: "GET", path: "backup", summary: "All records and keys of the node at one moment, for wuamesh restore", role: appliance.Owner,

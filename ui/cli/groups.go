@@ -24,12 +24,12 @@ var conditionFlags = []struct{ flag, fact, usage string }{
 }
 
 var groupsCommand = Command{
-	Name: "groups", Args: "[NAME [set|delete]]", Summary: "List groups, show one, or say by their facts which hosts are in it",
-	Example: "wuamesh groups\nwuamesh groups pilots\nwuamesh groups brest set --subnet 10.35.0.0/16 --host '!*-LAB-*' --dry-run\nwuamesh groups old delete",
+	Name: "groups", Args: "[NAME [set | delete | versions | back VERSION]]", Summary: "List groups, show one, say by their facts which hosts are in it, or make it what it was",
+	Example: "wuamesh groups\nwuamesh groups pilots\nwuamesh groups brest set --subnet 10.35.0.0/16 --host '!*-LAB-*' --dry-run\nwuamesh groups old delete --dry-run\nwuamesh groups brest versions",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
-		dry := fs.Bool("dry-run", false, "only say who would be in the group")
+		dry := fs.Bool("dry-run", false, "only say who would be in the group, or what deleting it or going back would do")
 		description := fs.String("description", "", "what the group is for")
 		fields := map[string]*string{}
 		for _, c := range conditionFlags {
@@ -56,9 +56,13 @@ var groupsCommand = Command{
 				}
 				return t.setGroup(ctx, s, args[0], groupChange{c, *description, *dry})
 			case len(args) == 2 && args[1] == "delete":
-				return t.send(ctx, s, http.MethodDelete, "groups/"+url.PathEscape(args[0]), nil, nil)
+				return t.deleteGroup(ctx, s, args[0], *dry)
+			case len(args) == 2 && args[1] == "versions":
+				return t.versionsAt(ctx, s, "groups/"+url.PathEscape(args[0]))
+			case len(args) == 3 && args[1] == "back":
+				return t.groupBack(ctx, s, args[0], args[2], *dry)
 			default:
-				return usage("it takes nothing, a NAME, or NAME set or NAME delete")
+				return usage("after NAME comes set, delete, versions, or back VERSION")
 			}
 		}
 	},
@@ -90,6 +94,39 @@ func printGroup(s Streams, g appliance.GroupRow) error {
 	}
 	_, err := fmt.Fprintf(s.Out, "The hosts: wuamesh hosts --group %s\n", g.Name)
 	return err
+}
+
+func (t *target) deleteGroup(ctx context.Context, s Streams, name string, dry bool) error {
+	path := "groups/" + url.PathEscape(name)
+	var i appliance.Impact
+	if err := t.call(ctx, s, path+"/deletion", nil, &i); err != nil {
+		return err
+	}
+	if dry {
+		return t.printSettingsImpact(s, i)
+	}
+	return t.done(ctx, s, http.MethodDelete, path, "Deleted. "+i.Summary())
+}
+
+// groupBack makes a group what it was, and says what that does to hosts.
+func (t *target) groupBack(ctx context.Context, s Streams, name, version string, dry bool) error {
+	path := "groups/" + url.PathEscape(name) + "/versions/" + url.PathEscape(version)
+	var i appliance.Impact
+	if err := t.call(ctx, s, path+"/impact", nil, &i); err != nil {
+		return err
+	}
+	if dry {
+		return t.printSettingsImpact(s, i)
+	}
+	var g appliance.GroupRow
+	if err := t.post(ctx, s, path+"/restore", nil, &g); err != nil {
+		return err
+	}
+	if t.json {
+		return printJSON(s.Out, g)
+	}
+	fmt.Fprintln(s.Err, i.Summary())
+	return printGroup(s, g)
 }
 
 // A groupChange is what the command's flags say.
@@ -143,7 +180,7 @@ func (t *target) groupEdit(ctx context.Context, s Streams, name string) (e appli
 	}
 	for _, g := range list {
 		if g.Name == name {
-			return appliance.GroupEdit{Description: g.Description, Accepts: g.Accepts, Members: g.Members, Settings: g.Settings}, nil
+			return g.Edit(), nil
 		}
 	}
 	return e, nil

@@ -14,7 +14,7 @@ func (t *target) versions(ctx context.Context, s Streams, name string) error {
 	return t.versionsAt(ctx, s, "rules/"+name)
 }
 
-// versionsAt lists the edits of the package or profile at a path.
+// versionsAt lists the edits of the package, profile or group at a path.
 func (t *target) versionsAt(ctx context.Context, s Streams, path string) error {
 	var list []appliance.PackageVersion
 	if err := t.get(ctx, s, path+"/versions", nil, &list); err != nil || t.json {
