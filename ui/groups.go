@@ -26,6 +26,8 @@ type groupView struct {
 	Preview     *appliance.Membership // of what the form says; nil before anything was changed
 	Impact      *appliance.Impact
 	Met         []appliance.MeetingRow
+	Versions    []appliance.PackageVersion
+	Seen        string // the version that the form was made of
 }
 
 // A groupFact is one fact of the condition on the form.
@@ -76,11 +78,15 @@ func (u *UI) groups(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return show(groupsPage(list)), nil
+	deleted, err := u.node.DeletedGroups(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	return show(groupsPage(list, deleted)), nil
 }
 
-func (u *UI) groupNew(*http.Request) (reply, error) {
-	return show(groupPage(groupView{New: true, Facts: factsOf(appliance.Condition{}), Options: optionsOf(nil)})), nil
+func (u *UI) groupNew(r *http.Request) (reply, error) {
+	return u.groupWith(r, groupView{New: true, Facts: factsOf(appliance.Condition{}), Options: optionsOf(nil)})
 }
 
 func (u *UI) group(r *http.Request) (reply, error) {
@@ -88,12 +94,25 @@ func (u *UI) group(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	v := groupView{
+	return u.groupWith(r, groupView{
 		Row: row, Name: row.Name, Description: row.Description, Accepts: row.Accepts, Members: strings.Join(u.node.NamesOf(r.Context(), row.Members), "\n"),
-		Facts: factsOf(row.Condition), Options: optionsOf(row.Settings),
+		Facts: factsOf(row.Condition), Options: optionsOf(row.Settings), Seen: row.Version,
+	})
+}
+
+// groupWith adds what is told of a group besides its form.
+func (u *UI) groupWith(r *http.Request, v groupView) (rep reply, err error) {
+	if !v.New {
+		if v.Met, err = u.node.Meetings(r.Context(), "group "+v.Name); err != nil {
+			return reply{}, err
+		}
+		v.Versions, err = u.node.GroupVersions(r.Context(), v.Name)
+		if p, ok := appliance.AsProblem(err); err != nil && (!ok || p.Kind != appliance.NotFound) {
+			return reply{}, err
+		}
 	}
-	if v.Met, err = u.node.Meetings(r.Context(), "group "+row.Name); err != nil {
-		return reply{}, err
+	if v.Problem != nil {
+		return again(groupPage(v)), nil
 	}
 	return show(groupPage(v)), nil
 }
@@ -134,6 +153,7 @@ func (u *UI) groupForm(r *http.Request) (v groupView, e appliance.GroupEdit, err
 	v = groupView{
 		New: r.FormValue("isnew") != "", Name: strings.TrimSpace(r.FormValue("name")), Description: strings.TrimSpace(r.FormValue("description")),
 		Accepts: typed[rules.Maturity](r.Form["accepts"]), Members: r.FormValue("members"), Facts: slices.Clone(groupFacts), Options: optionsOf(nil),
+		Seen: r.FormValue("seen"),
 	}
 	if !v.New {
 		v.Name = r.PathValue("name")
@@ -146,7 +166,7 @@ func (u *UI) groupForm(r *http.Request) (v groupView, e appliance.GroupEdit, err
 		v.Facts[i].Value = r.FormValue("if_" + f.Key)
 		texts[f.Key] = v.Facts[i].Value
 	}
-	e = appliance.GroupEdit{Description: v.Description, Accepts: v.Accepts, Settings: map[string]string{}}
+	e = appliance.GroupEdit{Description: v.Description, Accepts: v.Accepts, Settings: map[string]string{}, Seen: v.Seen}
 	for key, value := range v.Row.Settings { // what this page does not know stays
 		e.Settings[key] = value
 	}
@@ -192,12 +212,9 @@ func words(text string) (list []string) {
 // storing it would do.
 func (u *UI) groupSave(r *http.Request) (reply, error) {
 	v, e, err := u.groupForm(r)
-	if err == nil && v.New && v.Name == "new" {
-		return groupAgain(v, &appliance.Problem{Kind: appliance.Invalid, Field: "name", Msg: "A group cannot be called new: that is where this page is."}), nil
-	}
 	if err == nil && v.New {
 		if _, err := u.node.Group(r.Context(), v.Name); err == nil {
-			return groupAgain(v, &appliance.Problem{Kind: appliance.Conflict, Field: "name", Msg: fmt.Sprintf("There is a group %s already.", v.Name), Hint: "Choose another name, or edit that one."}), nil
+			return u.groupAgain(r, v, &appliance.Problem{Kind: appliance.Conflict, Field: "name", Msg: fmt.Sprintf("There is a group %s already.", v.Name), Hint: "Choose another name, or edit that one."})
 		}
 	}
 	var impact appliance.Impact
@@ -210,22 +227,23 @@ func (u *UI) groupSave(r *http.Request) (reply, error) {
 	}
 	if err == nil && r.FormValue("do") == "preview" {
 		v.Preview, v.Impact = &members, &impact
-		return show(groupPage(v)), nil
+		return u.groupWith(r, v)
 	}
 	if err == nil {
 		_, err = u.node.PutGroup(r.Context(), actor(r), v.Name, e)
 	}
 	if p, ok := formError(err); ok {
-		return groupAgain(v, p), nil
+		return u.groupAgain(r, v, p)
 	}
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo("/groups/"+v.Name).saying("Saved. %s %s Hosts hear of it at their next check-in.", membersText(members), impact.Summary()), nil
+	rep := goTo("/groups/"+v.Name).saying("Saved. %s %s Hosts hear of it at their next check-in.", membersText(members), impact.Summary())
+	return rep.undoingAt("/groups/"+v.Name, v.Seen, u.groupVersionNow(r, v.Name)), nil
 }
 
 // groupAgain shows the form with what is wrong where it is wrong.
-func groupAgain(v groupView, p *appliance.Problem) reply {
+func (u *UI) groupAgain(r *http.Request, v groupView, p *appliance.Problem) (reply, error) {
 	v.Problem = p
 	for i, o := range v.Options {
 		if p.Field == "settings."+o.Key {
@@ -237,15 +255,100 @@ func groupAgain(v groupView, p *appliance.Problem) reply {
 			v.Facts[i].Wrong = p.Msg
 		}
 	}
-	return again(groupPage(v))
+	return u.groupWith(r, v)
+}
+
+// groupVersionNow is the last version of a group; empty for none.
+func (u *UI) groupVersionNow(r *http.Request, name string) string {
+	list, err := u.node.GroupVersions(r.Context(), name)
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return list[0].ID
+}
+
+// groupDeleteForm says what deleting a group does, before it does.
+func (u *UI) groupDeleteForm(r *http.Request) (reply, error) {
+	g, err := u.node.Group(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return reply{}, err
+	}
+	i, err := u.node.PreviewDeleteGroup(r.Context(), g.Name)
+	if err != nil {
+		return reply{}, err
+	}
+	return show(groupDeletePage(g, i)), nil
 }
 
 func (u *UI) groupDelete(r *http.Request) (reply, error) {
 	name := r.PathValue("name")
+	i, err := u.node.PreviewDeleteGroup(r.Context(), name)
+	if err != nil {
+		return reply{}, err
+	}
+	before := u.groupVersionNow(r, name)
 	if err := u.node.DeleteGroup(r.Context(), actor(r), name); err != nil {
 		return reply{}, err
 	}
-	return goTo("/groups").saying("Group %s is deleted. Its hosts stay, without what it gave them.", name), nil
+	rep := goTo("/groups").saying("Group %s is deleted. %s It is listed below, to bring it back.", name, i.Summary())
+	return rep.undoingAt("/groups/"+name, before, u.groupVersionNow(r, name)), nil
+}
+
+// groupUndo takes an edit back, for whoever has just made it.
+func (u *UI) groupUndo(r *http.Request) (reply, error) {
+	name := r.PathValue("name")
+	if err := u.node.UndoGroup(r.Context(), actor(r), name, r.FormValue("of")); err != nil {
+		return reply{}, err
+	}
+	return goTo("/groups/"+name).saying("Undone: %s is what it was.", name), nil
+}
+
+// groupVersionView is a group as it was, and what going back would do.
+type groupVersionView struct {
+	Name   string
+	Was    appliance.GroupVersion
+	Hosts  []string          // that were given one by one
+	Impact *appliance.Impact // nil when there is nothing to go back to
+}
+
+func (v groupVersionView) path() string { return "/groups/" + v.Name }
+
+func (v groupVersionView) title() string {
+	return versionView{Name: v.Name, Was: appliance.VersionDetail{PackageVersion: v.Was.PackageVersion}}.title()
+}
+
+func (v groupVersionView) sub() string {
+	return versionView{Was: appliance.VersionDetail{PackageVersion: v.Was.PackageVersion}}.sub()
+}
+
+func (u *UI) groupVersion(r *http.Request) (reply, error) {
+	v := groupVersionView{Name: r.PathValue("name")}
+	var err error
+	if v.Was, err = u.node.GroupVersion(r.Context(), v.Name, r.PathValue("version")); err != nil {
+		return reply{}, err
+	}
+	v.Hosts = u.node.NamesOf(r.Context(), v.Was.Edit.Members)
+	if v.Was.Exists && !v.Was.Current {
+		i, err := u.node.PreviewGroupVersion(r.Context(), v.Name, v.Was.ID)
+		if err != nil {
+			return reply{}, err
+		}
+		v.Impact = &i
+	}
+	return show(groupVersionPage(v)), nil
+}
+
+func (u *UI) groupRestore(r *http.Request) (reply, error) {
+	name, id := r.PathValue("name"), r.PathValue("version")
+	i, err := u.node.PreviewGroupVersion(r.Context(), name, id)
+	if err != nil {
+		return reply{}, err
+	}
+	before := u.groupVersionNow(r, name)
+	if err := u.node.RestoreGroup(r.Context(), actor(r), name, id); err != nil {
+		return reply{}, err
+	}
+	return goTo("/groups/"+name).saying("%s is what it was. %s", name, i.Summary()).undoingAt("/groups/"+name, before, u.groupVersionNow(r, name)), nil
 }
 
 // membersText says in numbers who is in a group after an edit.

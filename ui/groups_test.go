@@ -2,6 +2,7 @@ package ui_test
 
 import (
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -38,6 +39,8 @@ func TestGroups(t *testing.T) {
 		t.Errorf("a group that is not there: %d", status)
 	}
 }
+
+var deletedVersion = regexp.MustCompile(`href="/groups/brest/versions/([^"]+)"`)
 
 // TestAGroupWithACondition is made with forms alone: previewed, saved, changed
 // and deleted.
@@ -78,8 +81,24 @@ func TestAGroupWithACondition(t *testing.T) {
 	if status, page := a.post("/groups/brest", "/groups/brest", url.Values{"if_name": {"BRS-*"}}); status != 200 || !strings.Contains(page, "2 hosts in the group, 1 new, 1 gone.") {
 		t.Errorf("changed: %d\n%s", status, page)
 	}
-	if status, page := a.post("/groups/brest", "/groups/brest/delete", url.Values{}); status != 200 || !strings.Contains(page, "Group brest is deleted.") {
+	if status, page := a.post("/groups/brest", "/groups/brest", url.Values{"if_name": {"*"}, "seen": {"1"}}); status != 422 || !strings.Contains(page, "edited brest meanwhile") {
+		t.Errorf("an edit of what somebody changed meanwhile: %d\n%s", status, page)
+	}
+	if _, page := a.get("/groups/brest/delete"); !strings.Contains(page, "What its 2 hosts lose") || !strings.Contains(page, "Delete group brest?") {
+		t.Errorf("before it is deleted:\n%s", page)
+	}
+	status, page := a.post("/groups/brest/delete", "/groups/brest/delete", url.Values{})
+	if status != 200 || !strings.Contains(page, "Group brest is deleted.") || !strings.Contains(page, "1 deleted group") {
 		t.Errorf("deleted: %d\n%s", status, page)
+	}
+	a.tidy("/groups", 200)
+	back := deletedVersion.FindStringSubmatch(page)[1]
+	if _, page := a.get("/groups/brest/versions/" + back); !strings.Contains(page, "The group then") || !strings.Contains(page, "name BRS-*") || !strings.Contains(page, "Go back to this version") {
+		t.Errorf("the version before it was deleted:\n%s", page)
+	}
+	a.tidy("/groups/brest/versions/"+back, 200)
+	if status, page := a.post("/groups/brest/versions/"+back, "/groups/brest/versions/"+back, url.Values{}); status != 200 || !strings.Contains(page, "brest is what it was.") {
+		t.Errorf("brought back: %d\n%s", status, page)
 	}
 	a.tidy("/groups/new", 200)
 	a.tidy("/groups/all", 200)

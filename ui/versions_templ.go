@@ -255,7 +255,7 @@ func versionChanges(v appliance.PackageVersion) templ.Component {
 	})
 }
 
-// deletedList shows packages or profiles that can be brought back; they are
+// deletedList shows packages, profiles or groups that can be brought back; they are
 // below path.
 func deletedList(what, path string, list []appliance.DeletedPackage) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
