@@ -97,6 +97,12 @@ func TestGallery(t *testing.T) {
 	g.look("update", "/updates/"+string(first.ID), 200, "KB5000001")
 	g.look("rule", "/rules/baseline", 200, "What everybody gets")
 	g.look("group", "/groups/brest", 200, "BRS-*", "Profiles given to it")
+	g.look("group-delete", "/groups/brest/delete", 200, "What is taken from its 1 host")
+	groupEdits, err := a.node.GroupVersions(t.Context(), "brest")
+	if err != nil || len(groupEdits) == 0 {
+		t.Fatal(groupEdits, err)
+	}
+	g.look("group-version", "/groups/brest/versions/"+groupEdits[0].ID, 200, "The group then")
 	g.look("profile", "/agents/profiles/night", 200, "Installs by night", "laid over another")
 	night := url.Values{"group": {"brest"}, "hosts": {"BRS-WKS-0001"}, "allowed_severities": {"Critical"}, "install_delay": {"0"}, "install_scheduling": {"12h"}, "do": {"preview"}}
 	_, preview := a.post("/agents/profiles/night", "/agents/profiles/night", night)

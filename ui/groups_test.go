@@ -84,7 +84,7 @@ func TestAGroupWithACondition(t *testing.T) {
 	if status, page := a.post("/groups/brest", "/groups/brest", url.Values{"if_name": {"*"}, "seen": {"1"}}); status != 422 || !strings.Contains(page, "edited brest meanwhile") {
 		t.Errorf("an edit of what somebody changed meanwhile: %d\n%s", status, page)
 	}
-	if _, page := a.get("/groups/brest/delete"); !strings.Contains(page, "What its 2 hosts lose") || !strings.Contains(page, "Delete group brest?") {
+	if _, page := a.get("/groups/brest/delete"); !strings.Contains(page, "What is taken from its 2 hosts") || !strings.Contains(page, "Delete group brest?") {
 		t.Errorf("before it is deleted:\n%s", page)
 	}
 	status, page := a.post("/groups/brest/delete", "/groups/brest/delete", url.Values{})
