@@ -23,6 +23,7 @@ type builder struct {
 	owners  lists      // of files: the nodes that have them
 	sizes   []int64
 	deltas  []bool
+	restart []uint8  // by node, the number of what its own fragment says
 	fileAt  []uint32 // by file, its number in secFiles
 	graphAt []span
 	rows    rows
@@ -164,12 +165,12 @@ func (b *builder) eachDetail(at func(node int, details []byte) error) error {
 	return nil
 }
 
-// measure notes the size of every file, and which are deltas.
+// measure notes the size of every file, which are deltas, and what restarts.
 func (b *builder) measure() error {
-	b.sizes, b.deltas = make([]int64, len(b.g.files)), make([]bool, len(b.g.files))
-	return b.eachDetail(func(_ int, raw []byte) error {
+	b.sizes, b.deltas, b.restart = make([]int64, len(b.g.files)), make([]bool, len(b.g.files)), make([]uint8, len(b.g.nodes))
+	return b.eachDetail(func(node int, raw []byte) error {
 		d := decoder{b: raw}
-		d.skipToFiles()
+		b.restart[node] = restartNo(d.skipToFiles())
 		for range d.count(24) {
 			sum := d.take(20)
 			d.skip()
@@ -409,7 +410,19 @@ func (b *builder) shape(row int, n *node, node int) {
 		r.sets = append(r.sets, slices.Compact(products))
 	}
 	r.set[row] = set
-	r.size[row] = b.sizeOf(node)
+	r.size[row], r.restart[row] = b.sizeOf(node), b.restartOf(node)
+}
+
+// restartOf is what an update needs when it is installed: what it and its parts
+// say, of which bundles often leave it to these.
+func (b *builder) restartOf(node int) uint8 {
+	no := b.restart[node]
+	for _, p := range b.parts.of(node) {
+		if part := b.restart[p]; part > 0 && (no == 0 || part < no) {
+			no = part
+		}
+	}
+	return no
 }
 
 // sizeOf is how much the distinct files of an update have that are no deltas.

@@ -22,7 +22,7 @@ import (
 var ErrNotFound = errors.New("the catalogue has no such update")
 
 // A Catalogue is an open file. Its methods may be called by many goroutines.
-// What is searched is in memory, 42 bytes for each update; everything else is
+// What is searched is in memory, 45 bytes for each update; everything else is
 // read when it is asked for.
 type Catalogue struct {
 	f      *os.File

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -378,30 +379,42 @@ func TestFilters(t *testing.T) {
 		t.Fatal(err)
 	}
 	product := all.Rows[0].Products[0]
-	q := catalogue.Query{Severity: []string{"Critical", "Important"}, Product: []catalogue.GUID{product}, Superseded: []bool{false}, Limit: 10_000}
+	months, restarts := all.Month, []string{"CanRequestReboot", "AlwaysRequiresReboot"}
+	busy := slices.SortedFunc(maps.Keys(months), func(x, y catalogue.Month) int { return months[y] - months[x] })[:len(months)/2]
+	q := catalogue.Query{Severity: []string{"Critical", "Important"}, Product: []catalogue.GUID{product}, Superseded: []bool{false}, Month: busy, Restart: restarts, Limit: 10_000}
 	res, err := c.Search(q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	match := func(r catalogue.Row, severity, prod, superseded bool) bool {
-		return (!severity || r.Severity == "Critical" || r.Severity == "Important") && (!prod || slices.Contains(r.Products, product)) && (!superseded || !r.Superseded)
+	match := func(r catalogue.Row, but string) bool {
+		return (but == "severity" || r.Severity == "Critical" || r.Severity == "Important") && (but == "product" || slices.Contains(r.Products, product)) && (but == "superseded" || !r.Superseded) &&
+			(but == "month" || slices.Contains(busy, catalogue.MonthOf(r.Published))) && (but == "restart" || slices.Contains(restarts, r.Restart))
 	}
-	n, severities, products, old := 0, map[string]int{}, map[catalogue.GUID]int{}, map[bool]int{}
+	n, severities, products, old, month, restart := 0, map[string]int{}, map[catalogue.GUID]int{}, map[bool]int{}, map[catalogue.Month]int{}, map[string]int{}
 	for _, r := range all.Rows {
-		if match(r, true, true, true) {
+		if match(r, "") {
 			n++
 		}
-		if match(r, false, true, true) {
+		if match(r, "severity") {
 			severities[r.Severity]++
 		}
-		if match(r, true, false, true) {
+		if match(r, "product") {
 			for _, p := range r.Products {
 				products[p]++
 			}
 		}
-		if match(r, true, true, false) {
+		if match(r, "superseded") {
 			old[r.Superseded]++
 		}
+		if match(r, "month") {
+			month[catalogue.MonthOf(r.Published)]++
+		}
+		if match(r, "restart") {
+			restart[r.Restart]++
+		}
+	}
+	if !cmp.Equal(month, res.Month) || !cmp.Equal(restart, res.Restart) || len(month) < 2 || len(all.Restart) < 2 {
+		t.Errorf("months %v, want %v; restarts %v, want %v", res.Month, month, res.Restart, restart)
 	}
 	if n == 0 || res.Matching != n || !cmp.Equal(severities, res.Severity) || !cmp.Equal(products, res.Product) || !cmp.Equal(old, res.Superseded) {
 		t.Errorf("%d of %d match; %v, want %v; superseded %v, want %v", res.Matching, n, res.Severity, severities, res.Superseded, old)

@@ -151,12 +151,17 @@ func (d *decoder) time() time.Time {
 // skip passes over what blob, str, or a list's entry wrote.
 func (d *decoder) skip() { d.take(d.count(1)) }
 
-// The fields of details before the files; see Details.encode.
-const detailTexts, detailLists = 9, 3
+// The fields of details before the files, and which of the texts is Restart;
+// see Details.encode.
+const detailTexts, detailLists, detailRestart = 9, 3, 7
 
-// skipToFiles passes over the details in front of the files.
-func (d *decoder) skipToFiles() {
-	for range detailTexts {
+// skipToFiles passes over the details in front of the files, but for Restart.
+func (d *decoder) skipToFiles() (restart []byte) {
+	for i := range detailTexts {
+		if i == detailRestart {
+			restart = d.take(d.count(1))
+			continue
+		}
 		d.skip()
 	}
 	for range detailLists {
@@ -165,6 +170,7 @@ func (d *decoder) skipToFiles() {
 		}
 	}
 	d.take(16 * d.count(16))
+	return restart
 }
 
 // rowDetails reads only what is searched by.

@@ -18,7 +18,7 @@ import (
 // open reads on. Numbers in tables are little-endian.
 const (
 	headerBytes   = 4096
-	formatVersion = 1
+	formatVersion = 2
 	formatName    = "wuamesh catalogue"
 )
 

@@ -2,6 +2,7 @@ package cabgen
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/xml"
 	"fmt"
@@ -187,6 +188,10 @@ func (u *update) core(seed uint64, size int) []byte {
 
 var components = strings.Fields("Kernel NetworkStack Shell-Core Printing-Spooler IE-HTML Graphics-DirectX Hyper-V-Worker Security-SPP Media-Foundation Win32k Storage-NTFS RemoteDesktop Crypto-Lib Defender-AM Fonts-TrueType Servicing-Stack")
 
+// reboots are what updates of a handler need afterwards; a bundle leaves it to
+// its parts.
+var reboots = map[string]string{"OSInstaller": "AlwaysRequiresReboot", "CommandLineInstallation": "NeverReboots"}
+
 // extended is the x/ fragment.
 func (u *update) extended() []byte {
 	const handlers = "http://schemas.microsoft.com/msus/2002/12/UpdateHandlers/"
@@ -228,7 +233,7 @@ func (u *update) extended() []byte {
 	for _, f := range u.files {
 		total += f.size
 	}
-	b = fmt.Appendf(b, `<ExtendedProperties DefaultPropertiesLanguage="en" Handler="%s" MaxDownloadSize="%d" MinDownloadSize="0"><InstallationBehavior RebootBehavior="CanRequestReboot" /><UninstallationBehavior RebootBehavior="CanRequestReboot" />`, uri, total)
+	b = fmt.Appendf(b, `<ExtendedProperties DefaultPropertiesLanguage="en" Handler="%s" MaxDownloadSize="%d" MinDownloadSize="0"><InstallationBehavior RebootBehavior="%s" /><UninstallationBehavior RebootBehavior="CanRequestReboot" />`, uri, total, cmp.Or(reboots[u.handler], "CanRequestReboot"))
 	if u.lang != "" {
 		b = fmt.Appendf(b, "<Language>%s</Language>", u.lang)
 	}
