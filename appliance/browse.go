@@ -204,6 +204,13 @@ func (b *browsing) query(rows []UpdateRow) (q msft.Query, m miss) {
 			*list.to = append(*list.to, g)
 		}
 	}
+	for _, m := range b.q.Published {
+		begins, _ := time.Parse(monthForm, string(m)) // one that is none finds nothing
+		q.Month = append(q.Month, msft.MonthOf(begins.Unix()))
+	}
+	for _, need := range b.q.Restart {
+		q.Restart = append(q.Restart, need.word())
+	}
 	if b.q.KB != "" {
 		q.Keys = append(q.Keys, "kb"+strings.TrimPrefix(strings.ToLower(b.q.KB), "kb"))
 	}
@@ -289,6 +296,13 @@ func (b *browsing) addCounts(counts *facetCounts, res *msft.Result, m miss) {
 	for old, n := range res.Superseded {
 		counts.addSome(facetSuperseded, yesNo(old), supersededLabels[old], n)
 	}
+	for m, n := range res.Month {
+		counts.addSome(facetPublished, m.Begins().Format(monthForm), m.Begins().Format(monthLabel), n)
+	}
+	for word, n := range res.Restart {
+		need := cmp.Or(restartWords[word], RestartUnknown)
+		counts.addSome(facetRestart, string(need), restartLabels[need], n)
+	}
 }
 
 // describe makes rows of what the cab found.
@@ -304,7 +318,7 @@ func (b *browsing) describe(found []msft.Row) ([]UpdateRow, error) {
 		records = append(records, r)
 		rows = append(rows, UpdateRow{
 			ID: r.ID, Revision: r.Revision, Title: r.Title, KBs: r.KBs, Severity: r.Severity, Classification: c.named(r.Classification),
-			Products: c.namedAll(r.Products), CVEs: r.CVEs, Published: r.Published, Restart: r.Restart, Size: f.Size, Siblings: 1,
+			Products: c.namedAll(r.Products), CVEs: r.CVEs, Published: r.Published, Restart: restartWords[f.Restart], Size: f.Size, Siblings: 1,
 			Superseded: f.Superseded, Download: NotDownloaded, DownloadNote: noHostWaits,
 		})
 	}

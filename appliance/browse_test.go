@@ -132,7 +132,7 @@ func outOfOrder(rows []appliance.UpdateRow, sort string, down bool) int {
 func TestFilteringTheWholeCatalogue(t *testing.T) {
 	s, _ := branch(t)
 	all := s.list(t, appliance.UpdateQuery{Scope: appliance.Whole}).Updates
-	product, class := all[0].Products[0].ID, all[0].Classification.ID
+	product, class, month := all[0].Products[0].ID, all[0].Classification.ID, appliance.Month(all[0].Published.UTC().Format("2006-01"))
 	for name, q := range map[string]appliance.UpdateQuery{
 		"nothing":        {},
 		"severity":       {Severity: []rules.Severity{rules.Critical, rules.Unspecified}},
@@ -145,6 +145,10 @@ func TestFilteringTheWholeCatalogue(t *testing.T) {
 		"verdict":        {Verdict: []rules.Verdict{rules.Allowed}},
 		"newest":         {Superseded: []bool{false}},
 		"replaced":       {Superseded: []bool{true}},
+		"published":      {Published: []appliance.Month{month}},
+		"two months":     {Published: []appliance.Month{month, "2024-02"}, Severity: []rules.Severity{rules.Critical}},
+		"restarts":       {Restart: []appliance.RestartNeed{appliance.RestartAlways, appliance.RestartMaybe}, Published: []appliance.Month{month}},
+		"never restarts": {Restart: []appliance.RestartNeed{appliance.RestartNever}},
 	} {
 		q.Scope = appliance.Whole
 		got := s.list(t, q)
@@ -160,6 +164,7 @@ func TestFilteringTheWholeCatalogue(t *testing.T) {
 		for facet, counts := range map[string][]appliance.FacetCount{
 			"severity": got.Facets.Severity, "product": got.Facets.Product, "class": got.Facets.Classification, "download": got.Facets.Download,
 			"superseded": got.Facets.Superseded, "state": got.Facets.State, "verdict": got.Facets.Verdict,
+			"published": got.Facets.Published, "restart": got.Facets.Restart,
 		} {
 			for _, c := range counts {
 				n := 0
@@ -171,6 +176,18 @@ func TestFilteringTheWholeCatalogue(t *testing.T) {
 				if n != c.Count || c.Label == "" {
 					t.Errorf("%s: %s %s %q counts %d, want %d", name, facet, c.Value, c.Label, c.Count, n)
 				}
+			}
+		}
+	}
+}
+
+// TestNoSuchMonth finds nothing by what is no month, or a need nobody has.
+func TestNoSuchMonth(t *testing.T) {
+	s, _ := branch(t)
+	for _, q := range []appliance.UpdateQuery{{Published: []appliance.Month{"2026-13"}}, {Published: []appliance.Month{"1999-01"}}, {Restart: []appliance.RestartNeed{"often"}}} {
+		for _, q.Scope = range []appliance.Scope{appliance.Needed, appliance.Whole} {
+			if got := s.list(t, q); got.Matching != 0 || len(got.Updates) != 0 {
+				t.Errorf("%v and %v in scope %q find %d", q.Published, q.Restart, q.Scope, got.Matching)
 			}
 		}
 	}
@@ -192,6 +209,10 @@ func values(r appliance.UpdateRow, facet string) (list []string) {
 		return []string{map[bool]string{false: "no", true: "yes"}[r.Superseded]}
 	case "verdict":
 		return []string{string(r.Verdict)}
+	case "published":
+		return []string{r.Published.UTC().Format("2006-01")}
+	case "restart":
+		return []string{string(cmp.Or(r.Restart, appliance.RestartUnknown))}
 	case "state":
 		for s, n := range map[rules.State]int{rules.OK: r.Hosts.OK, rules.Missing: r.Hosts.Missing, rules.Pending: r.Hosts.Pending, rules.Discarded: r.Hosts.Discarded} {
 			if n > 0 {
@@ -215,6 +236,8 @@ func misses(q appliance.UpdateQuery, r appliance.UpdateRow) (list []string) {
 	test("download", texts(q.Download)...)
 	test("state", texts(q.State)...)
 	test("verdict", texts(q.Verdict)...)
+	test("published", texts(q.Published)...)
+	test("restart", texts(q.Restart)...)
 	for _, v := range q.Superseded {
 		test("superseded", map[bool]string{false: "no", true: "yes"}[v])
 	}

@@ -156,7 +156,29 @@ func fileOf(f msft.File) agentproto.File {
 }
 
 // restartWords are Microsoft's words for what an update needs afterwards.
-var restartWords = map[string]string{"NeverReboots": "never", "AlwaysRequiresReboot": "always", "CanRequestReboot": "maybe"}
+var restartWords = map[string]RestartNeed{"NeverReboots": RestartNever, "AlwaysRequiresReboot": RestartAlways, "CanRequestReboot": RestartMaybe}
+
+// word is Microsoft's for a need, none for one that nobody says.
+func (n RestartNeed) word() string {
+	for word, need := range restartWords {
+		if need == n {
+			return word
+		}
+	}
+	if n == RestartUnknown {
+		return ""
+	}
+	return string(n) // nobody's: it finds nothing
+}
+
+// restartOf is what an update of the scan cab needs, as its newest revision and
+// the parts of it say.
+func restartOf(c *msft.Catalogue, u *msft.Update) RestartNeed {
+	if row, ok := c.Row(u.ID); ok && row.Revision == u.Revision {
+		return restartWords[row.Restart]
+	}
+	return restartWords[u.Restart]
+}
 
 // describe is a revision of the scan cab as hosts describe theirs, without its
 // files: which of them a host needs only the host knows.
@@ -167,7 +189,7 @@ func (p *published) describe(c *msft.Catalogue, u *msft.Update) updateRecord {
 	}
 	r := updateRecord{Update: agentproto.Update{
 		ID: rules.UpdateID(u.ID.String()), Revision: int(u.Number), Title: u.Title, Description: u.Description, KBs: u.KBs, Severity: severity,
-		Published: u.Created, CVEs: u.CVEs, Restart: restartWords[u.Restart], SupportURL: u.SupportURL,
+		Published: u.Created, CVEs: u.CVEs, Restart: string(restartOf(c, u)), SupportURL: u.SupportURL,
 	}}
 	category := func(id msft.GUID) agentproto.Category {
 		return agentproto.Category{ID: rules.CategoryID(id.String()), Title: c.Title(id)}

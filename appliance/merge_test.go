@@ -76,7 +76,7 @@ func TestAnUpdateThatNoHostReported(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := want.Files[0]
-		if d.Title != want.Title || !slices.Equal(d.KBs, want.KBs) || !slices.Equal(d.CVEs, want.CVEs) || d.Classification != want.Classification || !slices.Equal(d.Products, want.Products) || d.Restart != want.Restart {
+		if d.Title != want.Title || !slices.Equal(d.KBs, want.KBs) || !slices.Equal(d.CVEs, want.CVEs) || d.Classification != want.Classification || !slices.Equal(d.Products, want.Products) || string(d.Restart) != want.Restart {
 			t.Errorf("it is %+v, want %+v", d.UpdateRow, want)
 		}
 		if len(d.Files) != 1 || d.Files[0].Name != f.Name || d.Files[0].URL != f.URL || d.Files[0].Size != f.Size || d.Files[0].SHA1 != f.SHA1 || d.Files[0].SHA256 != f.SHA256 || d.Size != f.Size {

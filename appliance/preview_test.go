@@ -153,7 +153,7 @@ func (a *fleet) observe() map[string]seen {
 				}
 				a.details[u.Update.ID] = d
 			}
-			all[string(h)+" "+string(u.Update.ID)] = seen{u, d.Restart, d.Files}
+			all[string(h)+" "+string(u.Update.ID)] = seen{u, string(d.Restart), d.Files}
 		}
 	}
 	return all

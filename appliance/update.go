@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -19,7 +20,7 @@ func (c *catalogue) row(id rules.UpdateID, t *countTable) UpdateRow {
 	u := c.revision(id, -1)
 	r := UpdateRow{
 		ID: id, Revision: u.Revision, Title: u.Title, KBs: u.KBs, Severity: cmp.Or(u.Severity, rules.Unspecified), Classification: c.named(u.Classification),
-		CVEs: u.CVEs, Published: u.Published, Restart: u.Restart, Siblings: 1, Products: c.namedAll(u.Products),
+		CVEs: u.CVEs, Published: u.Published, Restart: RestartNeed(u.Restart), Siblings: 1, Products: c.namedAll(u.Products),
 		Superseded: c.published.superseded(id),
 	}
 	if u.From == "" { // no host said which it needs
@@ -108,6 +109,8 @@ const (
 	facetVerdict
 	facetState
 	facetSuperseded
+	facetPublished
+	facetRestart
 	facetKinds
 )
 
@@ -125,6 +128,8 @@ func (q UpdateQuery) misses(r UpdateRow) (miss []int) {
 	test(facetVerdict, len(q.Verdict), slices.Contains(q.Verdict, r.Verdict))
 	test(facetState, len(q.State), slices.ContainsFunc(q.State, func(s rules.State) bool { return r.Hosts.of(s) > 0 }))
 	test(facetSuperseded, len(q.Superseded), slices.Contains(q.Superseded, r.Superseded))
+	test(facetPublished, len(q.Published), slices.Contains(q.Published, monthOf(r.Published)))
+	test(facetRestart, len(q.Restart), slices.Contains(q.Restart, r.restart()))
 	return miss
 }
 
@@ -168,7 +173,33 @@ func (f *facetCounts) add(r UpdateRow, miss []int) {
 		}
 	}
 	count(facetSuperseded, yesNo(r.Superseded), supersededLabels[r.Superseded])
+	if m := monthOf(r.Published); m != "" {
+		count(facetPublished, string(m), r.Published.UTC().Format(monthLabel))
+	}
+	count(facetRestart, string(r.restart()), restartLabels[r.restart()])
 }
+
+const monthForm, monthLabel = "2006-01", "January 2006"
+
+// monthOf is the month of a time, empty when it has none.
+func monthOf(t time.Time) Month {
+	if seconds(t) == 0 {
+		return ""
+	}
+	return Month(t.UTC().Format(monthForm))
+}
+
+// ParseMonth checks a month.
+func ParseMonth(s string) (Month, error) {
+	if _, err := time.Parse(monthForm, s); err != nil {
+		return "", fmt.Errorf("%q is no month such as 2026-11", s)
+	}
+	return Month(s), nil
+}
+
+func (r UpdateRow) restart() RestartNeed { return cmp.Or(r.Restart, RestartUnknown) }
+
+var restartLabels = map[RestartNeed]string{RestartAlways: "Always", RestartMaybe: "It may ask for one", RestartNever: "Never", RestartUnknown: "Not known"}
 
 func yesNo(b bool) string {
 	if b {
@@ -203,7 +234,15 @@ func (f *facetCounts) facets() Facets {
 		Verdict:        list(facetVerdict),
 		State:          list(facetState, "MISSING", "PENDING", "DISCARDED", "OK"),
 		Superseded:     list(facetSuperseded, "no", "yes"),
+		Published:      newestFirst(list(facetPublished)),
+		Restart:        list(facetRestart, "always", "maybe", "never", "unknown"),
 	}
+}
+
+// newestFirst orders months.
+func newestFirst(months []FacetCount) []FacetCount {
+	slices.SortFunc(months, func(x, y FacetCount) int { return strings.Compare(y.Value, x.Value) })
+	return months
 }
 
 // waiting is on how many hosts it waits for something.

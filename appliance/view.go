@@ -29,6 +29,8 @@ type UpdateQuery struct {
 	Download       []DownloadState
 	Verdict        []rules.Verdict // on at least one host; see UpdateRow.Verdict
 	Superseded     []bool          // a newer update of the scan cab replaces it
+	Published      []Month
+	Restart        []RestartNeed
 	Host           agentproto.HostID
 	Sort           string // "severity" (default), "title", "published", "hosts", "downloaded"; "-" before it reverses
 	Page
@@ -53,6 +55,8 @@ type Facets struct {
 	Verdict        []FacetCount `json:"verdict"`
 	State          []FacetCount `json:"state"`
 	Superseded     []FacetCount `json:"superseded"`
+	Published      []FacetCount `json:"published"` // months, the newest first
+	Restart        []FacetCount `json:"restart"`
 }
 
 // A FacetCount is one choice of a facet.
@@ -74,6 +78,21 @@ const (
 	Downloaded    DownloadState = "yes"     //
 )
 
+// A Month is one of the calendar, in UTC: "2026-11".
+type Month string
+
+// A RestartNeed is whether Windows has to restart after an update is
+// installed.
+type RestartNeed string
+
+// The needs.
+const (
+	RestartAlways  RestartNeed = "always"
+	RestartMaybe   RestartNeed = "maybe" // it asks when it finds that it has to
+	RestartNever   RestartNeed = "never"
+	RestartUnknown RestartNeed = "unknown" // neither hosts nor the scan cab say it
+)
+
 // StateCounts are numbers of hosts by state.
 type StateCounts struct {
 	OK        int `json:"ok"`
@@ -93,7 +112,7 @@ type UpdateRow struct {
 	Products       []agentproto.Category `json:"products"`
 	CVEs           []string              `json:"cves,omitempty"`
 	Published      time.Time             `json:"published"`
-	Restart        string                `json:"restart,omitempty"`
+	Restart        RestartNeed           `json:"restart,omitempty"`    // empty: nobody says it
 	Size           int64                 `json:"size"`                 // bytes of all its files; 0 unknown
 	Siblings       int                   `json:"siblings"`             // UpdateIDs of its KB, itself included
 	Superseded     bool                  `json:"superseded,omitempty"` // a newer update of the scan cab replaces it

@@ -78,7 +78,7 @@ func onHost(h appliance.HostUpdate) row {
 }
 
 func (u *UI) updatesTable(r *http.Request) (reply, error) {
-	head := []string{"Title", "KB", "UpdateID", "Revision", "Severity", "Classification", "Products", "CVEs", "Published (UTC)", "Size (bytes)", "Replaced", "OK", "MISSING", "PENDING", "DISCARDED", "Download", "Downloaded on (UTC)", "Download note", "Decision", "Decided by", "Decision once a host reports it"}
+	head := []string{"Title", "KB", "UpdateID", "Revision", "Severity", "Classification", "Products", "CVEs", "Published (UTC)", "Needs restart", "Size (bytes)", "Replaced", "OK", "MISSING", "PENDING", "DISCARDED", "Download", "Downloaded on (UTC)", "Download note", "Decision", "Decided by", "Decision once a host reports it"}
 	list := u.node.EachUpdate(r.Context(), updateQuery(canonical(r.URL.Query())))
 	return save("updates", head, rowsFrom(list, func(v appliance.UpdateRow) row {
 		var products []string
@@ -86,7 +86,7 @@ func (u *UI) updatesTable(r *http.Request) (reply, error) {
 			products = append(products, p.Title)
 		}
 		return row{
-			v.Title, joined(v.KBs), string(v.ID), v.Revision, string(v.Severity), v.Classification.Title, strings.Join(products, "; "), joined(v.CVEs), v.Published, v.Size, v.Superseded,
+			v.Title, joined(v.KBs), string(v.ID), v.Revision, string(v.Severity), v.Classification.Title, strings.Join(products, "; "), joined(v.CVEs), v.Published, restartTexts[v.Restart], v.Size, v.Superseded,
 			v.Hosts.OK, v.Hosts.Missing, v.Hosts.Pending, v.Hosts.Discarded, string(v.Download), v.DownloadedOn, v.DownloadNote, verdictTexts[v.Verdict], v.By, verdictTexts[v.Foreseen],
 		}
 	})), nil

@@ -83,6 +83,8 @@ func (u *UI) updates(r *http.Request) (reply, error) {
 		{"Supersedence", "superseded", v.Whole(), list.Facets.Superseded},
 		{"Downloaded", "downloaded", true, list.Facets.Download},
 		{"Decision", "verdict", false, list.Facets.Verdict},
+		{"Published", "pub", false, list.Facets.Published},
+		{"Needs restart", "restart", false, list.Facets.Restart},
 		{"State on a host", "state", false, list.Facets.State},
 	}
 	for _, f := range v.Facet {
@@ -107,7 +109,7 @@ func (u *UI) updates(r *http.Request) (reply, error) {
 
 // filterKeys are the keys of the list's query string; unknown ones are
 // dropped, so that equal views have equal URLs.
-var filterKeys = []string{"scope", "q", "severity", "product", "classification", "downloaded", "superseded", "verdict", "state", "sort", "after", "host"}
+var filterKeys = []string{"scope", "q", "severity", "product", "classification", "downloaded", "superseded", "verdict", "state", "pub", "restart", "sort", "after", "host"}
 
 func canonical(q url.Values) url.Values {
 	c := url.Values{}
@@ -131,7 +133,8 @@ func updateQuery(q url.Values) appliance.UpdateQuery {
 		Scope: appliance.Scope(q.Get("scope")), Superseded: superseded,
 		Text: q.Get("q"), Sort: q.Get("sort"), Severity: typed[rules.Severity](q["severity"]), Product: typed[rules.CategoryID](q["product"]),
 		Classification: typed[rules.CategoryID](q["classification"]), Download: typed[appliance.DownloadState](q["downloaded"]),
-		Verdict: typed[rules.Verdict](q["verdict"]), State: typed[rules.State](q["state"]), Page: appliance.Page{After: q.Get("after")},
+		Verdict: typed[rules.Verdict](q["verdict"]), State: typed[rules.State](q["state"]),
+		Published: typed[appliance.Month](q["pub"]), Restart: typed[appliance.RestartNeed](q["restart"]), Page: appliance.Page{After: q.Get("after")},
 	}
 }
 
@@ -406,6 +409,9 @@ func cabChecked(c appliance.CabView) string {
 	}
 	return "Checked " + ago(c.Checked, "never") + ", " + c.Note
 }
+
+// restartTexts say what Windows does after an install.
+var restartTexts = map[appliance.RestartNeed]string{appliance.RestartAlways: "Always needed", appliance.RestartMaybe: "Windows may ask for one", appliance.RestartNever: "Not needed", "": "Not known"}
 
 var verdictTexts = map[rules.Verdict]string{rules.Allowed: "Allowed", rules.Delayed: "Delayed", rules.Forbidden: "Forbidden", rules.NoRule: "No rule", rules.Hidden: "Superseded"}
 

@@ -46,7 +46,7 @@ func TestDescription(t *testing.T) {
 
 func TestQueriesAreChecked(t *testing.T) {
 	for q, field := range map[string]string{
-		"limit=0": "limit", "limit=501": "limit", "severity=Grave": "severity", "state=ok": "state", "product=Windows": "product", "downloaded=maybe": "downloaded",
+		"limit=0": "limit", "limit=501": "limit", "severity=Grave": "severity", "state=ok": "state", "product=Windows": "product", "downloaded=maybe": "downloaded", "pub=2026-13": "pub", "pub=november": "pub", "restart=often": "restart",
 	} {
 		v, _ := url.ParseQuery(q)
 		_, err := ParseUpdateQuery(v)
@@ -62,9 +62,24 @@ func TestQueriesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v", q, err)
 		}
 	}
-	v, _ := url.ParseQuery("q=kb5&severity=critical&severity=Low&sort=-title&limit=5&after=x")
+	for q, field := range map[string]string{"seen=asleep": "seen", "ring=BETA": "ring", "stand=well": "stand"} {
+		v, _ := url.ParseQuery(q)
+		_, err := parseHostQuery(v)
+		if p, ok := err.(*appliance.Problem); !ok || p.Field != field {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
+	for q, field := range map[string]string{"severity=Grave": "severity", "state=ok": "state"} {
+		v, _ := url.ParseQuery(q)
+		_, err := parseHostUpdateQuery(v)
+		if p, ok := err.(*appliance.Problem); !ok || p.Field != field {
+			t.Errorf("%s of a host: %v", q, err)
+		}
+	}
+	v, _ := url.ParseQuery("q=kb5&severity=critical&severity=Low&pub=2026-11&pub=2026-10&restart=never&sort=-title&limit=5&after=x")
 	u, err := ParseUpdateQuery(v)
-	if err != nil || u.Text != "kb5" || len(u.Severity) != 2 || u.Severity[0] != "Critical" || u.Sort != "-title" || u.Limit != 5 || u.After != "x" {
+	if err != nil || u.Text != "kb5" || len(u.Severity) != 2 || u.Severity[0] != "Critical" || u.Sort != "-title" || u.Limit != 5 || u.After != "x" ||
+		len(u.Published) != 2 || u.Published[0] != "2026-11" || len(u.Restart) != 1 || u.Restart[0] != appliance.RestartNever {
 		t.Errorf("it reads as %+v, %v", u, err)
 	}
 }

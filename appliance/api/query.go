@@ -57,6 +57,8 @@ var updateParams = append([]param{
 	{name: "downloaded", doc: "yes, running, queued, failed, no", many: true},
 	{name: "verdict", doc: "allowed, delayed, forbidden, no rule, superseded: on at least one host", many: true},
 	{name: "superseded", doc: "no, yes: whether a newer update of the scan cab replaces it", many: true},
+	{name: "pub", doc: "the month it was published in, in UTC: 2026-11", many: true},
+	{name: "restart", doc: "always, maybe, never, unknown: whether Windows restarts after the install", many: true},
 	{name: "host", doc: "only updates this host reports"},
 	{name: "sort", doc: "severity (when absent), title, published, hosts, downloaded; - before it reverses"},
 }, pageParams...)
@@ -88,6 +90,12 @@ func ParseUpdateQuery(q url.Values) (u appliance.UpdateQuery, err error) {
 		return u, &appliance.Problem{Kind: appliance.Invalid, Field: "scope", Msg: "scope: " + err.Error() + ".", Err: err}
 	}
 	if u.Superseded, err = each(q["superseded"], "superseded", yesOrNo); err != nil {
+		return u, err
+	}
+	if u.Published, err = each(q["pub"], "pub", appliance.ParseMonth); err != nil {
+		return u, err
+	}
+	if u.Restart, err = each(q["restart"], "restart", oneOf(appliance.RestartAlways, appliance.RestartMaybe, appliance.RestartNever, appliance.RestartUnknown)); err != nil {
 		return u, err
 	}
 	u.Verdict, err = each(q["verdict"], "verdict", oneOf(rules.Allowed, rules.Delayed, rules.Forbidden, rules.NoRule, rules.Hidden))

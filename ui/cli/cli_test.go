@@ -124,6 +124,8 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"updates --severity grave", 1, "want Critical, Important, Moderate"},
 		{"rules", 0, "baseline"},
 		{"rules baseline forbid kb KB5091157", 0, "forbid  kb    5091157"},
+		{"updates --published 2026-11,2026-10 --restart never", 0, "DOWNLOADED ON"},
+		{"updates --published november", 1, "is no month such as 2026-11"},
 		{"rules baseline allow kb 5091157", 0, "allow  kb    5091157"},
 		{"rules baseline remove kb 5091157", 0, "reaches 0 hosts"},
 		{"rules baseline forbid kb 5091157 --dry-run", 0, "No decision changes on any host.\nNo host gets this package"},

@@ -247,7 +247,7 @@ func (t *target) find(ctx context.Context, s Streams, name string) (h appliance.
 
 var updatesCommand = Command{
 	Name: "updates", Args: "[TEXT]", Summary: "List updates that hosts need or have, or all that Microsoft published",
-	Example: "wuamesh updates --severity Critical,Important --state MISSING\nwuamesh updates KB5091157\nwuamesh updates --all KB5091157",
+	Example: "wuamesh updates --severity Critical,Important --state MISSING\nwuamesh updates KB5091157\nwuamesh updates --all KB5091157\nwuamesh updates --published 2026-11 --restart never",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -256,12 +256,14 @@ var updatesCommand = Command{
 		all := fs.Bool("all", false, "also updates that no host reports, out of the node's scan cab")
 		downloaded := fs.String("downloaded", "", "only yes, running, queued, failed or no, with commas")
 		return func(ctx context.Context, s Streams, args []string) error {
-			q := url.Values{"severity": split(*severity), "downloaded": split(*downloaded)}
+			q := url.Values{"severity": split(*severity), "downloaded": split(*downloaded), "pub": split(*published), "restart": split(*restart)}
 			for _, st := range split(*state) {
 				q.Add("state", strings.ToUpper(st))
 			}
 			if len(args) > 0 {
 				q.Set("q", strings.Join(args, " "))
+		published := fs.String("published", "", "only updates of these `months`, with commas: 2026-11")
+		restart := fs.String("restart", "", "only updates that restart Windows always, maybe, never or unknown, with commas")
 			}
 			if *all {
 				q.Set("scope", string(appliance.Whole))
