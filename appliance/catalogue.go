@@ -103,13 +103,26 @@ type host struct {
 // has to approve it.
 func (h *host) enrolled() bool { return h.Key != "" && !h.Waiting }
 
-// sorted is the hosts in the order of their names, then ids. The lock is held
-// for writing.
+// sorted is the hosts in the order of their names, whatever their capitals,
+// then ids. The lock is held for writing.
 func (c *catalogue) sorted() []*host {
-	if c.byName == nil {
-		c.byName = slices.SortedFunc(maps.Values(c.hosts), func(x, y *host) int {
-			return cmp.Or(strings.Compare(x.Facts.Name, y.Facts.Name), strings.Compare(string(x.id), string(y.id)))
-		})
+	if c.byName != nil {
+		return c.byName
+	}
+	type named struct {
+		name string // in small letters
+		host *host
+	}
+	list := make([]named, 0, len(c.hosts))
+	for _, h := range c.hosts {
+		list = append(list, named{strings.ToLower(h.Facts.Name), h})
+	}
+	slices.SortFunc(list, func(x, y named) int {
+		return cmp.Or(strings.Compare(x.name, y.name), strings.Compare(string(x.host.id), string(y.host.id)))
+	})
+	c.byName = make([]*host, len(list))
+	for i, n := range list {
+		c.byName[i] = n.host
 	}
 	return c.byName
 }

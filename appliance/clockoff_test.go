@@ -28,6 +28,9 @@ func TestClockOfAHost(t *testing.T) {
 			t.Errorf("the node says that it is %s", r.Now)
 		}
 	}
+	if l, err := s.Hosts(t.Context(), appliance.HostQuery{Seen: "asleep"}); err != nil || l.Matching != 0 || l.Total != 3 {
+		t.Errorf("what no host can be finds %d of %d: %v", l.Matching, l.Total, err)
+	}
 	wants := func(n int, fact, cause string) {
 		t.Helper()
 		l, err := s.Hosts(t.Context(), appliance.HostQuery{Seen: "clock off"})

@@ -327,28 +327,22 @@ func facetList(m map[string]int) []FacetCount {
 func (q HostQuery) seen(h *host, where census) bool {
 	switch q.Seen {
 	case "online":
-		if !where.online(h) {
-			return false
-		}
+		return where.online(h)
 	case "away":
-		if !h.longAway(where) {
-			return false
-		}
+		return h.longAway(where)
 	case "clock off":
-		if !h.clockOff(where) {
-			return false
-		}
+		return h.clockOff(where)
 	case "never scanned":
-		if !h.status.Good.IsZero() {
-			return false
-		}
+		return h.status.Good.IsZero()
 	case "waiting":
-		if !h.Waiting && h.Claim == "" && !h.scanFailed() {
-			return false
-		}
+		return h.Waiting || h.Claim != "" || h.scanFailed()
+	default: // nobody knows what that is
+		return false
 	}
-	return true
 }
+
+// HostViews are what Seen of a query may be.
+var HostViews = [...]string{"online", "away", "never scanned", "waiting", "clock off"}
 
 // hostOrder sorts places in the index, which come in the order of the hosts'
 // names. What is compared is taken out first, where it can be without looking

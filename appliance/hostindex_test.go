@@ -49,7 +49,7 @@ func TestFindingHostsByText(t *testing.T) {
 	for text, want := range map[string]string{
 		"wks": "BRS-WKS-0001 brs-wks-0002", "WKS-0002": "brs-wks-0002", "0001": "BRS-WKS-0001 ZZ-0001", "brest": "BRS-WKS-0001 brs-wks-0002",
 		"école": "ÉCOLE-1", "ÉCOLE": "ÉCOLE-1", "lab": "LAB LAB-B", "10.35.0.1": "BRS-WKS-0001", "fe80::1": "ÉCOLE-1", "10.35": "",
-		"00000000-0000-4000-8000-000000000004": "LAB", "example\nlab": "", "nobody": "", "x.example": "LAB-B", "e": "BRS-WKS-0001 LAB-B ZZ-0001 brs-wks-0002 ÉCOLE-1",
+		"00000000-0000-4000-8000-000000000004": "LAB", "example\nlab": "", "nobody": "", "x.example": "LAB-B", "e": "BRS-WKS-0001 brs-wks-0002 LAB-B ZZ-0001 ÉCOLE-1",
 	} {
 		for _, sort := range []string{"name", "-name", "os", "pending", "-missing", "scan"} {
 			got := find(text, sort)
@@ -61,12 +61,23 @@ func TestFindingHostsByText(t *testing.T) {
 			}
 		}
 	}
+	q, paged := appliance.HostQuery{Page: appliance.Page{Limit: 1}}, []string(nil)
+	for range facts {
+		l, err := s.Hosts(t.Context(), q)
+		if err != nil || len(l.Hosts) != 1 {
+			t.Fatalf("a page of one: %+v, %v", l.Hosts, err)
+		}
+		paged, q.After = append(paged, l.Hosts[0].Name), l.Next
+	}
+	if whole := find("", ""); q.After != "" || !slices.Equal(paged, whole) {
+		t.Errorf("one by one %q, then %q; at once %q", paged, q.After, whole)
+	}
 	renamed := facts[3]
 	renamed.Name, renamed.FQDN = "WKS-9", "wks-9.example"
 	if _, err := machines[3].Checkin(t.Context(), agentproto.Checkin{Protocol: 1, Agent: "1.0", Facts: renamed}); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(find("wks", ""), find("lab", "")); got != "[BRS-WKS-0001 WKS-9 brs-wks-0002] [LAB-B]" {
+	if got := fmt.Sprint(find("wks", ""), find("lab", "")); got != "[BRS-WKS-0001 brs-wks-0002 WKS-9] [LAB-B]" {
 		t.Errorf("after another name: %s", got)
 	}
 }

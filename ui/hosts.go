@@ -34,7 +34,7 @@ func (u *UI) hosts(r *http.Request) (reply, error) {
 
 // hostTabs are the views of the list that most mornings begin with.
 var hostTabs = []struct{ seen, text string }{
-	{"", "All"}, {"online", "Online"}, {"away", "Away"}, {"never scanned", "Never scanned"}, {"waiting", "Waiting for approval"},
+	{"", "All"}, {"online", "Online"}, {"away", "Away"}, {"never scanned", "Never scanned"}, {"waiting", "Waiting for approval"}, {"clock off", "Clock off"},
 }
 
 // hostFilter keeps what the list of hosts knows of a query string.

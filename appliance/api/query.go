@@ -115,7 +115,12 @@ var hostParams = append([]param{
 }, pageParams...)
 
 func parseHostQuery(q url.Values) (h appliance.HostQuery, err error) {
-	h.Text, h.Group, h.OS, h.Seen, h.Sort = q.Get("q"), q.Get("group"), q["os"], q.Get("seen"), q.Get("sort")
+	h.Text, h.Group, h.OS, h.Sort = q.Get("q"), q.Get("group"), q["os"], q.Get("sort")
+	if h.Seen = q.Get("seen"); h.Seen != "" {
+		if _, err = oneOf(appliance.HostViews[:]...)(h.Seen); err != nil {
+			return h, &appliance.Problem{Kind: appliance.Invalid, Field: "seen", Msg: "seen: " + err.Error() + ".", Err: err}
+		}
+	}
 	if h.Page, err = pageOf(q); err != nil {
 		return h, err
 	}
@@ -127,6 +132,18 @@ func parseHostQuery(q url.Values) (h appliance.HostQuery, err error) {
 		return h, err
 	}
 	h.State, err = each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded))
+	return h, err
+}
+
+func parseHostUpdateQuery(q url.Values) (h appliance.HostUpdateQuery, err error) {
+	h.Text = q.Get("q")
+	if h.Page, err = pageOf(q); err != nil {
+		return h, err
+	}
+	if h.State, err = each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded)); err != nil {
+		return h, err
+	}
+	h.Severity, err = each(q["severity"], "severity", rules.ParseSeverity)
 	return h, err
 }
 

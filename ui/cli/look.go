@@ -96,7 +96,7 @@ func catalogueLine(c appliance.CatalogueView) string {
 
 var hostsCommand = Command{
 	Name: "hosts", Args: "[HOST]", Summary: "List hosts, or the updates of one with states and reasons, and its last errors",
-	Example: "wuamesh hosts --state MISSING\nwuamesh hosts --site brest --stand pending,missing\nwuamesh hosts BRS-WKS-0142\nwuamesh hosts BRS-WKS-0142 --errors --json",
+	Example: "wuamesh hosts --state MISSING\nwuamesh hosts --site brest --stand pending,missing\nwuamesh hosts --seen 'clock off'\nwuamesh hosts BRS-WKS-0142 --severity Critical\nwuamesh hosts BRS-WKS-0142 --errors --json",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -105,6 +105,7 @@ var hostsCommand = Command{
 		site := fs.String("site", "", "only hosts at nodes of these `sites`, with commas")
 		ring := fs.String("ring", "", "only hosts of these `rings`, with commas: DEV, PREPROD, PROD")
 		stand := fs.String("stand", "", "only hosts that are compliant, pending, missing or unscanned: `words` with commas")
+		seen := fs.String("seen", "", "only hosts that are online, away, never scanned, waiting (for approval), or whose clock is off: a `word` of these, 'clock off' the last")
 		failures := fs.Bool("errors", false, "only what last went wrong on the host")
 		return func(ctx context.Context, s Streams, args []string) error {
 			q := url.Values{}
@@ -125,6 +126,9 @@ var hostsCommand = Command{
 				q["site"], q["stand"] = split(*site), split(*stand)
 				for _, r := range split(*ring) {
 					q.Add("ring", strings.ToUpper(r))
+				if *seen != "" {
+					q.Set("seen", *seen)
+				}
 				}
 				return t.hosts(ctx, s, q)
 			case 1:
