@@ -564,27 +564,32 @@ func (c *catalogue) hostUpdate(h *host, p pair) HostUpdate {
 	return u
 }
 
-// HostUpdates lists the updates of one host, what needs an admin first;
-// states nil for all.
-func (a *Appliance) HostUpdates(_ context.Context, id agentproto.HostID, text string, states []rules.State, p Page) (list []HostUpdate, total int, next string, err error) {
+// HostUpdates lists the updates of one host, what needs an admin first.
+func (a *Appliance) HostUpdates(_ context.Context, id agentproto.HostID, q HostUpdateQuery) (l HostUpdateList, err error) {
 	c := a.cat
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.hosts[id]
 	if h == nil {
-		return nil, 0, "", notFound("There is no host %s.", id)
+		return l, notFound("There is no host %s.", id)
 	}
+	list, counts := []HostUpdate(nil), newFacetCounts()
 	for pr := range c.pairs(h, time.Now()) {
-		if (len(states) == 0 || slices.Contains(states, pr.state)) && matches(text, pr.update.Title, string(pr.update.ID), pr.update.KBs, pr.update.CVEs) {
+		if len(q.State) > 0 && !slices.Contains(q.State, pr.state) || !matches(q.Text, pr.update.Title, string(pr.update.ID), pr.update.KBs, pr.update.CVEs) {
+			continue
+		}
+		severity := string(cmp.Or(pr.update.Severity, rules.Unspecified))
+		counts.addSome(facetSeverity, severity, severity, 1)
+		if len(q.Severity) == 0 || slices.Contains(q.Severity, rules.Severity(severity)) {
 			list = append(list, c.hostUpdate(h, pr))
 		}
 	}
 	slices.SortFunc(list, func(x, y HostUpdate) int {
 		return cmp.Or(stateRank(x.State)-stateRank(y.State), severityRank(x.Severity)-severityRank(y.Severity), strings.Compare(x.Update.Title, y.Update.Title), strings.Compare(string(x.Update.ID), string(y.Update.ID)))
 	})
-	total = len(list)
-	list, next = page(list, p, func(u HostUpdate) string { return string(u.Update.ID) })
-	return list, total, next, nil
+	l.Total, l.Severity = len(list), counts.facets().Severity
+	l.Updates, l.Next = page(list, q.Page, func(u HostUpdate) string { return string(u.Update.ID) })
+	return l, nil
 }
 
 // ApproveHost lets a waiting host in, or gives a host's name to the machine

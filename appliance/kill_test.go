@@ -89,9 +89,9 @@ func TestNothingAcknowledgedIsLostToSIGKILL(t *testing.T) {
 	whole := listFolder(t, filepath.Join(dir, "waptwua"))
 	s := startIn(t, dir, world, srv.URL, nil)
 	for id, n := range acked {
-		_, total, _, err := s.HostUpdates(t.Context(), id, "", nil, appliance.Page{Limit: 1})
-		if err != nil || total < n {
-			t.Errorf("host %s had %d statuses acknowledged and has %d: %v", id, n, total, err)
+		list, err := s.HostUpdates(t.Context(), id, appliance.HostUpdateQuery{Page: appliance.Page{Limit: 1}})
+		if err != nil || list.Total < n {
+			t.Errorf("host %s had %d statuses acknowledged and has %d: %v", id, n, list.Total, err)
 		}
 	}
 	for name, size := range whole {

@@ -141,11 +141,11 @@ func (a *fleet) observe() map[string]seen {
 		if a.waiting[h] {
 			continue
 		}
-		list, _, _, err := a.HostUpdates(a.t.Context(), h, "", nil, appliance.Page{Limit: 500})
+		list, err := a.HostUpdates(a.t.Context(), h, appliance.HostUpdateQuery{Page: appliance.Page{Limit: 500}})
 		if err != nil {
 			a.t.Fatal(err)
 		}
-		for _, u := range list {
+		for _, u := range list.Updates {
 			d, ok := a.details[u.Update.ID]
 			if !ok {
 				if d, err = a.UpdateByID(a.t.Context(), u.Update.ID); err != nil {

@@ -235,6 +235,23 @@ type HostDetail struct {
 	Choice     NodeChoice                    `json:"choice"` // which nodes it is told to ask, and why
 }
 
+// A HostUpdateQuery selects updates of one host; values of one field are
+// alternatives, fields narrow each other.
+type HostUpdateQuery struct {
+	Text     string // words of the title, a KB, an UpdateID
+	State    []rules.State
+	Severity []rules.Severity
+	Page
+}
+
+// A HostUpdateList is one page of the updates of a host.
+type HostUpdateList struct {
+	Total    int          `json:"total"` // that match
+	Updates  []HostUpdate `json:"updates"`
+	Next     string       `json:"next,omitempty"`
+	Severity []FacetCount `json:"severity"` // of those that match all but the query's own choice of it
+}
+
 // A HostUpdate is one update on one host.
 type HostUpdate struct {
 	Host     agentproto.HostID `json:"host"`

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 )
 
@@ -42,5 +43,35 @@ func TestMonthAndRestart(t *testing.T) {
 	}
 	if _, page := a.get("/updates?pub=november"); !strings.Contains(page, "No update matches") {
 		t.Errorf("what is no month finds something:\n%s", page)
+	}
+}
+
+// TestSeverityOnAHost narrows the updates of one host by severity, on its page
+// and in its file; what there is to choose is counted without the choice.
+func TestSeverityOnAHost(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	first, second, third := invented(1, "A grave one", rules.Critical), invented(2, "A grave one that is there", rules.Critical), invented(3, "A light one", rules.Low)
+	statuses := append(needs(first, third), agentproto.Status{ID: second.ID, Revision: second.Revision, Installed: true})
+	path := "/hosts/" + string(a.enrol(1, pc("BRS-WKS-0001"), statuses, first, second, third))
+	for query, want := range map[string][]string{
+		"":                               {"A grave one", "A grave one that is there", "A light one"},
+		"severity=Critical":              {"A grave one", "A grave one that is there"},
+		"severity=Critical&state=OK":     {"A grave one that is there"},
+		"severity=Low&severity=Critical": {"A grave one", "A grave one that is there", "A light one"},
+		"severity=Low&q=grave":           nil,
+	} {
+		head, rows := a.table(path + "/updates.csv?" + query)
+		if got := column(head, rows, "Title"); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+			t.Errorf("%s finds %q", query, got)
+		}
+	}
+	_, page := a.get(path + "?severity=Low&q=grave")
+	text := strings.Join(strings.Fields(tags.ReplaceAllString(page, " ")), " ")
+	if !strings.Contains(text, "Any criticality Critical 2 Low 0 ") || !strings.Contains(text, "No update matches") {
+		t.Errorf("nothing light is grave:\n%s", text)
+	}
+	if _, page := a.get(path + "?severity=Low"); !strings.Contains(page, `href="?severity=Low&amp;state=OK"`) || !strings.Contains(page, `name="severity" value="Low"`) {
+		t.Errorf("the tiles and the search lose the choice:\n%s", page)
 	}
 }

@@ -3,6 +3,7 @@ package ui
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,12 +117,35 @@ func (v triggerView) title() string {
 
 // hostView is one host; Why is the one update that is explained.
 type hostView struct {
-	Host    appliance.HostDetail
-	Updates []appliance.HostUpdate
-	Total   int
-	Next    string
-	Query   url.Values
-	Why     *appliance.Why
+	Host  appliance.HostDetail
+	List  appliance.HostUpdateList
+	Query url.Values
+	Why   *appliance.Why
+}
+
+// severities are the choices of the table: what there is, and what is chosen.
+func (v hostView) severities() (list []appliance.FacetCount) {
+	for _, s := range rules.Severities {
+		i := slices.IndexFunc(v.List.Severity, func(f appliance.FacetCount) bool { return f.Value == string(s) })
+		switch {
+		case i >= 0:
+			list = append(list, v.List.Severity[i])
+		case v.chosen(string(s)):
+			list = append(list, appliance.FacetCount{Value: string(s), Label: string(s)})
+		}
+	}
+	return list
+}
+
+func (v hostView) chosen(severity string) bool { return slices.Contains(v.Query["severity"], severity) }
+
+// filtered is whether the table leaves anything out.
+func (v hostView) filtered() bool {
+	return v.Query.Has("q") || v.Query.Has("state") || v.Query.Has("severity")
+}
+
+func hostUpdateQuery(q url.Values, p appliance.Page) appliance.HostUpdateQuery {
+	return appliance.HostUpdateQuery{Text: q.Get("q"), State: typed[rules.State](q["state"]), Severity: typed[rules.Severity](q["severity"]), Page: p}
 }
 
 func (u *UI) host(r *http.Request) (reply, error) {
@@ -131,7 +155,7 @@ func (u *UI) host(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	q := url.Values{}
-	for _, k := range []string{"q", "state", "why", "after"} {
+	for _, k := range []string{"q", "state", "severity", "why", "after"} {
 		for _, v := range r.URL.Query()[k] {
 			if v != "" {
 				q.Add(k, v)
@@ -139,7 +163,7 @@ func (u *UI) host(r *http.Request) (reply, error) {
 		}
 	}
 	v := hostView{Host: h, Query: q}
-	if v.Updates, v.Total, v.Next, err = u.node.HostUpdates(r.Context(), id, q.Get("q"), typed[rules.State](q["state"]), appliance.Page{Limit: 100, After: q.Get("after")}); err != nil {
+	if v.List, err = u.node.HostUpdates(r.Context(), id, hostUpdateQuery(q, appliance.Page{Limit: 100, After: q.Get("after")})); err != nil {
 		return reply{}, err
 	}
 	if uid, err := rules.ParseUpdateID(q.Get("why")); err == nil {

@@ -65,8 +65,8 @@ func (u *UI) hostUpdatesTable(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	list := pages(func(after string) ([]appliance.HostUpdate, string, error) {
-		list, _, next, err := u.node.HostUpdates(r.Context(), id, q.Get("q"), typed[rules.State](q["state"]), appliance.Page{Limit: 500, After: after})
-		return list, next, err
+		l, err := u.node.HostUpdates(r.Context(), id, hostUpdateQuery(q, appliance.Page{Limit: 500, After: after}))
+		return l.Updates, l.Next, err
 	})
 	return save("host-updates", onHostHead, rowsFrom(list, onHost)), nil
 }

@@ -18,12 +18,6 @@ import (
 // List answers carry their rows under one name, and the cursor of the next
 // page while there is one.
 type (
-	// HostUpdates answers GET hosts/{id}/updates.
-	HostUpdates struct {
-		Total   int                    `json:"total"`
-		Updates []appliance.HostUpdate `json:"updates"`
-		Next    string                 `json:"next,omitempty"`
-	}
 	// Downloads answers GET downloads.
 	Downloads struct {
 		Downloads []appliance.Task `json:"downloads"`
@@ -121,8 +115,12 @@ func facts() []route {
 		{method: "GET", path: "hosts/{host}", summary: "One host", role: appliance.Viewer, answer: appliance.HostDetail{},
 			do: func(c call) (any, error) { return c.node.Host(c.Context(), c.host()) }},
 		{method: "GET", path: "hosts/{host}/updates", summary: "The updates of one host, with state and reason", role: appliance.Viewer,
-			query:  append([]param{{name: "q", doc: "words of the title, a KB, an UpdateID"}, {name: "state", doc: "OK, MISSING, PENDING, DISCARDED", many: true}}, pageParams...),
-			answer: HostUpdates{}, do: hostUpdates},
+			query: append([]param{
+				{name: "q", doc: "words of the title, a KB, an UpdateID"},
+				{name: "state", doc: "OK, MISSING, PENDING, DISCARDED", many: true},
+				{name: "severity", doc: "Critical, Important, Moderate, Low, Unspecified", many: true},
+			}, pageParams...),
+			answer: appliance.HostUpdateList{}, do: hostUpdates},
 		{method: "GET", path: "hosts/{host}/updates/{id}/why", summary: "Why an update is in its state on a host, down to the rule line", role: appliance.Viewer, answer: appliance.Why{},
 			do: func(c call) (any, error) {
 				id, err := c.updateID()
@@ -438,17 +436,11 @@ func (c call) updateID() (rules.UpdateID, error) {
 }
 
 func hostUpdates(c call) (any, error) {
-	q := c.URL.Query()
-	p, err := pageOf(q)
+	q, err := parseHostUpdateQuery(c.URL.Query())
 	if err != nil {
 		return nil, err
 	}
-	states, err := each(q["state"], "state", oneOf(rules.OK, rules.Missing, rules.Pending, rules.Discarded))
-	if err != nil {
-		return nil, err
-	}
-	list, total, next, err := c.node.HostUpdates(c.Context(), c.host(), q.Get("q"), states, p)
-	return HostUpdates{total, list, next}, err
+	return c.node.HostUpdates(c.Context(), c.host(), q)
 }
 
 func stop(c call) (any, error) {

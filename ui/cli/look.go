@@ -12,7 +12,6 @@ import (
 
 	"wuamesh/agentproto"
 	"wuamesh/appliance"
-	"wuamesh/appliance/api"
 )
 
 // Commands is the whole list: those of the program itself first, then those
@@ -102,6 +101,7 @@ var hostsCommand = Command{
 		t.flags(fs)
 		group := fs.String("group", "", "only members of this `group`")
 		state := fs.String("state", "", "only hosts (or updates of the host) in one of these `states`, with commas")
+		severity := fs.String("severity", "", "of a HOST: only updates of these `severities`, with commas")
 		site := fs.String("site", "", "only hosts at nodes of these `sites`, with commas")
 		ring := fs.String("ring", "", "only hosts of these `rings`, with commas: DEV, PREPROD, PROD")
 		stand := fs.String("stand", "", "only hosts that are compliant, pending, missing or unscanned: `words` with commas")
@@ -120,18 +120,22 @@ var hostsCommand = Command{
 			}
 			switch len(args) {
 			case 0:
+				if *severity != "" {
+					return usage("--severity is of one HOST")
+				}
 				if *group != "" {
 					q.Set("group", *group)
+				}
+				if *seen != "" {
+					q.Set("seen", *seen)
 				}
 				q["site"], q["stand"] = split(*site), split(*stand)
 				for _, r := range split(*ring) {
 					q.Add("ring", strings.ToUpper(r))
-				if *seen != "" {
-					q.Set("seen", *seen)
-				}
 				}
 				return t.hosts(ctx, s, q)
 			case 1:
+				q["severity"] = split(*severity)
 				return t.hostUpdates(ctx, s, args[0], q)
 			default:
 				return usage("one HOST at a time")
@@ -167,7 +171,7 @@ func (t *target) hostUpdates(ctx context.Context, s Streams, name string, q url.
 	if err != nil {
 		return err
 	}
-	list, err := pages(ctx, t, s, "hosts/"+string(h.ID)+"/updates", q, func(l *api.HostUpdates) (*[]appliance.HostUpdate, string) { return &l.Updates, l.Next })
+	list, err := pages(ctx, t, s, "hosts/"+string(h.ID)+"/updates", q, func(l *appliance.HostUpdateList) (*[]appliance.HostUpdate, string) { return &l.Updates, l.Next })
 	if err != nil {
 		return err
 	}
@@ -258,6 +262,8 @@ var updatesCommand = Command{
 		severity := fs.String("severity", "", "only these `severities`, with commas")
 		state := fs.String("state", "", "only updates in one of these `states` on some host, with commas")
 		all := fs.Bool("all", false, "also updates that no host reports, out of the node's scan cab")
+		published := fs.String("published", "", "only updates of these `months`, with commas: 2026-11")
+		restart := fs.String("restart", "", "only updates that restart Windows always, maybe, never or unknown, with commas")
 		downloaded := fs.String("downloaded", "", "only yes, running, queued, failed or no, with commas")
 		return func(ctx context.Context, s Streams, args []string) error {
 			q := url.Values{"severity": split(*severity), "downloaded": split(*downloaded), "pub": split(*published), "restart": split(*restart)}
@@ -266,8 +272,6 @@ var updatesCommand = Command{
 			}
 			if len(args) > 0 {
 				q.Set("q", strings.Join(args, " "))
-		published := fs.String("published", "", "only updates of these `months`, with commas: 2026-11")
-		restart := fs.String("restart", "", "only updates that restart Windows always, maybe, never or unknown, with commas")
 			}
 			if *all {
 				q.Set("scope", string(appliance.Whole))
@@ -306,7 +310,7 @@ var whyCommand = Command{
 			if err != nil {
 				return err
 			}
-			on, err := pages(ctx, &t, s, "hosts/"+string(h.ID)+"/updates", url.Values{"q": {args[1]}}, func(l *api.HostUpdates) (*[]appliance.HostUpdate, string) { return &l.Updates, l.Next })
+			on, err := pages(ctx, &t, s, "hosts/"+string(h.ID)+"/updates", url.Values{"q": {args[1]}}, func(l *appliance.HostUpdateList) (*[]appliance.HostUpdate, string) { return &l.Updates, l.Next })
 			if err != nil {
 				return err
 			}

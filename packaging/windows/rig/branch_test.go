@@ -244,7 +244,7 @@ func (b *branch) states() (map[rules.UpdateID]appliance.HostUpdate, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list api.HostUpdates
+	var list appliance.HostUpdateList
 	if err := b.ask("GET", "hosts/"+string(h.ID)+"/updates", nil, &list); err != nil {
 		return nil, err
 	}
