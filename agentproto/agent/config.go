@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -204,37 +205,11 @@ func parseNode(s string) (string, error) {
 
 // meant guesses which key a typing error stands for.
 func meant[V any](key string, keys map[string]V) string {
-	best, at := "", 3
-	for k := range keys {
-		if d := distance(key, k); d < at || d == at && best != "" && k < best {
-			best, at = k, d
-		}
-	}
+	best := rules.Nearest(key, slices.Collect(maps.Keys(keys)))
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// distance is Levenshtein's, of the first 60 bytes.
-func distance(a, b string) int {
-	a, b = a[:min(len(a), 60)], b[:min(len(b), 60)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost = 1 + min(last, row[j], row[j+1])
-			}
-			last, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }
 
 // clip bounds what a message repeats of its input.
