@@ -469,13 +469,22 @@ func (a *fleet) randomReturn() (what string, i appliance.Impact) {
 	return what, i
 }
 
-// randomImport takes a file of packages in: TOML, which may drop the others,
-// or WAPT's, which is the lines of one.
+// randomImport takes a file of packages and profiles in: TOML, which may drop
+// the others, or WAPT's, which is the lines of one.
 func (a *fleet) randomImport() (what string, i appliance.Impact) {
 	ctx := a.t.Context()
 	f := appliance.RuleFile{Prune: a.IntN(3) == 0}
 	for n := range 1 + a.IntN(4) {
 		f.Text += a.asTOML(fmt.Sprintf("rules-%02d", 4*a.IntN(6)+n), a.edit()) // TOML has each name once
+	}
+	var order []string
+	for _, n := range a.Perm(6)[:a.IntN(4)] {
+		name := fmt.Sprintf("settings-%d", n)
+		order = append(order, name)
+		f.Text += a.profileAsTOML(name, a.profile())
+	}
+	if len(order) > 0 && a.IntN(2) == 0 {
+		f.Text = quotedList("profile_order", order) + f.Text
 	}
 	if a.IntN(2) == 0 {
 		f = appliance.RuleFile{Format: appliance.WAPT, Package: fmt.Sprintf("rules-%02d", a.IntN(22)), Text: fmt.Sprintf(
@@ -493,12 +502,6 @@ func (a *fleet) randomImport() (what string, i appliance.Impact) {
 
 // asTOML writes a package as a file of rules has it.
 func (a *fleet) asTOML(name string, e appliance.PackageEdit) string {
-	quoted := func(key string, list []string) string {
-		for i := range list {
-			list[i] = fmt.Sprintf("%q", list[i])
-		}
-		return key + " = [" + strings.Join(list, ", ") + "]\n"
-	}
 	said := map[rules.Verb][]string{}
 	for _, l := range e.Lines {
 		said[l.Verb] = append(said[l.Verb], string(l.Kind)+" "+l.Value)
@@ -507,7 +510,28 @@ func (a *fleet) asTOML(name string, e appliance.PackageEdit) string {
 	for _, h := range e.Hosts {
 		hosts = append(hosts, string(h))
 	}
-	return fmt.Sprintf("[package.%q]\nmaturity = %q\n", name, e.Maturity) + quoted("groups", e.Groups) + quoted("hosts", hosts) + quoted("allow", said[rules.Allow]) + quoted("forbid", said[rules.Forbid])
+	return fmt.Sprintf("[package.%q]\nmaturity = %q\n", name, e.Maturity) + quotedList("groups", e.Groups) + quotedList("hosts", hosts) + quotedList("allow", said[rules.Allow]) + quotedList("forbid", said[rules.Forbid])
+}
+
+// profileAsTOML writes a profile as a file of rules has it.
+func (a *fleet) profileAsTOML(name string, e appliance.ProfileEdit) string {
+	var hosts []string
+	for _, h := range e.Hosts {
+		hosts = append(hosts, string(h))
+	}
+	text := fmt.Sprintf("[profile.%q]\n", name) + quotedList("groups", e.Groups) + quotedList("hosts", hosts) + fmt.Sprintf("[profile.%q.options]\n", name)
+	for key, value := range e.Options {
+		text += fmt.Sprintf("%s = %q\n", key, value)
+	}
+	return text
+}
+
+func quotedList(key string, list []string) string {
+	var quoted []string
+	for _, s := range list {
+		quoted = append(quoted, fmt.Sprintf("%q", s))
+	}
+	return key + " = [" + strings.Join(quoted, ", ") + "]\n"
 }
 
 // TestAPreviewNamesWhoWins has two packages that disagree.

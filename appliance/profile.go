@@ -373,6 +373,88 @@ func placeProfile(tx *replicate.Tx, name string, e ProfileEdit, old profileRecor
 	return was, is, nil
 }
 
+// placeAll puts the profiles into an order, moving as few as it can: those of
+// the longest run that is in it already stay. Others come behind.
+func placeAll(tx *replicate.Tx, order []string, edit editRecord) error {
+	all, err := storedOrder(tx)
+	if err != nil {
+		return err
+	}
+	head, now := map[string]profileRecord{}, []string{}
+	for _, r := range all {
+		head[r.id] = r.value
+		now = append(now, r.id)
+	}
+	for _, name := range now {
+		if !slices.Contains(order, name) {
+			order = append(slices.Clone(order), name)
+		}
+	}
+	stays := longestRun(order, now)
+	var places []int64 // of those before, and then of those that stay
+	for i, name := range order {
+		if stays[name] {
+			places = append(places, head[name].Place)
+			continue
+		}
+		list := append(slices.Clone(places), 0)
+		for _, next := range order[i+1:] {
+			if stays[next] {
+				list = append(list, head[next].Place)
+			}
+		}
+		place, room := between(list, i)
+		if !room {
+			return renumber(tx, order, head)
+		}
+		h := head[name]
+		h.Place, h.editRecord = place, edit
+		if err := profiles.put(tx, name, h); err != nil {
+			return err
+		}
+		places = append(places, place)
+	}
+	return nil
+}
+
+// renumber gives every profile a new place, with room between them.
+func renumber(tx *replicate.Tx, order []string, head map[string]profileRecord) error {
+	for i, name := range order {
+		h := head[name]
+		h.Place = int64(i+1) * placeStep
+		if err := profiles.put(tx, name, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// longestRun are the most names that stand in both lists one behind the other.
+// The lists have the same names.
+func longestRun(order, now []string) map[string]bool {
+	length, before, rank := make([]int, len(order)), make([]int, len(order)), map[string]int{}
+	for i, name := range now {
+		rank[name] = i
+	}
+	best := -1
+	for i := range order {
+		length[i], before[i] = 1, -1
+		for j := range i {
+			if rank[order[j]] < rank[order[i]] && length[j] >= length[i] {
+				length[i], before[i] = length[j]+1, j
+			}
+		}
+		if best < 0 || length[i] > length[best] {
+			best = i
+		}
+	}
+	stays := map[string]bool{}
+	for ; best >= 0; best = before[best] {
+		stays[order[best]] = true
+	}
+	return stays
+}
+
 func storedOrder(tx *replicate.Tx) (list []row[profileRecord], err error) {
 	for r, err := range profiles.all(tx, "") {
 		if err != nil {
@@ -391,22 +473,24 @@ func (a *Appliance) DeleteProfile(ctx context.Context, by Actor, name string) er
 	if err := by.need(Owner); err != nil {
 		return err
 	}
-	return a.db.Update(ctx, func(tx *replicate.Tx) error {
-		if _, ok, err := profiles.find(tx, name); err != nil || !ok {
-			return cmpErr(err, noProfile(name))
-		}
-		s, err := profileState(tx, name)
-		if err != nil {
-			return err
-		}
-		err = a.versionedIn(profileHistory, tx, by, name, "delete settings profile", func() error {
-			return cmp.Or(profiles.del(tx, name), delAll(tx, profileOptions, name+"/"), delAll(tx, grants, name+"/"))
-		})
-		if err != nil {
-			return err
-		}
-		return a.audit(tx, by, "delete settings profile", "profile "+name, strings.Join(onlyIn(s.entries, nil), ", "), "")
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return a.removeProfile(tx, by, name) })
+}
+
+func (a *Appliance) removeProfile(tx *replicate.Tx, by Actor, name string) error {
+	if _, ok, err := profiles.find(tx, name); err != nil || !ok {
+		return cmpErr(err, noProfile(name))
+	}
+	s, err := profileState(tx, name)
+	if err != nil {
+		return err
+	}
+	err = a.versionedIn(profileHistory, tx, by, name, "delete settings profile", func() error {
+		return cmp.Or(profiles.del(tx, name), delAll(tx, profileOptions, name+"/"), delAll(tx, grants, name+"/"))
 	})
+	if err != nil {
+		return err
+	}
+	return a.audit(tx, by, "delete settings profile", "profile "+name, strings.Join(onlyIn(s.entries, nil), ", "), "")
 }
 
 // takeProfile takes a changed record of a profile into memory.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -17,96 +16,82 @@ import (
 	"wuamesh/agentproto/rules"
 )
 
-// The rule set as a file: all packages as TOML, for people who keep them in
-// git, and one package as WAPT's waptwua_rules.json.
-
-// A RuleFormat is the form of a file of rules.
-type RuleFormat string
-
-// The formats.
-const (
-	TOML RuleFormat = "toml" // all packages
-	WAPT RuleFormat = "wapt" // the lines of one, as waptwua_rules.json
-)
-
-// A RuleFile is rules to take in, or to say what taking them in would do.
-type RuleFile struct {
-	Text    string     `json:"text"`              // at most 2 MB
-	Format  RuleFormat `json:"format,omitempty"`  // toml when empty
-	Package string     `json:"package,omitempty"` // of waptwua_rules.json: into which its lines go
-	Prune   bool       `json:"prune,omitempty"`   // delete packages that the file does not have
-}
-
-// A RuleDiff is what taking a file in changes, by package.
-type RuleDiff struct {
-	Packages []PackageDiff `json:"packages"` // those that differ, by name
-	Kept     []string      `json:"kept,omitempty"`
-	Remarks  []string      `json:"remarks,omitempty"` // what an admin should know
-	Impact   Impact        `json:"impact"`
-}
-
-// A PackageDiff is how a package changes.
-type PackageDiff struct {
-	Name    string   `json:"name"`
-	Action  string   `json:"action"` // "make", "edit", "delete"
-	Added   []string `json:"added,omitempty"`
-	Removed []string `json:"removed,omitempty"`
-}
+// The rule set as a file: TOML, for people who keep it in git. Here it is read
+// and written; what taking it in changes is in ruleset.go.
 
 const maxRuleFile = 2 << 20
 
-// filePackage is a package as the file has it.
-type filePackage struct {
-	Description string         `toml:"description"`
-	Maturity    rules.Maturity `toml:"maturity"`
-	Groups      []string       `toml:"groups"`
-	Hosts       []string       `toml:"hosts"`
-	Allow       []string       `toml:"allow"`
-	Forbid      []string       `toml:"forbid"`
+// The tables of the file.
+type (
+	fileTables struct {
+		Order   []string               `toml:"profile_order"`
+		Package map[string]filePackage `toml:"package"`
+		Profile map[string]fileProfile `toml:"profile"`
+	}
+	filePackage struct {
+		Description string         `toml:"description"`
+		Maturity    rules.Maturity `toml:"maturity"`
+		Groups      []string       `toml:"groups"`
+		Hosts       []string       `toml:"hosts"`
+		Allow       []string       `toml:"allow"`
+		Forbid      []string       `toml:"forbid"`
+	}
+	fileProfile struct {
+		Description string            `toml:"description"`
+		Groups      []string          `toml:"groups"`
+		Hosts       []string          `toml:"hosts"`
+		Options     map[string]string `toml:"options"`
+	}
+)
+
+// fileWords are the words of a file: at its top, and in each kind of table.
+var fileWords = map[string][]string{
+	"":        {"package", "profile", "profile_order"},
+	"package": {"description", "maturity", "groups", "hosts", "allow", "forbid"},
+	"profile": {"description", "groups", "hosts", "options"},
 }
 
-// ExportRules is every package as TOML, the same text for the same packages.
+const fileHead = `# The rules of wuamesh.
+# Packages: forbid beats allow; the order of packages and lines means nothing.
+# A line is a kind and a value: update, kb, product, classification, severity.
+# Profiles: options of [waptwua]; of two given alike the later one in profile_order wins.
+# wuamesh rules diff FILE says what taking this in would change, wuamesh rules import FILE does it.
+`
+
+// ExportRules is every package and every settings profile as TOML, the same
+// text for the same rules.
 func (a *Appliance) ExportRules(context.Context) (string, error) {
 	c := a.cat
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var b strings.Builder
-	b.WriteString("# Rule packages of wuamesh. Forbid beats allow; the order of packages and lines means nothing.\n" +
-		"# A line is a kind and a value: update, kb, product, classification, severity.\n" +
-		"# wuamesh rules diff FILE says what taking this in would change, wuamesh rules import FILE does it.\n")
+	b.WriteString(fileHead)
+	if order := c.inOrder(); len(order) > 0 {
+		b.WriteByte('\n')
+		writeList(&b, "profile_order", order, nil)
+	}
+	empty := true
 	for _, name := range slices.Sorted(maps.Keys(c.packages)) {
 		if p := c.packages[name]; p.exists {
 			c.writePackage(&b, name, p)
+			empty = false
 		}
+	}
+	if empty {
+		b.WriteString("\n[package] # there is none\n")
+	}
+	for _, name := range slices.Sorted(slices.Values(c.inOrder())) {
+		c.writeProfile(&b, name, c.profiles[name])
+	}
+	if len(c.inOrder()) == 0 {
+		b.WriteString("\n[profile] # there is none\n")
 	}
 	return b.String(), nil
 }
 
 func (c *catalogue) writePackage(b *strings.Builder, name string, p *pkg) {
 	fmt.Fprintf(b, "\n[package.%s]\ndescription = %s\nmaturity = %s\n", quoteTOML(name), quoteTOML(p.Description), quoteTOML(string(p.Maturity)))
-	list := func(key string, values []string, about func(string) string) {
-		if len(values) == 0 {
-			fmt.Fprintf(b, "%s = []\n", key)
-			return
-		}
-		fmt.Fprintf(b, "%s = [\n", key)
-		for _, v := range values {
-			fmt.Fprintf(b, "  %s,", quoteTOML(v))
-			if text := oneLine(about(v)); text != "" {
-				fmt.Fprintf(b, " # %s", text)
-			}
-			b.WriteByte('\n')
-		}
-		b.WriteString("]\n")
-	}
-	none := func(string) string { return "" }
-	var ids []string
-	for id := range p.hosts {
-		ids = append(ids, string(id))
-	}
-	slices.Sort(ids)
-	list("groups", slices.Sorted(maps.Keys(p.groups)), none)
-	list("hosts", ids, c.hostNamed)
+	c.writeTargets(b, p.groups, p.hosts)
 	for _, verb := range []rules.Verb{rules.Allow, rules.Forbid} {
 		var values []string
 		for l := range p.lines {
@@ -115,7 +100,67 @@ func (c *catalogue) writePackage(b *strings.Builder, name string, p *pkg) {
 			}
 		}
 		slices.Sort(values)
-		list(string(verb), values, c.lineMeans)
+		writeList(b, string(verb), values, c.lineMeans)
+	}
+}
+
+func (c *catalogue) writeProfile(b *strings.Builder, name string, p *profile) {
+	fmt.Fprintf(b, "\n[profile.%s]\ndescription = %s\n", quoteTOML(name), quoteTOML(p.Description))
+	c.writeTargets(b, p.groups, p.hosts)
+	options := map[string]string{}
+	for key, o := range p.options {
+		options[key] = o.Value
+	}
+	writeOptionTable(b, "profile."+quoteTOML(name)+".options", options)
+}
+
+// writeTargets writes whom something is assigned to, but for groups and hosts
+// that are no more.
+func (c *catalogue) writeTargets(b *strings.Builder, groups map[string]editRecord, hosts map[agentproto.HostID]editRecord) {
+	var names, ids []string
+	for g := range groups {
+		if c.isGroup(g) {
+			names = append(names, g)
+		}
+	}
+	for h := range hosts {
+		if c.hosts[h] != nil {
+			ids = append(ids, string(h))
+		}
+	}
+	slices.Sort(names)
+	slices.Sort(ids)
+	writeList(b, "groups", names, nil)
+	writeList(b, "hosts", ids, c.hostNamed)
+}
+
+// writeList writes a list, a value a line; about says what a value stands for.
+func writeList(b *strings.Builder, key string, values []string, about func(string) string) {
+	if len(values) == 0 {
+		fmt.Fprintf(b, "%s = []\n", key)
+		return
+	}
+	fmt.Fprintf(b, "%s = [\n", key)
+	for _, v := range values {
+		fmt.Fprintf(b, "  %s,", quoteTOML(v))
+		if about != nil {
+			if text := oneLine(about(v)); text != "" {
+				fmt.Fprintf(b, " # %s", text)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("]\n")
+}
+
+// writeOptionTable writes options of [waptwua]; nothing where there are none.
+func writeOptionTable(b *strings.Builder, table string, options map[string]string) {
+	if len(options) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "[%s]\n", table)
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		fmt.Fprintf(b, "%s = %s\n", key, quoteTOML(options[key]))
 	}
 }
 
@@ -146,186 +191,142 @@ func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }), " ")
 }
 
-// DiffRules says what ImportRules would do with the same file.
-func (a *Appliance) DiffRules(ctx context.Context, f RuleFile) (RuleDiff, error) {
-	d, _, err := a.readRules(ctx, f)
-	return d, err
-}
-
-// ImportRules makes packages what a file says, each as one change set. All of
-// the file is checked before anything is stored.
-func (a *Appliance) ImportRules(ctx context.Context, by Actor, f RuleFile) (RuleDiff, error) {
-	if err := by.need(Owner); err != nil {
-		return RuleDiff{}, err
+// parseRules reads a file. What is wrong is a [Problem] that names the line.
+func parseRules(text string) (ruleSet, error) {
+	var file fileTables
+	var top map[string]any // a kind that is there without any of it is one, too
+	err := toml.NewDecoder(strings.NewReader(text)).DisallowUnknownFields().Decode(&file)
+	if err == nil {
+		err = toml.Unmarshal([]byte(text), &top)
 	}
-	d, edits, err := a.readRules(ctx, f)
 	if err != nil {
-		return d, err
+		return ruleSet{}, notRules(err)
 	}
-	for i, p := range d.Packages {
-		if p.Action == "delete" {
-			err = a.DeletePackage(ctx, by, p.Name)
-		} else {
-			_, err = a.putPackage(ctx, by, p.Name, edits[p.Name], "import rule package", "")
+	set := ruleSet{said: map[string]map[string]fileThing{}}
+	for kind := range top {
+		if kind != "profile_order" {
+			set.said[kind] = map[string]fileThing{}
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(file.Package)) {
+		e, err := file.Package[name].edit(text, name)
 		if err != nil {
-			return d, fmt.Errorf("import rules, after %d of %d packages: %w", i, len(d.Packages), err)
+			return set, err
 		}
+		set.said["package"][name] = e
 	}
-	return d, nil
+	for _, name := range slices.Sorted(maps.Keys(file.Profile)) {
+		p := file.Profile[name]
+		if err := knownOptions(text, "profile."+name, p.Options); err != nil {
+			return set, err
+		}
+		set.said["profile"][name] = profileInFile{ProfileEdit{Description: p.Description, Groups: sortedSet(p.Groups), Hosts: hostIDs(p.Hosts), Options: p.Options}}
+	}
+	set.order = file.Order
+	return set, set.checkOrder(text)
 }
 
-// readRules reads and checks a file and compares it with what there is.
-func (a *Appliance) readRules(ctx context.Context, f RuleFile) (d RuleDiff, edits map[string]PackageEdit, err error) {
-	if len(f.Text) > maxRuleFile {
-		return d, nil, &Problem{Kind: TooLarge, Field: "text", Msg: fmt.Sprintf("The file has %d bytes, at most %d.", len(f.Text), maxRuleFile), Hint: "Split it. Nothing was stored."}
-	}
-	d = RuleDiff{Packages: []PackageDiff{}}
-	switch cmp.Or(f.Format, TOML) {
-	case TOML:
-		edits, err = parseRules(f.Text)
-	case WAPT:
-		edits, d.Remarks, err = a.parseWAPTRules(ctx, f)
-	default:
-		err = invalid("format", "There is no format %.20q; it is toml or wapt.", f.Format)
-	}
-	if err != nil {
-		return d, nil, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(edits)) {
-		if err := edits[name].check(a.cat, name); err != nil {
-			return d, nil, inFile(f.Text, name, err)
+// notRules says in which line a file is no file of rules.
+func notRules(err error) error {
+	var strict *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	const shows = "wuamesh rules export shows the form."
+	switch {
+	case errors.As(err, &strict):
+		line, _ := strict.Errors[0].Position()
+		key := strict.Errors[0].Key()
+		word, kind := key[0], ""
+		if len(key) > 2 && slices.Contains(fileWords[""], key[0]) {
+			word, kind = key[2], key[0]
 		}
+		hint := fmt.Sprintf("A %s has %s.", kind, strings.Join(fileWords[kind], ", "))
+		if kind == "" {
+			hint = "There are " + strings.Join(fileWords[kind], ", ") + "."
+		}
+		return badRules(line, fmt.Sprintf("there is no key %q%s", strings.Join(key, "."), meant(word, fileWords[kind])), hint)
+	case errors.As(err, &wrong):
+		line, _ := wrong.Position()
+		what := strings.TrimPrefix(wrong.Error(), "toml: ")
+		if is, _, ok := strings.Cut(what, " into "); ok && strings.HasPrefix(is, "cannot decode TOML ") { // it goes on with types of Go
+			return badRules(line, "the value cannot be "+article(strings.TrimPrefix(is, "cannot decode TOML ")), "Values are texts in quotes, or lists of them; "+shows)
+		}
+		return badRules(line, what, shows)
 	}
-	if err := a.compareRules(ctx, &d, edits, f.Prune && f.Format != WAPT); err != nil {
-		return d, nil, err
-	}
-	d.Impact = a.preview(func(c *catalogue) change { return c.packagesChange(d.Packages, edits) })
-	return d, edits, nil
+	return badRules(1, strings.TrimPrefix(err.Error(), "toml: "), shows)
 }
 
-// packagesChange is what storing several edits would do.
-func (c *catalogue) packagesChange(list []PackageDiff, edits map[string]PackageEdit) change {
-	all := change{moved: map[agentproto.HostID]bool{}}
-	var tries []func(*catalogue)
-	for _, p := range list {
-		one := c.packageRemoval(p.Name)
-		if e, ok := edits[p.Name]; ok {
-			one = c.packageChange(p.Name, e)
-		}
-		maps.Copy(all.moved, one.moved)
-		tries = append(tries, one.try)
-	}
-	all.try = func(after *catalogue) {
-		for _, try := range tries {
-			try(after)
-		}
-	}
-	return all
+func article(noun string) string {
+	return or(noun != "" && strings.Contains("aeiou", noun[:1]), "an ", "a ") + noun
 }
 
-func (a *Appliance) compareRules(ctx context.Context, d *RuleDiff, edits map[string]PackageEdit, prune bool) error {
-	rows, err := a.Packages(ctx)
-	if err != nil {
-		return err
+// meant guesses which word a typing error stands for.
+func meant(word string, known []string) string {
+	if best := rules.Nearest(word, known); best != "" {
+		return "; did you mean " + best + "?"
 	}
-	now := map[string]PackageEdit{}
-	for _, r := range rows {
-		p, err := a.Package(ctx, r.Name)
-		if err != nil {
-			return err
-		}
-		now[r.Name] = p.Edit()
-		if _, there := edits[r.Name]; !there && !prune {
-			d.Kept = append(d.Kept, r.Name)
+	return ""
+}
+
+func (p filePackage) edit(text, name string) (fileThing, error) {
+	e := PackageEdit{Description: p.Description, Maturity: p.Maturity, Groups: sortedSet(p.Groups), Hosts: hostIDs(p.Hosts), Lines: []rules.Line{}}
+	for verb, list := range map[rules.Verb][]string{rules.Allow: p.Allow, rules.Forbid: p.Forbid} {
+		for _, s := range sortedSet(list) {
+			kind, value, _ := strings.Cut(s, " ")
+			l, err := rules.ParseLine(string(verb), kind, value)
+			if err != nil {
+				return nil, badRules(lineIn(text, "package."+name, s), err.Error(), "A line is a kind and a value, such as \"kb 5091157\".")
+			}
+			if !slices.Contains(e.Lines, l) {
+				e.Lines = append(e.Lines, l)
+			}
 		}
 	}
-	names := maps.Clone(edits)
-	if prune {
-		maps.Copy(names, now)
+	return packageInFile{e}, nil
+}
+
+// knownOptions says which option there is none of.
+func knownOptions(text, table string, options map[string]string) error {
+	var known []string
+	for _, o := range (rules.Settings{}).Options() {
+		known = append(known, o.Key)
 	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		is, will := edits[name]
-		was, there := now[name]
-		p := PackageDiff{Name: name, Action: "edit"}
-		switch {
-		case !will:
-			p.Action = "delete"
-		case !there:
-			p.Action = "make"
-		}
-		x, y := was.texts(there), is.texts(will)
-		p.Added, p.Removed = onlyIn(y, x), onlyIn(x, y)
-		if there != will || len(p.Added)+len(p.Removed) > 0 {
-			d.Packages = append(d.Packages, p)
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if best := rules.Nearest(key, known); best != "" && best != key {
+			return badRules(lineOfKey(text, table, key), fmt.Sprintf("there is no option %q; did you mean %s?", key, best), "The options are those of [waptwua].")
 		}
 	}
 	return nil
 }
 
-// texts is everything a package says, for people; nothing of one that is not.
-func (e PackageEdit) texts(exists bool) map[string]bool {
-	all := map[string]bool{}
-	if !exists {
-		return all
+// checkOrder says what is wrong with the order of the profiles: it names each
+// once, and no other.
+func (s ruleSet) checkOrder(text string) error {
+	if s.order == nil {
+		return nil
 	}
-	all["maturity "+string(e.Maturity)] = true
-	if e.Description != "" {
-		all["description "+strconv.Quote(e.Description)] = true
+	line, names := max(1, topLine(text, "profile_order")), slices.Sorted(maps.Keys(s.said["profile"]))
+	for i, name := range s.order {
+		switch {
+		case slices.Contains(s.order[:i], name):
+			return badRules(line, fmt.Sprintf("profile_order names %s twice", name), "Name each profile once.")
+		case !slices.Contains(names, name):
+			return badRules(line, fmt.Sprintf("profile_order names %s, and there is no [profile.%s]%s", name, name, meant(name, names)), "Name the profiles of the file, each once.")
+		}
 	}
-	for _, g := range e.Groups {
-		all["group "+g] = true
+	for _, name := range names {
+		if !slices.Contains(s.order, name) {
+			return badRules(lineIn(text, "profile."+name, ""), fmt.Sprintf("profile %s is not in profile_order", name), "Say there which profiles are weaker: they stand before it.")
+		}
 	}
-	for _, h := range e.Hosts {
-		all["host "+string(h)] = true
-	}
-	for _, l := range e.Lines {
-		all[l.String()] = true
-	}
-	return all
+	return nil
 }
 
-// parseRules reads packages out of TOML. What is wrong is a [Problem] that
-// names the line.
-func parseRules(text string) (map[string]PackageEdit, error) {
-	var file struct {
-		Package map[string]filePackage `toml:"package"`
+func hostIDs(list []string) []agentproto.HostID {
+	ids := []agentproto.HostID{}
+	for _, h := range sortedSet(list) {
+		ids = append(ids, agentproto.HostID(h))
 	}
-	err := toml.NewDecoder(strings.NewReader(text)).DisallowUnknownFields().Decode(&file)
-	var strict *toml.StrictMissingError
-	var wrong *toml.DecodeError
-	switch {
-	case errors.As(err, &strict):
-		line, _ := strict.Errors[0].Position()
-		return nil, badRules(line, fmt.Sprintf("there is no key %q", strings.Join(strict.Errors[0].Key(), ".")), "A package has description, maturity, groups, hosts, allow, forbid.")
-	case errors.As(err, &wrong):
-		line, _ := wrong.Position()
-		return nil, badRules(line, strings.TrimPrefix(wrong.Error(), "toml: "), "wuamesh rules export shows the form.")
-	case err != nil:
-		return nil, badRules(1, strings.TrimPrefix(err.Error(), "toml: "), "wuamesh rules export shows the form.")
-	}
-	edits := map[string]PackageEdit{}
-	for _, name := range slices.Sorted(maps.Keys(file.Package)) {
-		p := file.Package[name]
-		e := PackageEdit{Description: p.Description, Maturity: p.Maturity, Groups: sortedSet(p.Groups), Hosts: []agentproto.HostID{}, Lines: []rules.Line{}}
-		for _, h := range sortedSet(p.Hosts) {
-			e.Hosts = append(e.Hosts, agentproto.HostID(h))
-		}
-		for verb, list := range map[rules.Verb][]string{rules.Allow: p.Allow, rules.Forbid: p.Forbid} {
-			for _, s := range sortedSet(list) {
-				kind, value, _ := strings.Cut(s, " ")
-				l, err := rules.ParseLine(string(verb), kind, value)
-				if err != nil {
-					return nil, badRules(lineIn(text, name, s), err.Error(), "A line is a kind and a value, such as \"kb 5091157\".")
-				}
-				if !slices.Contains(e.Lines, l) {
-					e.Lines = append(e.Lines, l)
-				}
-			}
-		}
-		edits[name] = e
-	}
-	return edits, nil
+	return ids
 }
 
 func sortedSet(list []string) []string {
@@ -335,153 +336,81 @@ func sortedSet(list []string) []string {
 }
 
 func badRules(line int, what, hint string) *Problem {
-	return &Problem{Kind: Invalid, Field: "text", Msg: fmt.Sprintf("Line %d: %s.", line, strings.TrimSuffix(what, ".")), Hint: hint + " Nothing was stored."}
+	if !strings.HasSuffix(what, "?") {
+		what = strings.TrimSuffix(what, ".") + "."
+	}
+	return &Problem{Kind: Invalid, Field: "text", Msg: fmt.Sprintf("Line %d: %s", line, what), Hint: hint + " Nothing was stored."}
 }
 
 // lineIn is the number of the line of a file that has a quoted value of a
-// package, or else where the package begins.
-func lineIn(text, name, value string) int {
-	begin, in := 1, false
-	for i, l := range strings.Split(text, "\n") {
-		head := strings.TrimSpace(l)
-		if strings.HasPrefix(head, "[") && !strings.HasPrefix(head, "[\"") {
-			key := strings.NewReplacer("\"", "", "'", "", " ", "").Replace(head)
-			if in = strings.HasPrefix(key, "[package."+name+"]"); in {
-				begin = i + 1
-			}
-		}
-		if in && value != "" && (strings.Contains(l, quoteTOML(value)) || strings.Contains(l, "'"+value+"'")) {
-			return i + 1
+// table, such as package.baseline, or else where the table begins.
+func lineIn(text, table, value string) int {
+	begin := 0
+	for i, l := range linesOf(text, table) {
+		begin = cmp.Or(begin, i)
+		if value != "" && (strings.Contains(l, quoteTOML(value)) || strings.Contains(l, "'"+value+"'")) {
+			return i
 		}
 	}
-	return begin
+	return max(begin, 1)
 }
 
-// inFile adds to a problem with a package the line where it stands.
-func inFile(text, name string, err error) error {
+// lineOfKey is the number of the line that sets a key of a table or of one
+// below it, or else where the table begins.
+func lineOfKey(text, table, key string) int {
+	for i, l := range linesOf(text, table) {
+		if name, _, ok := strings.Cut(l, "="); ok && strings.Trim(name, " \t\"'") == key {
+			return i
+		}
+	}
+	return lineIn(text, table, "")
+}
+
+// topLine is the number of the line that sets a key at the top; 0 for none.
+func topLine(text, key string) int {
+	n := 0
+	for l := range strings.SplitSeq(text, "\n") {
+		n++
+		if name, _, ok := strings.Cut(l, "="); ok && strings.TrimSpace(name) == key {
+			return n
+		}
+	}
+	return 0
+}
+
+// linesOf yields the lines of a table and of those below it by their numbers.
+func linesOf(text, table string) func(yield func(int, string) bool) {
+	return func(yield func(int, string) bool) {
+		in, n := false, 0
+		for l := range strings.SplitSeq(text, "\n") {
+			n++
+			if head := strings.TrimSpace(l); strings.HasPrefix(head, "[") && !strings.HasPrefix(head, "[\"") {
+				key := strings.NewReplacer("\"", "", "'", "", " ", "").Replace(head)
+				in = strings.HasPrefix(key, "["+strings.ReplaceAll(table, " ", "")+"]") || strings.HasPrefix(key, "["+strings.ReplaceAll(table, " ", "")+".")
+			}
+			if in && !yield(n, l) {
+				return
+			}
+		}
+	}
+}
+
+// inFile adds to a problem with a thing of the file the line where it stands.
+func inFile(text, kind, name string, err error) error {
 	p, ok := AsProblem(err)
 	if !ok {
 		return err
 	}
-	line := lineIn(text, name, "")
+	table := kind + "." + name
+	line := lineIn(text, table, "")
+	if _, option, ok := strings.Cut(p.Field, "."); ok {
+		line = lineOfKey(text, table, option)
+	}
 	for word := range strings.FieldsSeq(p.Msg) {
-		if n := lineIn(text, name, strings.Trim(word, "\".,:")); n != line {
+		if n := lineIn(text, table, strings.Trim(word, "\".,:")); n != lineIn(text, table, "") {
 			line = n
 			break
 		}
 	}
-	return badRules(line, "package "+name+": "+p.Msg, p.Hint)
-}
-
-// waptRules are the keys of waptwua_rules.json.
-type waptRules struct {
-	AllowedUpdates         []string `json:"allowed_updates"`
-	ForbiddenUpdates       []string `json:"forbidden_updates"`
-	AllowedKBs             []string `json:"allowed_kbs"`
-	ForbiddenKBs           []string `json:"forbidden_kbs"`
-	AllowedProducts        []string `json:"allowed_products"`
-	AllowedClassifications []string `json:"allowed_classifications"`
-	AllowedSeverities      []string `json:"allowed_severities"`
-	DefaultAllow           *bool    `json:"default_allow,omitempty"`
-	IncludeSuperseded      *bool    `json:"include_potentially_superseded_updates,omitempty"`
-}
-
-// lists are the lists with what a line of them is.
-func (w *waptRules) lists() []struct {
-	verb rules.Verb
-	kind rules.Kind
-	list *[]string
-} {
-	return []struct {
-		verb rules.Verb
-		kind rules.Kind
-		list *[]string
-	}{
-		{rules.Allow, rules.ByUpdateID, &w.AllowedUpdates},
-		{rules.Forbid, rules.ByUpdateID, &w.ForbiddenUpdates},
-		{rules.Allow, rules.ByKB, &w.AllowedKBs},
-		{rules.Forbid, rules.ByKB, &w.ForbiddenKBs},
-		{rules.Allow, rules.ByProduct, &w.AllowedProducts},
-		{rules.Allow, rules.ByClassification, &w.AllowedClassifications},
-		{rules.Allow, rules.BySeverity, &w.AllowedSeverities},
-	}
-}
-
-// parseWAPTRules reads waptwua_rules.json into one package: its lines become
-// those of the file, the rest stays. A new one is assigned to nobody yet.
-func (a *Appliance) parseWAPTRules(ctx context.Context, f RuleFile) (map[string]PackageEdit, []string, error) {
-	var w waptRules
-	d := json.NewDecoder(strings.NewReader(f.Text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&w); err != nil {
-		at := min(int(d.InputOffset()), len(f.Text))
-		if _, key, ok := strings.Cut(err.Error(), "unknown field "); ok {
-			at = max(strings.Index(f.Text, key), 0)
-		}
-		return nil, nil, badRules(1+strings.Count(f.Text[:at], "\n"), strings.TrimPrefix(err.Error(), "json: "), "waptwua_rules.json is an object of lists.")
-	}
-	e := PackageEdit{Maturity: rules.Prod, Description: "From waptwua_rules.json", Groups: []string{}, Hosts: []agentproto.HostID{}}
-	var remarks []string
-	if p, err := a.Package(ctx, f.Package); err == nil {
-		e = p.Edit()
-	} else {
-		remarks = append(remarks, "The package is new and assigned to nobody: assign it when its lines are what you want.")
-	}
-	e.Lines = []rules.Line{}
-	for _, k := range w.lists() {
-		for _, value := range *k.list {
-			text := value
-			if k.kind == rules.ByUpdateID { // WAPT puts the revision behind it
-				text, _, _ = strings.Cut(value, "_")
-			}
-			l, err := rules.ParseLine(string(k.verb), string(k.kind), text)
-			if err != nil {
-				at := max(strings.Index(f.Text, quoteTOML(value)), 0)
-				return nil, nil, badRules(1+strings.Count(f.Text[:at], "\n"), err.Error(), "Correct the file.")
-			}
-			if !slices.Contains(e.Lines, l) {
-				e.Lines = append(e.Lines, l)
-			}
-		}
-	}
-	if w.DefaultAllow != nil {
-		remarks = append(remarks, "default_allow is left out: WAPT takes it from wapt-get.ini alone. Set it in a settings profile, or for a group.")
-	}
-	if w.IncludeSuperseded != nil {
-		remarks = append(remarks, "include_potentially_superseded_updates is left out: it is a setting. Set it in a settings profile, or for a group.")
-	}
-	return map[string]PackageEdit{f.Package: e}, remarks, nil
-}
-
-// ExportWAPT is one package as waptwua_rules.json. A line that WAPT has no key
-// for is a problem: left out it would allow what it forbids.
-func (a *Appliance) ExportWAPT(ctx context.Context, name string) (string, error) {
-	p, err := a.Package(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	var w waptRules
-	lists := w.lists()
-	for _, k := range lists {
-		*k.list = []string{}
-	}
-	for _, l := range p.Lines {
-		i := slices.IndexFunc(lists, func(k struct {
-			verb rules.Verb
-			kind rules.Kind
-			list *[]string
-		},
-		) bool {
-			return k.verb == l.Verb && k.kind == l.Kind
-		})
-		if i < 0 {
-			return "", &Problem{Kind: Conflict, Msg: fmt.Sprintf("WAPT cannot say %q: it forbids by update and KB alone.", l.Line.String()), Hint: "Name the updates or KBs instead, or export TOML."}
-		}
-		*lists[i].list = append(*lists[i].list, l.Value)
-	}
-	b, err := json.MarshalIndent(w, "", "  ")
-	if err != nil {
-		return "", fmt.Errorf("export %s: %w", name, err)
-	}
-	return string(b) + "\n", nil
+	return badRules(line, kind+" "+name+": "+p.Msg, p.Hint)
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,50 +13,290 @@ import (
 	"wuamesh/appliance"
 )
 
-// TestRulesAsAFile exports random packages, takes the file in on another node,
-// and exports there: the same text. Taken in again it changes nothing.
-func TestRulesAsAFile(t *testing.T) {
-	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 5))
-	a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
+// oneOf draws one of some values.
+func oneOf[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
+
+// anyRules makes random packages and profiles on a node without hosts.
+func anyRules(t *testing.T, s *site, r *rand.Rand) {
+	t.Helper()
+	texts := []string{"", "plain", "\"quoted\" \\ # [package.x] é\u007f"}
 	for i := range 12 {
-		e := appliance.PackageEdit{Maturity: rules.Maturities[r.IntN(3)], Description: []string{"", "plain", "\"quoted\" \\ # [package.x] é\u007f"}[r.IntN(3)]}
+		e := appliance.PackageEdit{Maturity: oneOf(r, rules.Maturities[:]...), Description: oneOf(r, texts...)}
 		for range r.IntN(6) {
-			kind := rules.Kinds[r.IntN(len(rules.Kinds))]
+			kind := oneOf(r, rules.Kinds[:]...)
 			value := map[rules.Kind]string{rules.ByKB: fmt.Sprint(5000000 + r.IntN(9)), rules.BySeverity: string(rules.Severities[r.IntN(5)])}[kind]
 			if value == "" {
 				value = fmt.Sprintf("00000000-0000-4000-8000-00000000000%d", r.IntN(9))
 			}
-			if l := (rules.Line{Verb: []rules.Verb{rules.Allow, rules.Forbid}[r.IntN(2)], Kind: kind, Value: value}); !slices.Contains(e.Lines, l) {
+			if l := (rules.Line{Verb: oneOf(r, rules.Allow, rules.Forbid), Kind: kind, Value: value}); !slices.Contains(e.Lines, l) {
 				e.Lines = append(e.Lines, l)
 			}
 		}
 		if r.IntN(2) == 0 {
 			e.Groups = []string{"all"}
 		}
-		_, err := a.PutPackage(t.Context(), owner, fmt.Sprintf("p.%d-x", i), e)
+		_, err := s.PutPackage(t.Context(), owner, fmt.Sprintf("p.%d-x", i), e)
 		must(t, err)
 	}
-	text, err := a.ExportRules(t.Context())
-	must(t, err)
-	_, err = b.PutPackage(t.Context(), owner, "only-here", appliance.PackageEdit{Maturity: rules.Prod})
-	must(t, err)
-	d, err := b.DiffRules(t.Context(), appliance.RuleFile{Text: text})
-	if err != nil || len(d.Packages) != 12 || !slices.Equal(d.Kept, []string{"only-here"}) {
-		t.Fatalf("the diff is %+v, %v", d, err)
+	for i := range 8 {
+		e := appliance.ProfileEdit{Description: oneOf(r, texts...), Order: r.IntN(8), Options: map[string]string{}}
+		for range r.IntN(4) {
+			key := oneOf(r, "default_allow", "install_delay", "allowed_severities", "filter")
+			e.Options[key] = map[string]string{"default_allow": "True", "install_delay": "7d", "allowed_severities": oneOf(r, "", "Critical,Important"), "filter": oneOf(r, "", "IsInstalled=0 and Type='Software'")}[key]
+		}
+		if r.IntN(2) == 0 {
+			e.Groups = []string{"all"}
+		}
+		_, err := s.PutProfile(t.Context(), owner, fmt.Sprintf("s.%d", i), e)
+		must(t, err)
 	}
-	if list, _ := b.Packages(t.Context()); len(list) != 1 {
-		t.Error("a diff stored something")
-	}
-	_, err = b.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text, Prune: true})
+}
+
+func exported(t *testing.T, s *site) string {
+	t.Helper()
+	text, err := s.ExportRules(t.Context())
 	must(t, err)
-	if again, err := b.ExportRules(t.Context()); err != nil || again != text {
-		t.Errorf("exported again it is\n%s\nwant\n%s\n%v", again, text, err)
+	return text
+}
+
+// TestRulesAsAFile exports random rules, takes the file in on another node with
+// other random rules, and exports there: the same text. Taken in again it
+// changes nothing.
+func TestRulesAsAFile(t *testing.T) {
+	t.Parallel()
+	for range 3 {
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		r := rand.New(rand.NewPCG(seed, 5))
+		a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
+		anyRules(t, a, r)
+		anyRules(t, b, r)
+		_, err := b.PutPackage(t.Context(), owner, "only-here", appliance.PackageEdit{Maturity: rules.Prod})
+		must(t, err)
+		_, err = b.PutProfile(t.Context(), owner, "only-here", appliance.ProfileEdit{Order: 2})
+		must(t, err)
+		text, was := exported(t, a), exported(t, b)
+		d, err := b.DiffRules(t.Context(), appliance.RuleFile{Text: text})
+		if err != nil || d.Empty() || !slices.Equal(d.Kept, []string{"only-here"}) || !slices.Equal(d.KeptProfiles, []string{"only-here"}) {
+			t.Fatalf("the diff is %+v, %v", d, err)
+		}
+		if exported(t, b) != was {
+			t.Error("a diff stored something")
+		}
+		made, err := b.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text, Seen: d.Version})
+		if err != nil || made.Edits != 1 || made.Summary() != d.Summary() {
+			t.Errorf("taken in it is %q in %d edits, shown as %q: %v", made.Summary(), made.Edits, d.Summary(), err)
+		}
+		if d, err := b.DiffRules(t.Context(), appliance.RuleFile{Text: text}); err != nil || !d.Empty() {
+			t.Errorf("taken in again it changes %s %+v, %v", d.Summary(), d, err)
+		}
+		_, err = b.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text, Prune: true})
+		must(t, err)
+		if again := exported(t, b); again != text {
+			t.Errorf("exported again it is\n%s\nwant\n%s", again, text)
+		}
+		d, err = b.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text, Prune: true})
+		if err != nil || !d.Empty() || d.Edits != 0 {
+			t.Errorf("taken in again it changes %+v, %v", d, err)
+		}
 	}
-	if d, err := b.DiffRules(t.Context(), appliance.RuleFile{Text: text, Prune: true}); err != nil || len(d.Packages) != 0 {
-		t.Errorf("taken in again it changes %+v, %v", d.Packages, err)
+}
+
+// TestAKindThatAFileDoesNotMention stays as it is, also when the rest goes; an
+// empty table says that there is none.
+func TestAKindThatAFileDoesNotMention(t *testing.T) {
+	t.Parallel()
+	s := bareNode(t, "rns-01")
+	anyRules(t, s, rand.New(rand.NewPCG(1, 1)))
+	left := func(text string) (packages, profiles int, d appliance.RuleDiff) {
+		d, err := s.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text, Prune: true})
+		must(t, err)
+		p, err := s.Packages(t.Context())
+		must(t, err)
+		q, err := s.Profiles(t.Context())
+		must(t, err)
+		return len(p), len(q), d
+	}
+	if p, q, d := left(""); p != 12 || q != 8 || !d.Empty() || len(d.Remarks) != 2 {
+		t.Errorf("an empty file leaves %d packages and %d profiles: %+v", p, q, d)
+	}
+	if p, q, d := left("[package.base]\nmaturity = \"PROD\"\n"); p != 1 || q != 8 || d.Summary() != "1 package new, 12 packages deleted." {
+		t.Errorf("a file of packages leaves %d packages and %d profiles: %s", p, q, d.Summary())
+	}
+	if p, q, d := left("[profile]\n"); p != 1 || q != 0 || d.Summary() != "8 settings profiles deleted." {
+		t.Errorf("a file of no profile leaves %d packages and %d profiles: %s", p, q, d.Summary())
+	}
+}
+
+// TestTheOrderInAFile puts profiles into the order of the file; those that are
+// not in it stay where they are.
+func TestTheOrderInAFile(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ now, file, want string }{
+		{"a b c", "c b a", "c b a"},
+		{"a X b", "b a", "b X a"},
+		{"a X b", "b n a", "b n X a"},
+		{"X a Y", "n a m", "X n a m Y"},
+		{"X", "b a", "X b a"},
+		{"a b c d e", "b c d e a", "b c d e a"},
+		{"", "b a", "b a"},
+	} {
+		s := bareNode(t, "rns-01")
+		for _, name := range strings.Fields(strings.ToLower(tt.now)) {
+			_, err := s.PutProfile(t.Context(), owner, name, appliance.ProfileEdit{})
+			must(t, err)
+		}
+		var f appliance.RuleFile
+		for _, name := range strings.Fields(tt.file) {
+			f.Text += "[profile." + name + "]\n"
+		}
+		f.Text = "profile_order = [\"" + strings.Join(strings.Fields(tt.file), "\", \"") + "\"]\n" + f.Text
+		before, err := s.Profiles(t.Context())
+		must(t, err)
+		_, err = s.ImportRules(t.Context(), owner, f)
+		must(t, err)
+		list, err := s.Profiles(t.Context())
+		must(t, err)
+		got := ""
+		for _, p := range list {
+			got += " " + p.Name
+		}
+		if got != " "+strings.ToLower(tt.want) {
+			t.Errorf("%q with the file %q becomes%s, want %s", tt.now, tt.file, got, tt.want)
+		}
+		if d, err := s.DiffRules(t.Context(), f); err != nil || !d.Empty() {
+			t.Errorf("%q with the file %q twice: %+v, %v", tt.now, tt.file, d.Order, err)
+		}
+		moved := 0
+		for _, p := range list {
+			if i := slices.IndexFunc(before, func(b appliance.ProfileRow) bool { return b.Name == p.Name }); i >= 0 && !before[i].Edited.Equal(p.Edited) {
+				moved++
+			}
+		}
+		if tt.file == "b c d e a" && moved != 1 {
+			t.Errorf("%d profiles were written to move one", moved)
+		}
+	}
+}
+
+// TestAnImportIsOneEdit: its entries in the audit log are of one moment, and
+// one names the whole.
+func TestAnImportIsOneEdit(t *testing.T) {
+	t.Parallel()
+	s, from := bareNode(t, "rns-01"), bareNode(t, "brs-01")
+	anyRules(t, from, rand.New(rand.NewPCG(2, 2)))
+	_, err := s.ImportRules(t.Context(), owner, appliance.RuleFile{Text: exported(t, from)})
+	must(t, err)
+	list, _, err := s.Audit(t.Context(), "", appliance.Page{Limit: 100})
+	must(t, err)
+	whole, at, n := appliance.AuditEntry{}, time.Time{}, 0
+	for _, e := range list {
+		if !strings.HasPrefix(e.Action, "import ") {
+			continue
+		}
+		if n++; n == 1 {
+			at = e.At
+		}
+		if !e.At.Equal(at) {
+			t.Errorf("%s of %s is of another moment", e.Action, e.Object)
+		}
+		if e.Action == "import rules" {
+			whole = e
+		}
+	}
+	if n != 21 || whole.Object != "rules" || whole.After != "12 packages new, 8 settings profiles new." {
+		t.Errorf("the audit log has %d entries of it, the whole as %+v", n, whole)
+	}
+}
+
+// TestTwoImportsAtOnce takes two files in again and again: what is there in the
+// end is one of them, whole.
+func TestTwoImportsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := bareNode(t, "rns-01")
+	var files []string
+	for i := range 2 {
+		from := bareNode(t, "brs-01")
+		anyRules(t, from, rand.New(rand.NewPCG(uint64(i), 3)))
+		files = append(files, exported(t, from))
+	}
+	var wait sync.WaitGroup
+	for i := range 6 {
+		wait.Go(func() {
+			_, err := s.ImportRules(t.Context(), owner, appliance.RuleFile{Text: files[i%2], Prune: true})
+			if err != nil && problem(err).Kind != appliance.Conflict {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if got := exported(t, s); got != files[0] && got != files[1] {
+		t.Errorf("there is a mixture:\n%s", got)
+	}
+}
+
+// TestAnImportOfWhatWasSeen is refused when somebody edited what it would
+// change since, and when the file is another one.
+func TestAnImportOfWhatWasSeen(t *testing.T) {
+	t.Parallel()
+	s := bareNode(t, "rns-01")
+	f := appliance.RuleFile{Text: "[package.base]\nmaturity = \"PROD\"\nallow = [\"severity Critical\"]\n[profile.night.options]\ninstall_delay = \"7d\"\n"}
+	d, err := s.DiffRules(t.Context(), f)
+	must(t, err)
+	lucy := appliance.Actor{Name: "lucy", Role: appliance.Owner}
+	_, err = s.PutProfile(t.Context(), lucy, "night", appliance.ProfileEdit{Options: map[string]string{"install_delay": "3d"}})
+	must(t, err)
+	f.Seen = d.Version
+	_, err = s.ImportRules(t.Context(), owner, f)
+	if p := problem(err); p.Kind != appliance.Conflict || !strings.Contains(p.Msg, "profile night last by lucy") {
+		t.Errorf("it says %v", err)
+	}
+	if list, _ := s.Packages(t.Context()); len(list) != 0 {
+		t.Error("something was stored")
+	}
+	if d, err = s.DiffRules(t.Context(), f); err != nil || len(d.Profiles) != 1 || !slices.Equal(d.Profiles[0].Removed, []string{"install_delay = 3d"}) {
+		t.Errorf("the differences are %+v, %v", d, err)
+	}
+	_, err = s.PutPackage(t.Context(), lucy, "other", appliance.PackageEdit{Maturity: rules.Prod})
+	must(t, err)
+	f.Seen = d.Version
+	other := f
+	other.Text += "# another file\n"
+	if _, err = s.ImportRules(t.Context(), owner, other); problem(err).Kind != appliance.Conflict || !strings.Contains(problem(err).Msg, "not the one") {
+		t.Errorf("of another file it says %v", err)
+	}
+	if _, err = s.ImportRules(t.Context(), owner, f); err != nil {
+		t.Errorf("what somebody edited elsewhere refuses it: %v", err)
+	}
+}
+
+// TestAFileThatIsTooMuchForOneEdit is refused whole, and taken in in parts when
+// that is asked for.
+func TestAFileThatIsTooMuchForOneEdit(t *testing.T) {
+	t.Parallel()
+	s := bareNode(t, "rns-01")
+	var f appliance.RuleFile
+	for i := range 4 {
+		var kbs []string
+		for n := range 1500 {
+			kbs = append(kbs, fmt.Sprintf("\"kb %d\"", 5000000+n))
+		}
+		f.Text += fmt.Sprintf("[package.p%d]\nmaturity = \"PROD\"\nallow = [%s]\n", i, strings.Join(kbs, ", "))
+	}
+	_, err := s.ImportRules(t.Context(), owner, f)
+	if p := problem(err); p.Kind != appliance.TooLarge || !strings.Contains(p.Hint, "--parts") {
+		t.Errorf("it says %v", err)
+	}
+	if list, _ := s.Packages(t.Context()); len(list) != 0 {
+		t.Errorf("%d packages were stored", len(list))
+	}
+	f.Parts = true
+	d, err := s.ImportRules(t.Context(), owner, f)
+	if err != nil || d.Edits != 5 {
+		t.Errorf("in parts it is %d edits, %v", d.Edits, err)
+	}
+	if d, err := s.DiffRules(t.Context(), f); err != nil || !d.Empty() {
+		t.Errorf("taken in again it changes %+v, %v", d, err)
 	}
 }
 
@@ -71,6 +312,17 @@ func TestBadRuleFiles(t *testing.T) {
 		head + "maturity = \"PROD\"\ngroups = [\"nobody\"]":                         "Line 6: package bad: There is no group nobody",
 		head + "maturity = ":                                                        "Line 5: ",
 		head + "maturity = 3":                                                       "Line 5: ",
+		"[profile.night.options]\ninstal_delay = \"7d\"":                            "Line 2: there is no option \"instal_delay\"; did you mean install_delay?",
+		"[profile.night.options]\ninstall_delay = \"soon\"":                         "Line 2: profile night: ",
+		"[profile.night.options]\n\ninstall_delay = 7":                              "Line 3: the value cannot be an integer.",
+		"[profile.night.optoins]\ninstall_delay = \"7d\"":                           "Line 1: there is no key \"profile.night.optoins\"; did you mean options?",
+		"\n[profil.night]\n":                                                        "Line 2: there is no key \"profil.night\"; did you mean profile?",
+		"profile_oder = []\n":                                                       "Line 1: there is no key \"profile_oder\"; did you mean profile_order?",
+		"\nprofile_order = [\"nigth\"]\n[profile.night]\n":                          "Line 2: profile_order names nigth, and there is no [profile.nigth]; did you mean night?",
+		"profile_order = [\"a\", \"a\"]\n[profile.a]\n":                             "Line 1: profile_order names a twice.",
+		"profile_order = [\"a\"]\n[profile.a]\n[profile.b]\n":                       "Line 3: profile b is not in profile_order.",
+		"profile_order = \"a\"\n[profile.a]\n":                                      "Line 1: ",
+		"[package.a]\nmaturity = \"PROD\"\nalow = []\n":                             "Line 3: there is no key \"package.a.alow\"; did you mean allow?",
 		"[package.\"Not a name\"]\nmaturity = \"PROD\"":                             "Line 1: package Not a name",
 	} {
 		_, err := s.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text})

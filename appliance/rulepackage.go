@@ -283,19 +283,20 @@ func (a *Appliance) DeletePackage(ctx context.Context, by Actor, name string) er
 	if err := by.need(Owner); err != nil {
 		return err
 	}
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
-		if _, ok, err := packages.find(tx, name); err != nil || !ok {
-			return cmpErr(err, noPackage(name))
-		}
-		err := a.versioned(tx, by, name, "delete rule package", func() error {
-			return cmp.Or(packages.del(tx, name), dropRing(tx, name), delAll(tx, lines, name+"/"), delAll(tx, assigns, name+"/"))
-		})
-		if err != nil {
-			return err
-		}
-		return a.audit(tx, by, "delete rule package", "package "+name, "", "")
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return a.removePackage(tx, by, name) })
+}
+
+func (a *Appliance) removePackage(tx *replicate.Tx, by Actor, name string) error {
+	if _, ok, err := packages.find(tx, name); err != nil || !ok {
+		return cmpErr(err, noPackage(name))
+	}
+	err := a.versioned(tx, by, name, "delete rule package", func() error {
+		return cmp.Or(packages.del(tx, name), dropRing(tx, name), delAll(tx, lines, name+"/"), delAll(tx, assigns, name+"/"))
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return a.audit(tx, by, "delete rule package", "package "+name, "", "")
 }
 
 func cmpErr(err, otherwise error) error {

@@ -231,6 +231,17 @@ func (t table[T]) all(tx *replicate.Tx, under string) iter.Seq2[row[T], error] {
 	return rowsOf[T](t.prefix, tx.Scan(t.prefix+under))
 }
 
+// names are the ids of all, in order.
+func (t table[T]) names(tx *replicate.Tx) (list []string, err error) {
+	for r, err := range t.all(tx, "") {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r.id)
+	}
+	return list, nil
+}
+
 // A localTable is a table of this node alone.
 type localTable[T any] struct{ prefix string }
 

@@ -1,0 +1,615 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"wuamesh/agentproto"
+	"wuamesh/replicate"
+)
+
+// What a file of rules would change, and changing it: as one edit, of what its
+// differences were shown of.
+
+// A RuleFormat is the form of a file of rules.
+type RuleFormat string
+
+// The formats.
+const (
+	TOML RuleFormat = "toml" // the rule set
+	WAPT RuleFormat = "wapt" // the lines of one package, as waptwua_rules.json
+)
+
+// A RuleFile is rules to take in, or to say what taking them in would do.
+type RuleFile struct {
+	Text    string     `json:"text"`              // at most 2 MB
+	Format  RuleFormat `json:"format,omitempty"`  // toml when empty
+	Package string     `json:"package,omitempty"` // of waptwua_rules.json: into which its lines go
+	Prune   bool       `json:"prune,omitempty"`   // delete what the file does not have, of the kinds that it mentions
+	Seen    string     `json:"seen,omitempty"`    // the version of the differences that were looked at; others are refused. Empty: whatever they are
+	Parts   bool       `json:"parts,omitempty"`   // when one edit cannot hold it all: an edit for each package and profile
+}
+
+// A RuleDiff is what taking a file in changes, by kind and name.
+type RuleDiff struct {
+	Packages     []Difference `json:"packages"`
+	Profiles     []Difference `json:"profiles"`
+	Order        *OrderDiff   `json:"order,omitempty"` // of the profiles, where it changes
+	Kept         []string     `json:"kept,omitempty"`  // packages that are not in the file and stay
+	KeptProfiles []string     `json:"kept_profiles,omitempty"`
+	Remarks      []string     `json:"remarks,omitempty"` // what an admin should know
+	Impact       Impact       `json:"impact"`
+	Version      string       `json:"version"`         // of the file and of these differences; see RuleFile.Seen
+	Edits        int          `json:"edits,omitempty"` // that an import made: one, or none, or one for each thing
+}
+
+// A Difference is how a package or a profile changes.
+type Difference struct {
+	Name    string   `json:"name"`
+	Action  string   `json:"action"` // "make", "edit", "delete"
+	Added   []string `json:"added,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+}
+
+// An OrderDiff is how the order of the profiles changes, the weakest first.
+type OrderDiff struct {
+	Was []string `json:"was"`
+	Is  []string `json:"is"`
+}
+
+// Empty says that the file says what the rules are.
+func (d RuleDiff) Empty() bool {
+	return len(d.Packages)+len(d.Profiles) == 0 && d.Order == nil
+}
+
+// Summary says in one sentence what becomes of how many.
+func (d RuleDiff) Summary() string {
+	if d.Empty() {
+		return "The file says what the rules are."
+	}
+	var parts []string
+	for _, k := range fileKinds {
+		n := map[string]int{}
+		for _, p := range *k.list(&d) {
+			n[p.Action]++
+		}
+		for _, action := range []string{"make", "edit", "delete"} {
+			if n[action] > 0 {
+				parts = append(parts, things(n[action], k.noun, k.noun+"s")+" "+map[string]string{"make": "new", "edit": "changed", "delete": "deleted"}[action])
+			}
+		}
+	}
+	if d.Order != nil {
+		parts = append(parts, "profiles in another order")
+	}
+	return upper(strings.Join(parts, ", ")) + "."
+}
+
+// A ruleSet is what a file says: things by kind and name. A kind that the file
+// does not mention is not in it, and stays as it is.
+type ruleSet struct {
+	said  map[string]map[string]fileThing
+	order []string // of the profiles, the weakest first; nil when it is not said
+}
+
+// A fileThing is a package or a profile as a file has it.
+type fileThing interface {
+	// checked is the thing made exact, or what is wrong with it.
+	checked(c *catalogue, name string, of ruleSet) (fileThing, error)
+	// over is what storing it makes of a state.
+	over(was versionState) versionState
+	change(c *catalogue, name string) change
+	store(a *Appliance, tx *replicate.Tx, by Actor, name string) error
+}
+
+// A fileKind is one kind of thing in a file.
+type fileKind struct {
+	history
+	noun    string
+	list    func(*RuleDiff) *[]Difference
+	kept    func(*RuleDiff) *[]string
+	names   func(tx *replicate.Tx) ([]string, error)
+	removal func(c *catalogue, name string) change
+	remove  func(a *Appliance, tx *replicate.Tx, by Actor, name string) error
+}
+
+// fileKinds are the kinds in the order in which they are stored.
+var fileKinds = []fileKind{
+	{
+		packageHistory, "package",
+		func(d *RuleDiff) *[]Difference { return &d.Packages },
+		func(d *RuleDiff) *[]string { return &d.Kept },
+		packages.names, (*catalogue).packageRemoval, (*Appliance).removePackage,
+	},
+	{
+		profileHistory, "settings profile",
+		func(d *RuleDiff) *[]Difference { return &d.Profiles },
+		func(d *RuleDiff) *[]string { return &d.KeptProfiles },
+		profiles.names, (*catalogue).profileRemoval, (*Appliance).removeProfile,
+	},
+}
+
+// A ruleState is the rules as the store has them, as far as a file is about
+// them: of each kind that it mentions, the things by name.
+type ruleState struct {
+	things map[string]map[string]versionState
+	order  []string // of all profiles
+}
+
+// A ruleStep makes one thing what the file says.
+type ruleStep struct {
+	fileKind
+	Difference
+	said fileThing // nil: it is deleted
+}
+
+// A rulePlan is what taking a file in does.
+type rulePlan struct {
+	RuleDiff
+	set   ruleSet
+	was   ruleState
+	steps []ruleStep
+	order []string // of the profiles then; nil when nothing is to be moved
+}
+
+// DiffRules says what ImportRules would do with the same file.
+func (a *Appliance) DiffRules(ctx context.Context, f RuleFile) (RuleDiff, error) {
+	p, err := a.planRules(ctx, f)
+	if err != nil {
+		return RuleDiff{}, err
+	}
+	return p.RuleDiff, nil
+}
+
+// planRules reads and checks a file and compares it with what there is.
+func (a *Appliance) planRules(ctx context.Context, f RuleFile) (p rulePlan, err error) {
+	if len(f.Text) > maxRuleFile {
+		return p, &Problem{Kind: TooLarge, Field: "text", Msg: fmt.Sprintf("The file has %d bytes, at most %d.", len(f.Text), maxRuleFile), Hint: "Split it. Nothing was stored."}
+	}
+	p.Packages, p.Profiles = []Difference{}, []Difference{}
+	switch cmp.Or(f.Format, TOML) {
+	case TOML:
+		p.set, err = parseRules(f.Text)
+	case WAPT:
+		p.set, p.Remarks, err = a.parseWAPTRules(ctx, f)
+		f.Prune = false
+	default:
+		err = invalid("format", "There is no format %.20q; it is toml or wapt.", f.Format)
+	}
+	if err != nil {
+		return p, err
+	}
+	for kind, said := range p.set.said {
+		for _, name := range slices.Sorted(maps.Keys(said)) {
+			if said[name], err = said[name].checked(a.cat, name, p.set); err != nil {
+				return p, inFile(f.Text, kind, name, err)
+			}
+		}
+	}
+	err = a.db.View(ctx, func(tx *replicate.Tx) (err error) {
+		p.was, err = readRules(tx, p.set)
+		return err
+	})
+	if err != nil {
+		return p, fmt.Errorf("compare a file with the rules: %w", err)
+	}
+	p.compare(a.cat, f.Prune)
+	if f.Format == WAPT {
+		p.Kept = nil // it is about one package
+	}
+	if err := p.countProfiles(); err != nil {
+		return p, err
+	}
+	p.Version = p.version(f)
+	p.Impact = a.preview(p.change)
+	return p, nil
+}
+
+// readRules reads what there is of the kinds that a file mentions.
+func readRules(tx *replicate.Tx, set ruleSet) (s ruleState, err error) {
+	s.things = map[string]map[string]versionState{}
+	for _, k := range fileKinds {
+		if set.said[k.kind] == nil {
+			continue
+		}
+		names, err := k.names(tx)
+		if err != nil {
+			return s, err
+		}
+		all := map[string]versionState{}
+		for _, name := range slices.Concat(names, slices.Collect(maps.Keys(set.said[k.kind]))) {
+			if _, ok := all[name]; ok {
+				continue
+			}
+			if all[name], err = k.state(tx, name); err != nil {
+				return s, err
+			}
+		}
+		s.things[k.kind] = all
+	}
+	list, err := storedOrder(tx)
+	for _, r := range list {
+		s.order = append(s.order, r.id)
+	}
+	return s, err
+}
+
+// compare works out the differences, and how they are made.
+func (p *rulePlan) compare(c *catalogue, prune bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, k := range fileKinds {
+		said, there := p.set.said[k.kind]
+		if !there && prune {
+			p.Remarks = append(p.Remarks, "The file does not mention "+k.noun+"s: they stay as they are.")
+		}
+		for _, name := range slices.Sorted(maps.Keys(p.was.things[k.kind])) {
+			was := p.was.things[k.kind][name]
+			thing, is := said[name], versionState{}
+			switch {
+			case thing != nil:
+				is = thing.over(was)
+			case !prune && was.head != nil:
+				*k.kept(&p.RuleDiff) = append(*k.kept(&p.RuleDiff), name)
+				continue
+			}
+			d := Difference{Name: name, Action: or(was.head == nil, "make", or(is.head == nil, "delete", "edit"))}
+			x, y := c.texts(was), c.texts(is)
+			d.Added, d.Removed = onlyIn(y, x), onlyIn(x, y)
+			if (was.head == nil) != (is.head == nil) || len(d.Added)+len(d.Removed) > 0 {
+				*k.list(&p.RuleDiff) = append(*k.list(&p.RuleDiff), d)
+				p.steps = append(p.steps, ruleStep{k, d, thing})
+			}
+		}
+	}
+	slices.SortStableFunc(p.steps, func(x, y ruleStep) int { // first what the rest may need
+		return or(x.said == nil, 1, 0) - or(y.said == nil, 1, 0)
+	})
+	p.arrange()
+}
+
+// texts is everything that a state says, for people; nothing of one that is
+// not. What it says of groups and hosts that are no more holds for nobody.
+func (c *catalogue) texts(s versionState) map[string]bool {
+	all := map[string]bool{}
+	if s.head == nil {
+		return all
+	}
+	if s.head.Maturity != "" {
+		all["maturity "+string(s.head.Maturity)] = true
+	}
+	if s.head.Description != "" {
+		all["description "+strconv.Quote(s.head.Description)] = true
+	}
+	for entry := range s.entries {
+		kind, rest, _ := strings.Cut(entry, "/")
+		_, l := lineOf("/" + entry)
+		switch {
+		case kind == "option":
+			key, value, _ := strings.Cut(rest, "=")
+			all[key+" = "+cmp.Or(value, "none")] = true
+		case l.Kind != "":
+			all[l.String()] = true
+		case kind == "host" && c.hosts[agentproto.HostID(rest)] == nil:
+		default:
+			all[kind+" "+rest] = true
+		}
+	}
+	return all
+}
+
+// arrange puts the profiles of the file into its order. The places that they
+// have are taken by them in that order, so that those which are not in the file
+// stay where they are; a new one comes behind the one before it in the file.
+func (p *rulePlan) arrange() {
+	said, ok := p.set.said["profile"]
+	if !ok {
+		return
+	}
+	gone := map[string]bool{}
+	for _, d := range p.Profiles {
+		gone[d.Name] = d.Action == "delete"
+	}
+	now := slices.DeleteFunc(slices.Clone(p.was.order), func(name string) bool { return gone[name] })
+	want := p.set.order
+	if want == nil {
+		fresh := slices.Sorted(maps.Keys(said))
+		fresh = slices.DeleteFunc(fresh, func(name string) bool { return slices.Contains(now, name) })
+		want = slices.Concat(slices.DeleteFunc(slices.Clone(now), func(name string) bool { return said[name] == nil }), fresh)
+	}
+	is := slices.Clone(now)
+	here := slices.DeleteFunc(slices.Clone(want), func(name string) bool { return !slices.Contains(now, name) })
+	for i, name := range now {
+		if said[name] != nil {
+			is[i], here = here[0], here[1:]
+		}
+	}
+	for i, name := range want {
+		if slices.Contains(is, name) {
+			continue
+		}
+		at := len(is)
+		if i > 0 {
+			at = slices.Index(is, want[i-1]) + 1
+		} else if next := slices.IndexFunc(is, func(s string) bool { return slices.Contains(want, s) }); next >= 0 {
+			at = next
+		}
+		is = slices.Insert(is, at, name)
+	}
+	p.ordered(now, is)
+}
+
+// ordered says where profiles come to stand, of which those in now are there.
+func (p *rulePlan) ordered(now, is []string) {
+	stay := slices.DeleteFunc(slices.Clone(is), func(name string) bool { return !slices.Contains(now, name) })
+	if !slices.Equal(stay, now) {
+		p.Order = &OrderDiff{now, is}
+	}
+	for i, d := range p.Profiles {
+		if d.Action == "make" {
+			p.Profiles[i].Added = append(p.Profiles[i].Added, fmt.Sprintf("place %d of %d", slices.Index(is, d.Name)+1, len(is)))
+		}
+	}
+	if !slices.Equal(is, now) {
+		p.order = is
+	}
+}
+
+func (p *rulePlan) countProfiles() error {
+	if len(p.order) <= maxProfiles || len(p.order) <= len(p.was.order) {
+		return nil
+	}
+	return &Problem{Kind: TooMany, Field: "text", Msg: fmt.Sprintf("With the file there would be %d settings profiles, at most %d.", len(p.order), maxProfiles), Hint: "One profile may be given to many groups. Nothing was stored."}
+}
+
+// version names a file and the differences it makes: while both are the same,
+// taking it in does what was shown.
+func (p *rulePlan) version(f RuleFile) string {
+	f.Seen, f.Parts = "", false
+	sum := func(v any) string {
+		b, _ := json.Marshal(v) // of texts and lists of them: cannot fail
+		h := sha256.Sum256(b)
+		return hex.EncodeToString(h[:8])
+	}
+	return sum(f) + "-" + sum([]any{p.Packages, p.Profiles, p.Order})
+}
+
+// change is what storing the whole plan would do.
+func (p *rulePlan) change(c *catalogue) change {
+	all := change{moved: map[agentproto.HostID]bool{}}
+	var tries []func(*catalogue)
+	for _, s := range p.steps {
+		one := s.removal
+		if s.said != nil {
+			one = func(c *catalogue, name string) change { return s.said.change(c, name) }
+		}
+		k := one(c, s.Name)
+		maps.Copy(all.moved, k.moved)
+		tries = append(tries, k.try)
+	}
+	all.try = func(after *catalogue) {
+		for _, try := range tries {
+			try(after)
+		}
+		if p.order != nil {
+			after.profileOrder = p.order
+		}
+	}
+	return all
+}
+
+// importTries is how often an import begins again because of other edits.
+const importTries = 5
+
+// errMoved: the rules are not those any more that a plan was made of.
+var errMoved = errors.New("the rules were edited meanwhile")
+
+// ImportRules makes the rules what a file says, as one change set: all of it is
+// stored or nothing. One that is more than a change set holds is refused,
+// unless it may be made in parts.
+func (a *Appliance) ImportRules(ctx context.Context, by Actor, f RuleFile) (RuleDiff, error) {
+	if err := by.need(Owner); err != nil {
+		return RuleDiff{}, err
+	}
+	for range importTries {
+		p, err := a.planRules(ctx, f)
+		if err != nil {
+			return RuleDiff{}, err
+		}
+		if err := a.cat.unlikeSeen(p, f.Seen); err != nil || p.Empty() && p.order == nil {
+			return p.RuleDiff, err
+		}
+		err = a.db.Update(ctx, func(tx *replicate.Tx) error { return p.store(a, tx, by) })
+		p.Edits = 1
+		switch {
+		case errors.Is(err, errMoved):
+			continue
+		case errors.Is(err, replicate.ErrTooLarge) && f.Parts:
+			p.Edits, err = p.storeParts(ctx, a, by)
+		case errors.Is(err, replicate.ErrTooLarge):
+			return RuleDiff{}, tooMuch(err, "The file changes more than one edit holds.", "Take it in in parts (wuamesh rules import --parts), or a shorter file first. Nothing was stored.")
+		}
+		if err != nil {
+			return RuleDiff{}, fmt.Errorf("import rules: %w", err)
+		}
+		a.log.InfoContext(ctx, "rules imported", "by", by.Name)
+		return p.RuleDiff, nil
+	}
+	return RuleDiff{}, &Problem{Kind: Conflict, Code: "WM-301", Msg: "Somebody edits the rules again and again: nothing was stored.", Hint: "Try again in a moment."}
+}
+
+func tooMuch(err error, msg, hint string) error {
+	return &Problem{Kind: TooLarge, Field: "text", Msg: msg, Hint: hint, Err: err}
+}
+
+// unlikeSeen refuses a plan that is not the one whose differences were seen.
+func (c *catalogue) unlikeSeen(p rulePlan, seen string) error {
+	if seen == "" || seen == p.Version {
+		return nil
+	}
+	file, _, _ := strings.Cut(p.Version, "-")
+	if was, _, _ := strings.Cut(seen, "-"); was != file {
+		return &Problem{Kind: Conflict, Code: "WM-301", Field: "text", Msg: "The file is not the one whose differences were shown: nothing was stored.", Hint: "Look at its differences again, then take it in."}
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	last, about := lastEdit{}, ""
+	for kind, edits := range map[string]map[string]lastEdit{"package": c.edits, "profile": c.profileEdits} {
+		for name := range p.was.things[kind] {
+			if e := edits[name]; e.id > last.id {
+				last, about = e, kind+" "+name
+			}
+		}
+	}
+	msg := "The rules were edited since the differences were shown: nothing was stored."
+	if last.By != "" {
+		msg = fmt.Sprintf("The rules were edited since the differences were shown, %s last by %s: nothing was stored.", about, last.By)
+	}
+	return &Problem{Kind: Conflict, Code: "WM-301", Msg: msg, Hint: "Look at the differences again, then take the file in."}
+}
+
+// store makes the whole plan, if the rules are still what it was made of.
+func (p *rulePlan) store(a *Appliance, tx *replicate.Tx, by Actor) error {
+	now, err := readRules(tx, p.set)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(now, p.was) {
+		return errMoved
+	}
+	for _, s := range p.steps {
+		if err := s.store(a, tx, by); err != nil {
+			return err
+		}
+	}
+	return p.finish(a, tx, by)
+}
+
+// finish is the end of an import: the order of the profiles, and the entry in
+// the audit log that names the whole.
+func (p *rulePlan) finish(a *Appliance, tx *replicate.Tx, by Actor) error {
+	before, after := "", p.Summary()
+	if p.order != nil {
+		if err := placeAll(tx, p.order, editRecord{By: by.Name, At: tx.Now()}); err != nil {
+			return err
+		}
+	}
+	if p.Order != nil {
+		before, after = "order "+strings.Join(p.Order.Was, ", "), after+" order "+strings.Join(p.Order.Is, ", ")
+	}
+	return a.audit(tx, by, "import rules", "rules", before, after)
+}
+
+func (s ruleStep) store(a *Appliance, tx *replicate.Tx, by Actor) error {
+	if s.said == nil {
+		return s.remove(a, tx, by, s.Name)
+	}
+	return a.versionedIn(s.history, tx, by, s.Name, s.action(), func() error { return s.said.store(a, tx, by, s.Name) })
+}
+
+func (s ruleStep) action() string { return "import " + s.noun }
+
+// storeParts makes each step an edit of its own. Each is whole; where one
+// fails, taking the file in again makes the rest.
+func (p *rulePlan) storeParts(ctx context.Context, a *Appliance, by Actor) (edits int, err error) {
+	for i, s := range p.steps {
+		err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+			now, err := s.state(tx, s.Name)
+			if err != nil {
+				return err
+			}
+			if !reflect.DeepEqual(now, p.was.things[s.kind][s.Name]) {
+				return errMoved
+			}
+			return s.store(a, tx, by)
+		})
+		done := fmt.Sprintf("%d of %s are stored; take the file in again for the rest.", i, things(len(p.steps), "part", "parts"))
+		switch {
+		case errors.Is(err, errMoved):
+			return i, &Problem{Kind: Conflict, Code: "WM-301", Msg: fmt.Sprintf("Somebody edited %s %s meanwhile.", s.noun, s.Name), Hint: done}
+		case errors.Is(err, replicate.ErrTooLarge):
+			return i, tooMuch(err, fmt.Sprintf("What the file changes of %s %s is more than one edit holds.", s.noun, s.Name), "Make it of fewer lines. "+upper(done))
+		case err != nil:
+			return i, fmt.Errorf("after %d of %d parts: %w", i, len(p.steps), err)
+		}
+	}
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error { return p.finish(a, tx, by) })
+	return len(p.steps) + 1, err
+}
+
+// packageInFile is a package as a file has it.
+type packageInFile struct{ PackageEdit }
+
+func (e packageInFile) checked(c *catalogue, name string, _ ruleSet) (fileThing, error) {
+	return e, e.PackageEdit.check(c, name)
+}
+
+func (e packageInFile) over(versionState) versionState {
+	s := versionState{&versionHead{Description: e.Description, Maturity: e.Maturity}, targetEntries(e.Groups, e.Hosts)}
+	for _, l := range e.Lines {
+		s.entries[strings.TrimPrefix(lineID("", l), "/")] = true
+	}
+	return s
+}
+
+func (e packageInFile) change(c *catalogue, name string) change {
+	return c.packageChange(name, e.PackageEdit)
+}
+
+func (e packageInFile) store(a *Appliance, tx *replicate.Tx, by Actor, name string) error {
+	old, _, err := packages.find(tx, name)
+	if err != nil {
+		return err
+	}
+	return a.writePackage(tx, by, name, e.PackageEdit, old, "import rule package")
+}
+
+// profileInFile is a settings profile as a file has it.
+type profileInFile struct{ ProfileEdit }
+
+func (e profileInFile) checked(c *catalogue, name string, _ ruleSet) (fileThing, error) {
+	exact, err := e.ProfileEdit.check(c, name)
+	return profileInFile{exact}, err
+}
+
+func (e profileInFile) over(versionState) versionState {
+	s := versionState{&versionHead{Description: e.Description}, targetEntries(e.Groups, e.Hosts)}
+	for key, value := range e.Options {
+		s.entries[optionEntry+key+"="+value] = true
+	}
+	return s
+}
+
+func (e profileInFile) change(c *catalogue, name string) change {
+	return c.profileChange(name, e.ProfileEdit)
+}
+
+func (e profileInFile) store(a *Appliance, tx *replicate.Tx, by Actor, name string) error {
+	old, _, err := profiles.find(tx, name)
+	if err != nil {
+		return err
+	}
+	return a.writeProfile(tx, by, name, e.ProfileEdit, old, "import settings profile")
+}
+
+// targetEntries are the entries of a state that say whom it is for.
+func targetEntries(groups []string, hosts []agentproto.HostID) map[string]bool {
+	entries := map[string]bool{}
+	for _, g := range groups {
+		entries["group/"+g] = true
+	}
+	for _, h := range hosts {
+		entries["host/"+string(h)] = true
+	}
+	return entries
+}
