@@ -122,6 +122,9 @@ func TestGallery(t *testing.T) {
 	}
 	g.look("rule-ring", "/rules/pilots", 200, "It waits for hosts to go to PREPROD")
 	g.look("promote", "/rules/pilots/promote", 200, "Promote pilots to PREPROD")
+	file := "profile_order = [\"night\", \"office-hours\"]\n[profile.night.options]\ninstall_delay = \"7d\"\n[profile.office-hours]\n[package.freeze]\nmaturity = \"PROD\"\ngroups = [\"brest\"]\nforbid = [\"kb 5000001\"]\n"
+	_, preview = a.post("/rules/import", "/rules/import", url.Values{"format": {"toml"}, "text": {file}, "prune": {"1"}, "do": {"preview"}})
+	g.keep("rules-import", preview, "Order of settings profiles", "deleted", "install_delay = 7d")
 	_, saved := a.post("/rules/pilots", "/rules", url.Values{"name": {"pilots"}, "description": {"Who gets it first"}, "maturity": {"DEV"}, "group": {"all"}, "line": {"allow severity Important"}, "do": {"save"}})
 	g.keep("rule-saved", saved, "data-undo")
 	_, saved = a.post("/hosts", "/views", url.Values{"page": {"hosts"}, "name": {"Away, most work first"}, "query": {"seen=away&sort=-pending"}})

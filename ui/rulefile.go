@@ -23,6 +23,19 @@ func (v ruleFileView) saveText() string {
 	return "Take it in, " + count(v.Diff.Impact.Hosts, "host") + " changed"
 }
 
+// ruleDiffs are the differences by kind.
+func ruleDiffs(d appliance.RuleDiff) []struct {
+	Noun string
+	List []appliance.Difference
+	Kept int
+} {
+	return []struct {
+		Noun string
+		List []appliance.Difference
+		Kept int
+	}{{"package", d.Packages, len(d.Kept)}, {"settings profile", d.Profiles, len(d.KeptProfiles)}}
+}
+
 var actionTexts = map[string]string{"make": "New", "edit": "Changed", "delete": "Deleted"}
 
 func (u *UI) ruleFileForm(*http.Request) (reply, error) {
@@ -32,13 +45,17 @@ func (u *UI) ruleFileForm(*http.Request) (reply, error) {
 func (u *UI) ruleFileTake(r *http.Request) (reply, error) {
 	v := ruleFileView{File: appliance.RuleFile{
 		Text: strings.ReplaceAll(r.FormValue("text"), "\r\n", "\n"), Format: appliance.RuleFormat(r.FormValue("format")),
-		Package: strings.TrimSpace(r.FormValue("package")), Prune: r.FormValue("prune") != "",
+		Package: strings.TrimSpace(r.FormValue("package")), Prune: r.FormValue("prune") != "", Seen: r.FormValue("seen"), Parts: r.FormValue("parts") != "",
 	}}
 	d, err := u.node.DiffRules(r.Context(), v.File)
 	if err == nil && r.FormValue("do") != "preview" {
-		if d, err = u.node.ImportRules(r.Context(), actor(r), v.File); err == nil {
-			return goTo("/rules").saying("%s taken in. %s", count(len(d.Packages), "package"), d.Impact.Summary()), nil
+		var done appliance.RuleDiff
+		if done, err = u.node.ImportRules(r.Context(), actor(r), v.File); err == nil {
+			return goTo("/rules").saying("%s %s", done.Summary(), done.Impact.Summary()), nil
 		}
+	}
+	if d.Version != "" { // also of a file that was not taken in: what it would do now
+		v.Diff, v.File.Seen = &d, d.Version
 	}
 	if p, ok := appliance.AsProblem(err); ok && p.Kind != appliance.Denied {
 		v.Problem = p
@@ -47,11 +64,10 @@ func (u *UI) ruleFileTake(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	v.Diff = &d
 	return show(ruleFilePage(v)), nil
 }
 
-// ruleFileGet sends all packages as TOML, or one as WAPT's rules.
+// ruleFileGet sends the rule set as TOML, or one package as WAPT's rules.
 func (u *UI) ruleFileGet(r *http.Request) (reply, error) {
 	name, text, err := "", "", error(nil)
 	if p := r.FormValue("package"); p != "" {

@@ -306,7 +306,7 @@ func intent() []route {
 				}
 				return c.node.Package(c.Context(), c.PathValue("name"))
 			}},
-		{method: "GET", path: "rule-set", summary: "All packages as TOML, or one as WAPT's waptwua_rules.json", role: appliance.Viewer, answer: RuleText{},
+		{method: "GET", path: "rule-set", summary: "Packages and settings profiles as TOML, or one package as WAPT's waptwua_rules.json", role: appliance.Viewer, answer: RuleText{},
 			query: []param{{name: "format", doc: "toml or wapt; default toml"}, {name: "package", doc: "of wapt: which"}},
 			do: func(c call) (any, error) {
 				q := c.URL.Query()
@@ -330,7 +330,7 @@ func intent() []route {
 				}
 				return c.node.DiffRules(c.Context(), f)
 			}},
-		{method: "PUT", path: "rule-set", summary: "Take a file of rules in: checked whole first, then each package is one change", role: appliance.Owner, body: appliance.RuleFile{}, answer: appliance.RuleDiff{},
+		{method: "PUT", path: "rule-set", summary: "Take a file of rules in, as one edit: all of it or nothing; refused when it would do something else than the differences that were seen", role: appliance.Owner, body: appliance.RuleFile{}, answer: appliance.RuleDiff{},
 			do: func(c call) (any, error) {
 				var f appliance.RuleFile
 				if err := c.decode(&f); err != nil {

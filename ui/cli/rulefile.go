@@ -15,19 +15,21 @@ import (
 	"wuamesh/appliance/api"
 )
 
-// fileVerbs are what follows "rules" when it is about all packages at once.
+// fileVerbs are what follows "rules" when it is about all rules at once.
 var fileVerbs = map[string]bool{"export": true, "import": true, "diff": true}
 
 // A ruleFile is how the rule set comes out or in.
 type ruleFile struct {
-	wapt, prune bool
-	pkg         string
+	wapt, prune, parts bool
+	pkg, seen          string
 }
 
 func (f *ruleFile) flags(fs *flag.FlagSet) {
 	fs.BoolVar(&f.wapt, "wapt", false, "export, import, diff: the file is WAPT's waptwua_rules.json, of one package")
 	fs.StringVar(&f.pkg, "package", "", "with --wapt: which `package`")
-	fs.BoolVar(&f.prune, "prune", false, "import, diff: also delete packages that the file does not have")
+	fs.BoolVar(&f.prune, "prune", false, "import, diff: also delete packages and settings profiles that the file does not have. Kinds that it does not mention stay; an empty table, such as [profile], says that there is none")
+	fs.StringVar(&f.seen, "seen", "", "import: the `version` that diff printed; refused when it would change something else by now")
+	fs.BoolVar(&f.parts, "parts", false, "import: when one edit cannot hold it all, an edit for each package and profile")
 }
 
 func (t *target) ruleFile(ctx context.Context, s Streams, args []string, f ruleFile, dry bool) error {
@@ -43,7 +45,7 @@ func (t *target) ruleFile(ctx context.Context, s Streams, args []string, f ruleF
 	if err != nil {
 		return err
 	}
-	body := appliance.RuleFile{Text: text, Package: f.pkg, Prune: f.prune}
+	body := appliance.RuleFile{Text: text, Package: f.pkg, Prune: f.prune, Seen: f.seen, Parts: f.parts}
 	if f.wapt {
 		body.Format = appliance.WAPT
 	}
@@ -59,7 +61,22 @@ func (t *target) ruleFile(ctx context.Context, s Streams, args []string, f ruleF
 	if t.json {
 		return printJSON(s.Out, d)
 	}
-	return printDiff(s, d)
+	if err := printDiff(s, d); err != nil || args[0] != "diff" && !dry || d.Empty() {
+		return err
+	}
+	_, err = fmt.Fprintf(s.Out, "wuamesh rules import %s --seen %s does just this.\n", strings.Join(append(args[1:], f.words()...), " "), d.Version)
+	return err
+}
+
+// words are the flags that an import needs as well to do what diff showed.
+func (f ruleFile) words() (list []string) {
+	if f.wapt {
+		list = append(list, "--wapt", "--package", f.pkg)
+	}
+	if f.prune {
+		list = append(list, "--prune")
+	}
+	return list
 }
 
 func (t *target) exportRules(ctx context.Context, s Streams, f ruleFile) error {
@@ -100,23 +117,30 @@ func readRules(s Streams, path string) (string, error) {
 }
 
 func printDiff(s Streams, d appliance.RuleDiff) error {
-	for _, p := range d.Packages {
-		fmt.Fprintf(s.Out, "%s %s\n", p.Action, p.Name)
-		for _, a := range p.Added {
-			fmt.Fprintf(s.Out, "  + %s\n", a)
+	for _, k := range []struct {
+		noun string
+		list []appliance.Difference
+		kept []string
+	}{{"package", d.Packages, d.Kept}, {"settings profile", d.Profiles, d.KeptProfiles}} {
+		for _, p := range k.list {
+			fmt.Fprintf(s.Out, "%s %s %s\n", p.Action, k.noun, p.Name)
+			for _, a := range p.Added {
+				fmt.Fprintf(s.Out, "  + %s\n", a)
+			}
+			for _, r := range p.Removed {
+				fmt.Fprintf(s.Out, "  - %s\n", r)
+			}
 		}
-		for _, r := range p.Removed {
-			fmt.Fprintf(s.Out, "  - %s\n", r)
+		if len(k.kept) > 0 {
+			fmt.Fprintf(s.Out, "Not in the file, and kept: %s %s. --prune deletes them.\n", k.noun, strings.Join(k.kept, ", "))
 		}
 	}
-	if len(d.Packages) == 0 {
-		fmt.Fprintln(s.Out, "The file says what the rules are.")
-	}
-	if len(d.Kept) > 0 {
-		fmt.Fprintf(s.Out, "Not in the file, and kept: %s. --prune deletes them.\n", strings.Join(d.Kept, ", "))
+	if d.Order != nil {
+		fmt.Fprintf(s.Out, "order of settings profiles\n  - %s\n  + %s\n", strings.Join(d.Order.Was, ", "), strings.Join(d.Order.Is, ", "))
 	}
 	for _, r := range d.Remarks {
 		fmt.Fprintln(s.Out, r)
 	}
+	fmt.Fprintln(s.Out, d.Summary())
 	return printImpact(s, d.Impact)
 }

@@ -14,8 +14,8 @@ import (
 )
 
 var rulesCommand = Command{
-	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | ring | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version, keep all in a file",
-	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules pilots-first ring --days 7 --hosts 5 --percent 5\nwuamesh rules pilots-first ring --pause\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
+	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | ring | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version; keep packages and settings profiles in a file",
+	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules pilots-first ring --days 7 --hosts 5 --percent 5\nwuamesh rules pilots-first ring --pause\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import rules.toml --prune --seen 4be1c0ffee5a17e5-0b5e55edba5eba11\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
