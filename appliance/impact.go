@@ -33,6 +33,7 @@ type Impact struct {
 	MayRestart int            `json:"may_restart"` // other hosts on which Windows may ask for one
 	Stays      int            `json:"stays"`       // pairs installed and no longer allowed: they stay
 	Clashes    []Clash        `json:"clashes,omitempty"`
+	Merged     []Merged       `json:"merged,omitempty"` // other packages of the hosts that get the one, of an edit of one
 	Warnings   []string       `json:"warnings,omitempty"`
 	Changes    []ImpactUpdate `json:"changes"`  // at most 200, most hosts first
 	OnHosts    []ImpactHost   `json:"on_hosts"` // at most 200, by name

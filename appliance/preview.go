@@ -236,7 +236,7 @@ func (c *catalogue) impact(k change, now time.Time) Impact {
 	m := &measure{c: c, after: after, now: now, change: k, needed: c.counts(now).needed, rows: map[impactKey]*ImpactUpdate{}, files: map[string]int64{}, winners: map[string]int32{}}
 	m.settings = newSettingsMeasure(c, after, k.profile)
 	m.subjects = make([]*subject, len(c.variants.list))
-	ghosts := map[*class]*host{}
+	ghosts, get := map[*class]*host{}, map[*class][]*host{}
 	pairs := map[[2]*policy][]*host{}
 	for _, h := range c.sorted() {
 		if h.Key == "" {
@@ -259,12 +259,18 @@ func (c *catalogue) impact(k change, now time.Time) Impact {
 		if named {
 			m.Reach++
 		}
+		if named && k.pkg != "" {
+			get[ghost.class] = append(get[ghost.class], h)
+		}
 		if !h.Waiting && (named && k.pkg != "" || was.hash != then.hash) {
 			pairs[[2]*policy{was, then}] = append(pairs[[2]*policy{was, then}], h)
 		}
 	}
 	for p, hosts := range pairs {
 		m.hosts(p[0], p[1], hosts)
+	}
+	if k.pkg != "" {
+		m.Merged = c.merged(after, k.pkg, get, now)
 	}
 	return m.result()
 }

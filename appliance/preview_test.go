@@ -329,7 +329,7 @@ func TestAPreviewIsWhatHappens(t *testing.T) {
 				}
 				got := impact
 				got.Settings = nil
-				got.Reach, got.Clashes, got.Warnings, got.Changes, got.OnHosts = 0, nil, nil, nil, nil
+				got.Reach, got.Clashes, got.Merged, got.Warnings, got.Changes, got.OnHosts = 0, nil, nil, nil, nil, nil
 				if !reflect.DeepEqual(got, want) {
 					t.Fatalf("seed %d, edit %d, %s:\npreviewed %+v\nhappened  %+v", seed, i, what, got, want)
 				}

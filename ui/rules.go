@@ -48,6 +48,7 @@ type ruleView struct {
 	Edited   string
 	Problem  *appliance.Problem
 	Impact   *appliance.Impact // of what the form says; nil before anything was changed
+	Merged   []appliance.Merged
 	Met      []appliance.MeetingRow
 	Versions []appliance.PackageVersion // the latest first
 	Ring     *appliance.RingState       // nil when people promote it
@@ -127,6 +128,14 @@ func (u *UI) editor(r *http.Request, v ruleView) (reply, error) {
 	}
 	if v.Versions, err = u.node.Versions(r.Context(), v.Name); err != nil && !v.New {
 		return reply{}, err
+	}
+	switch {
+	case v.Impact != nil:
+		v.Merged = v.Impact.Merged
+	case !v.New:
+		if v.Merged, err = u.node.Merged(r.Context(), v.Name); err != nil {
+			return reply{}, err
+		}
 	}
 	v.Products, v.Classes = list.Facets.Product, list.Facets.Classification
 	rep := show(rulePage(v))

@@ -233,6 +233,8 @@ func intent() []route {
 				}
 				return c.node.PreviewPackage(c.Context(), c.PathValue("name"), e)
 			}},
+		{method: "GET", path: "rules/{name}/merged", summary: "The other packages of the hosts that get this one, the updates they disagree about, and who wins on how many hosts", role: appliance.Viewer, answer: []appliance.Merged{},
+			do: func(c call) (any, error) { return c.node.Merged(c.Context(), c.PathValue("name")) }},
 		{method: "GET", path: "rules/{name}/deletion", summary: "What deleting the package would do", role: appliance.Viewer, answer: appliance.Impact{},
 			do: func(c call) (any, error) { return c.node.PreviewDeletePackage(c.Context(), c.PathValue("name")) }},
 		{method: "POST", path: "rules/{name}/lines", summary: "Add lines; one with the other verb for the same thing is taken out", role: appliance.Owner, body: Lines{}, answer: appliance.PackageDetail{},

@@ -14,8 +14,8 @@ import (
 )
 
 var rulesCommand = Command{
-	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | ring | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version; keep packages and settings profiles in a file",
-	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules pilots-first ring --days 7 --hosts 5 --percent 5\nwuamesh rules pilots-first ring --pause\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import rules.toml --prune --seen 4be1c0ffee5a17e5-0b5e55edba5eba11\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
+	Name: "rules", Args: "[NAME [allow|forbid|remove KIND VALUE | promote | ring | merged | versions | back VERSION] | export | import FILE | diff FILE]", Summary: "List rule packages, show one, edit its lines, go back to a version; keep packages and settings profiles in a file",
+	Example: "wuamesh rules\nwuamesh rules baseline\nwuamesh rules erp-freeze forbid kb 5091157\nwuamesh rules baseline allow severity Critical --dry-run\nwuamesh rules erp-freeze remove kb 5091157\nwuamesh rules pilots-first promote --reason \"two weeks without a call\"\nwuamesh rules pilots-first ring --days 7 --hosts 5 --percent 5\nwuamesh rules pilots-first ring --pause\nwuamesh rules baseline merged\nwuamesh rules erp-freeze versions\nwuamesh rules erp-freeze back 000001934a7f0000-5b1c22aa --dry-run\nwuamesh rules export > rules.toml\nwuamesh rules diff rules.toml\nwuamesh rules import rules.toml\nwuamesh rules import rules.toml --prune --seen 4be1c0ffee5a17e5-0b5e55edba5eba11\nwuamesh rules import waptwua_rules.json --wapt --package from-wapt",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -45,8 +45,11 @@ var rulesCommand = Command{
 				if args[1] == "ring" {
 					return t.ring(ctx, s, args[0], ring)
 				}
+				if args[1] == "merged" {
+					return t.merged(ctx, s, args[0])
+				}
 				if args[1] != "versions" {
-					return usage("after NAME comes promote, ring, versions, back VERSION, or VERB KIND VALUE")
+					return usage("after NAME comes promote, ring, merged, versions, back VERSION, or VERB KIND VALUE")
 				}
 				return t.versions(ctx, s, args[0])
 			case 3:
@@ -84,6 +87,39 @@ func printPackage(s Streams, p appliance.PackageDetail) error {
 	for _, l := range p.Lines {
 		g.row(string(l.Verb), string(l.Kind), l.Value, l.Label, strconv.Itoa(l.Hits), l.By, when(l.At, ""))
 	}
+	return g.flush()
+}
+
+// merged prints which other packages the hosts of one get, and what the two
+// disagree about.
+func (t *target) merged(ctx context.Context, s Streams, name string) error {
+	var list []appliance.Merged
+	if err := t.get(ctx, s, "rules/"+name+"/merged", nil, &list); err != nil || t.json {
+		return err
+	}
+	g := newGrid(s.Out, "PACKAGE", "MATURITY", "HOSTS", "WINS ON", "LOSES ON")
+	for _, m := range list {
+		g.row(m.Package, string(m.Maturity), strconv.Itoa(m.Hosts), strconv.Itoa(m.Wins), strconv.Itoa(m.Loses))
+	}
+	if err := g.flush(); err != nil {
+		return err
+	}
+	g = newGrid(s.Out, "FORBIDDEN BY", "ALLOWED BY", "HOSTS", "KB", "UPDATE")
+	n := 0
+	for _, m := range list {
+		for _, d := range m.Disputed {
+			loser := name
+			if d.Winner == name {
+				loser = m.Package
+			}
+			n++
+			g.row(d.Winner, loser, strconv.Itoa(d.Hosts), kb(d.Update.KB), cmp.Or(d.Update.Title, string(d.Update.ID)))
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	fmt.Fprintln(s.Out)
 	return g.flush()
 }
 

@@ -29,7 +29,10 @@ func TestRuleCommands(t *testing.T) {
 		{"rules baseline ring --off", 0, "baseline, PROD"},
 		{"rules baseline ring", 2, "is not promoted by itself"},
 		{"rules baseline promote --reason enough", 1, "there is nothing to promote it to"},
-		{"rules baseline sideways", 2, "after NAME comes promote, ring, versions"},
+		{"rules baseline merged", 0, "LOSES ON"},
+		{"rules baseline merged --json", 0, "[]"},
+		{"rules nothing merged", 1, "nothing"},
+		{"rules baseline sideways", 2, "after NAME comes promote, ring, merged, versions"},
 	} {
 		out, said, code := run(t, append(strings.Fields(tt.args), "--data", data)...)
 		if code != tt.code || !strings.Contains(out+said, tt.want) {

@@ -98,7 +98,7 @@ for (const form of $$('form[data-preview]')) {
     const answer = await fetch(form.action, { method: 'POST', body, credentials: 'same-origin' });
     if (mine !== asked || answer.redirected) return;
     const page = await parse(answer);
-    for (const id of ['impact', 'save']) {
+    for (const id of ['impact', 'merged', 'save']) {
       const now = page.getElementById(id), was = document.getElementById(id);
       if (now && was && !was.contains(document.activeElement)) was.replaceWith(document.adoptNode(now));
     }
