@@ -1485,7 +1485,7 @@ func hostPage(v hostView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			if v.filtered() {
+			if len(v.Query) > 0 {
 				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 123, "<a class=\"link nowrap\" href=\"?\">All updates</a> ")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
