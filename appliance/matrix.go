@@ -198,9 +198,10 @@ type updateCounts struct {
 // A wantedFile is a file that hosts wait for, be it here or not.
 type wantedFile struct {
 	agentproto.File
-	title string
-	hosts int
-	sites map[string]int // of those hosts, how many reported to a node of each site
+	update rules.UpdateID // the first that was found to have it
+	title  string         // of that one
+	hosts  int
+	sites  map[string]int // of those hosts, how many reported to a node of each site
 }
 
 // strict orders verdicts, the most restrictive first.
@@ -542,7 +543,7 @@ func (t *countTable) add(p pair, n int) {
 		}
 		w := t.wanted[f.Name]
 		if w == nil {
-			w = &wantedFile{File: f, title: p.update.Title}
+			w = &wantedFile{File: f, update: p.status.ID, title: p.update.Title}
 			t.wanted[f.Name] = w
 		}
 		w.hosts += n

@@ -78,6 +78,9 @@ func TestTablesAreFiles(t *testing.T) {
 		}
 	}
 	a.table("/mesh.csv")
+	if head, rows := a.table("/mesh/files.csv"); len(rows) == 0 || !slices.Contains(head, "On rns-01") {
+		t.Errorf("the files that hosts wait for are %q, %q", head, rows)
+	}
 	a.table("/clean.csv")
 
 	head, rows := a.table("/hosts.csv?sort=-name")

@@ -30,10 +30,15 @@ type meshView struct {
 	Moving    []appliance.Task // to the node that answers, the most urgent of them
 	MovingAll int              // how many there are
 	Coverage  map[string][]appliance.Coverage
+	Needed    appliance.FileCoverage
 }
 
 // movingMost is how many files on their way the page shows; Downloads has all.
 const movingMost = 8
+
+// neededMost is how many files that hosts wait for the page shows; its file has
+// all.
+const neededMost = 12
 
 func (u *UI) mesh(r *http.Request) (reply, error) { return u.meshWith(r, meshView{Name: "new node"}) }
 
@@ -50,6 +55,9 @@ func (u *UI) meshWith(r *http.Request, v meshView) (reply, error) {
 	}
 	v.Moving, v.MovingAll = u.node.Moving(movingMost)
 	v.Coverage = u.node.Coverage(v.Moving)
+	if v.Needed, err = u.node.NeededFiles(r.Context(), neededMost); err != nil {
+		return reply{}, err
+	}
 	v.Owner = actor(r).May(appliance.Owner)
 	for _, n := range v.State.Nodes {
 		if !n.Removed.IsZero() {

@@ -20,7 +20,7 @@ func (u *UI) routeTables(mux *http.ServeMux) {
 		"/updates.csv": u.updatesTable, "/updates/{id}/hosts.csv": u.updateHostsTable,
 		"/rules.csv": u.rulesTable, "/rules/{name}/lines.csv": u.linesTable,
 		"/groups.csv": u.groupsTable, profilesPath + ".csv": u.profilesTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable,
-		"/clean.csv": u.unusedTable, "/mesh.csv": u.nodesTable, "/audit.csv": u.auditTable,
+		"/clean.csv": u.unusedTable, "/mesh.csv": u.nodesTable, "/mesh/files.csv": u.neededTable, "/audit.csv": u.auditTable,
 		"/settings/keys.csv": u.keysTable, "/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable,
 	} {
 		mux.Handle("GET "+path, u.page(h))
@@ -75,6 +75,22 @@ var onHostHead = []string{"State", "Host", "HostID", "Title", "KB", "UpdateID", 
 
 func onHost(h appliance.HostUpdate) row {
 	return row{string(h.State), h.HostName, string(h.Host), h.Update.Title, h.Update.KB, string(h.Update.ID), h.Revision, string(h.Severity), h.Size, h.Why, h.HResult}
+}
+
+// neededTable has a column for each node.
+func (u *UI) neededTable(r *http.Request) (reply, error) {
+	c, err := u.node.NeededFiles(r.Context(), 0)
+	head := []string{"File", "Title", "UpdateID", "Size (bytes)", "Hosts that wait"}
+	for _, n := range c.Nodes {
+		head = append(head, "On "+n.Name)
+	}
+	return save("mesh-files", head, rowsOf(c.Files, func(f appliance.NeededFile) row {
+		cells := row{f.Name, f.Title, string(f.Update), f.Size, f.Hosts}
+		for _, n := range c.Nodes {
+			cells = append(cells, f.Has(n.ID))
+		}
+		return cells
+	})), err
 }
 
 func (u *UI) updatesTable(r *http.Request) (reply, error) {

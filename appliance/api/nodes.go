@@ -44,6 +44,15 @@ func mesh() []route {
 			}},
 		{method: "GET", path: "mesh", summary: "The mesh as this node sees it: how far behind it may be, its nodes, who is connected to whom, what is wrong and what to do", role: appliance.Viewer, answer: appliance.MeshState{},
 			do: func(c call) (any, error) { return c.node.Mesh(c.Context()) }},
+		{method: "GET", path: "mesh/files", summary: "Which nodes have the files that hosts wait for, as the nodes said last; those that most hosts wait for first", role: appliance.Viewer, answer: appliance.FileCoverage{},
+			query: []param{{name: "limit", doc: "at most so many files, 1 to 500; all when absent"}},
+			do: func(c call) (any, error) {
+				p, err := pageOf(c.URL.Query())
+				if err != nil {
+					return nil, err
+				}
+				return c.node.NeededFiles(c.Context(), p.Limit)
+			}},
 		{method: "DELETE", path: "nodes/{node}", summary: "Remove a node for good, and the certificates it gave; by name or id", role: appliance.Owner, answer: appliance.NodeRow{},
 			query: []param{{name: "reason", doc: "kept with the removal"}},
 			do: func(c call) (any, error) {

@@ -124,6 +124,7 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"hosts --site brest --ring prod --stand pending,missing", 0, "LAST SCAN"},
 		{"hosts --stand lazy", 1, "is none of [\"compliant\""},
 		{"hosts --severity Critical", 2, "of one HOST"},
+		{"node files", 0, "No host waits for a file."},
 		{"hosts --seen online", 0, "LAST SCAN"},
 		{"hosts --seen asleep", 1, `"asleep" is none of`},
 		{"updates --severity critical", 0, "DOWNLOADED ON"},

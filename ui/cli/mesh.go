@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -181,8 +182,8 @@ func (p *progress) end() {
 }
 
 var nodeCommand = Command{
-	Name: "node", Args: "list|remove|anchor|resign|passphrase|rotate-gossip-key", Summary: "List the nodes of the mesh, remove one, say who may let others in",
-	Example: "wuamesh node list\nwuamesh node remove --reason stolen brs-01\nwuamesh node anchor                 this node may let others in; asks for the recovery passphrase\nwuamesh node resign                 it may not any more\nwuamesh node passphrase             a new recovery passphrase\nwuamesh node rotate-gossip-key",
+	Name: "node", Args: "list|files|remove|anchor|resign|passphrase|rotate-gossip-key", Summary: "List the nodes of the mesh, remove one, say who may let others in",
+	Example: "wuamesh node list\nwuamesh node files                  which nodes have the files that hosts wait for\nwuamesh node remove --reason stolen brs-01\nwuamesh node anchor                 this node may let others in; asks for the recovery passphrase\nwuamesh node resign                 it may not any more\nwuamesh node passphrase             a new recovery passphrase\nwuamesh node rotate-gossip-key",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -193,6 +194,8 @@ var nodeCommand = Command{
 				return t.removeNode(ctx, s, args[1], *reason)
 			case len(args) == 0 || len(args) == 1 && args[0] == "list":
 				return t.listNodes(ctx, s)
+			case len(args) == 1 && args[0] == "files":
+				return t.neededFiles(ctx, s)
 			case len(args) == 1 && args[0] == "anchor":
 				return t.anchor(ctx, s)
 			case len(args) == 1 && args[0] == "resign":
@@ -210,7 +213,7 @@ var nodeCommand = Command{
 				printPassphrase(s, p)
 				return nil
 			}
-			return usage("it takes list, remove NAME, anchor, resign, passphrase or rotate-gossip-key")
+			return usage("it takes list, files, remove NAME, anchor, resign, passphrase or rotate-gossip-key")
 		}
 	},
 }
@@ -231,6 +234,31 @@ func (t *target) listNodes(ctx context.Context, s Streams) error {
 		return err
 	}
 	return printNodes(s, list.Nodes)
+}
+
+// neededFiles prints which nodes have the files that hosts wait for.
+func (t *target) neededFiles(ctx context.Context, s Streams) error {
+	var c appliance.FileCoverage
+	if err := t.get(ctx, s, "mesh/files", nil, &c); err != nil || t.json {
+		return err
+	}
+	if c.All == 0 {
+		fmt.Fprintln(s.Out, "No host waits for a file.")
+		return nil
+	}
+	head := []string{"HOSTS", "SIZE"}
+	for _, n := range c.Nodes {
+		head = append(head, strings.ToUpper(n.Name))
+	}
+	g := newGrid(s.Out, append(head, "UPDATE", "FILE")...)
+	for _, f := range c.Files {
+		cells := []string{strconv.Itoa(f.Hosts), size(f.Size)}
+		for _, n := range c.Nodes {
+			cells = append(cells, map[bool]string{true: "yes", false: "-"}[f.Has(n.ID)])
+		}
+		g.row(append(cells, cmp.Or(f.Title, string(f.Update)), f.Name)...)
+	}
+	return g.flush()
 }
 
 // printNodes prints the nodes, and below what is wrong with them.
