@@ -3,12 +3,9 @@ package appliance
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,12 +18,6 @@ import (
 
 	"wuamesh/agentproto/rules"
 	"wuamesh/replicate"
-)
-
-// Sessions end after half a day without a request, and after a week.
-const (
-	sessionIdle = 12 * time.Hour
-	sessionLife = 7 * 24 * time.Hour
 )
 
 func newAdmin(name, password string, role Role) (adminRecord, error) {
@@ -98,61 +89,10 @@ func (a *Appliance) Login(ctx context.Context, name, password, address string) (
 		return "", &Problem{Kind: NoLogin, Msg: "Name or password is wrong.", Hint: "Capitals count in both."}
 	}
 	a.logins.worked(name, address)
-	if session, err = a.beginSession(ctx, name, rec); err == nil {
+	if session, err = a.beginSession(ctx, name, address, rec); err == nil {
 		a.log.InfoContext(ctx, "admin logged in", "by", name, "address", address)
 	}
 	return session, err
-}
-
-// beginSession returns the secret of a new session.
-func (a *Appliance) beginSession(ctx context.Context, name string, rec adminRecord) (secret string, err error) {
-	secret = rand.Text()
-	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
-		now := tx.Now()
-		return sessions.put(tx, hashSecret(secret), sessionRecord{Admin: name, Of: hashSecret(rec.Password), Created: now, Seen: now})
-	})
-	if err != nil {
-		return "", fmt.Errorf("begin a session of %s: %w", name, err)
-	}
-	return secret, nil
-}
-
-func hashSecret(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:])
-}
-
-// Session returns who the session belongs to, and the token that its forms
-// must carry.
-func (a *Appliance) Session(ctx context.Context, session, address string) (who Actor, csrf string, err error) {
-	id, now := hashSecret(session), time.Now()
-	var rec sessionRecord
-	var ok bool
-	err = a.db.View(ctx, func(tx *replicate.Tx) error {
-		rec, ok, err = sessions.find(tx, id)
-		return err
-	})
-	if err != nil {
-		return Actor{}, "", fmt.Errorf("look up a session: %w", err)
-	}
-	admin, known := a.cat.admin(rec.Admin)
-	if !ok || !known || rec.Of != hashSecret(admin.Password) || now.Sub(rec.Seen) > sessionIdle || now.Sub(rec.Created) > sessionLife {
-		return Actor{}, "", &Problem{Kind: NoLogin, Msg: "Your session has ended.", Hint: "Log in again."}
-	}
-	if now.Sub(rec.Seen) > 5*time.Minute {
-		rec.Seen = now
-		if err := a.db.Update(ctx, func(tx *replicate.Tx) error { return sessions.put(tx, id, rec) }); err != nil {
-			return Actor{}, "", fmt.Errorf("keep a session: %w", err)
-		}
-	}
-	mac := hmac.New(sha256.New, []byte(session))
-	mac.Write([]byte("csrf"))
-	return Actor{Name: rec.Admin, Role: admin.Role, Address: address}, hex.EncodeToString(mac.Sum(nil)), nil
-}
-
-// Logout ends a session.
-func (a *Appliance) Logout(ctx context.Context, session string) error {
-	return a.db.Update(ctx, func(tx *replicate.Tx) error { return sessions.del(tx, hashSecret(session)) })
 }
 
 // Admins lists the admins by name.
@@ -307,7 +247,7 @@ func (a *Appliance) keepHouse(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if tx.Now().Sub(s.value.Seen) > sessionIdle || tx.Now().Sub(s.value.Created) > sessionLife {
+				if !tx.Now().Before(s.value.ends()) {
 					if err := sessions.del(tx, s.id); err != nil {
 						return err
 					}

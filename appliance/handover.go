@@ -166,7 +166,7 @@ func (a *Appliance) TakeHandOver(ctx context.Context, secret, address string) (s
 		case <-tick.C:
 		}
 	}
-	session, err = a.beginSession(ctx, v.Admin, admin)
+	session, err = a.beginSession(ctx, v.Admin, address, admin)
 	a.log.InfoContext(ctx, "admin came from another node", "by", v.Admin, "peer", v.from, "address", address)
 	return session, behind, err
 }

@@ -152,6 +152,7 @@ type (
 		Of      string    `json:"of"` // digest of the password record it was begun with; it ends with that
 		Created time.Time `json:"created"`
 		Seen    time.Time `json:"seen"`
+		Address string    `json:"address,omitempty"` // where it was seen from
 	}
 	authorityRecord struct {
 		Key         []byte `json:"key,omitempty"` // PKCS #8; only on anchors

@@ -22,6 +22,27 @@ type accessView struct {
 	Self    string                 // who looks
 	Typed   string                 // name of an admin who was not made
 	Met     []appliance.MeetingRow // about accounts
+
+	Sessions []appliance.SessionRow // of this node, that who looks may end
+	Here     string                 // the one of who looks
+}
+
+// seenFrom is where a session was seen from, if that is known.
+func seenFrom(address string) string {
+	if address == "" {
+		return ""
+	}
+	return ", from " + address
+}
+
+// others are the sessions besides the one of who looks.
+func (v accessView) others() (n int) {
+	for _, s := range v.Sessions {
+		if s.ID != v.Here {
+			n++
+		}
+	}
+	return n
 }
 
 func (u *UI) access(r *http.Request) (reply, error) { return u.accessWith(r, accessView{}) }
@@ -37,6 +58,10 @@ func (u *UI) accessWith(r *http.Request, v accessView) (reply, error) {
 	if v.Met, err = u.metAbout(r, "admin "); err != nil {
 		return reply{}, err
 	}
+	if v.Sessions, err = u.node.Sessions(r.Context(), actor(r)); err != nil {
+		return reply{}, err
+	}
+	v.Here = appliance.SessionID(u.session(r))
 	v.Address, v.Owner, v.Self = "https://"+r.Host, actor(r).May(appliance.Owner), actor(r).Name
 	if v.Problem != nil {
 		return again(accessPage(v)), nil
@@ -112,6 +137,19 @@ func (u *UI) adminDelete(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	return goTo("/access").saying("%s cannot log in any more.", name), nil
+}
+
+// sessionsEnd ends one session, or all but the one of who asks.
+func (u *UI) sessionsEnd(r *http.Request) (reply, error) {
+	c := appliance.SessionChoice{ID: r.FormValue("id")}
+	if c.ID == "" {
+		c.But = appliance.SessionID(u.session(r))
+	}
+	n, err := u.node.EndSessions(r.Context(), actor(r), c)
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo("/access#sessions").saying("%s ended. Who had them logs in again.", count(n, "session")), nil
 }
 
 // passwordChange ends the session with the password it was begun with.

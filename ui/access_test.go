@@ -3,8 +3,12 @@ package ui_test
 import (
 	"net/http/cookiejar"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"wuamesh/appliance"
 )
 
 // TestAdmins makes an admin, who logs in and takes another password; changes
@@ -58,5 +62,79 @@ func TestAdmins(t *testing.T) {
 	}
 	if _, page := paul.get("/access"); strings.Contains(page, "Log out paul") {
 		t.Error("who was deleted goes on")
+	}
+}
+
+// TestSessions shows who is logged in on the node, and ends one session and all
+// others: an owner anybody's, a viewer their own. The one that asks stays.
+func TestSessions(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	if err := a.node.PutAdmin(t.Context(), owner, "paul", appliance.Viewer, "correct horse staple"); err != nil {
+		t.Fatal(err)
+	}
+	browsers := map[string]*admin{}
+	login := func(browser, name, password string) *admin {
+		t.Helper()
+		c := *a.Client
+		c.Jar, _ = cookiejar.New(nil)
+		b := &admin{Client: &c, t: t, base: a.base, node: a.node}
+		if _, page := b.post("/login", "/login", url.Values{"name": {name}, "password": {password}}); !strings.Contains(page, "Log out "+name) {
+			t.Fatalf("%s logs in:\n%.500s", browser, page)
+		}
+		browsers[browser] = b
+		return b
+	}
+	in := func(want ...string) {
+		t.Helper()
+		var got []string
+		for name, b := range browsers {
+			if _, page := b.get("/overview"); strings.Contains(page, "Log out ") {
+				got = append(got, name)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("%q are logged in, want %q", got, want)
+		}
+	}
+	paul := login("paul at work", "paul", "correct horse staple")
+	login("paul at home", "paul", "correct horse staple")
+	login("maelle at home", "maelle", "correct horse battery")
+	browsers["maelle at work"] = a
+	head, rows := a.table("/access/sessions.csv")
+	if names := slices.Sorted(slices.Values(column(head, rows, "Admin"))); !slices.Equal(names, []string{"maelle", "maelle", "paul", "paul"}) {
+		t.Fatalf("an owner sees the sessions of %q", names)
+	}
+	head, rows = paul.table("/access/sessions.csv")
+	if names := column(head, rows, "Admin"); !slices.Equal(names, []string{"paul", "paul"}) {
+		t.Fatalf("a viewer sees the sessions of %q", names)
+	}
+	if from := column(head, rows, "Address"); from[0] != "127.0.0.1" {
+		t.Errorf("paul is seen from %q", from)
+	}
+	_, page := a.get("/access")
+	if !strings.Contains(page, "Logged in on rns-01") || strings.Count(page, "this one") != 1 || strings.Count(page, ", end the session") != 3 {
+		t.Errorf("the page of an owner:\n%s", page)
+	}
+	mine := regexp.MustCompile(`name="id" value="([0-9a-f]{16})" aria-label="maelle`).FindStringSubmatch(page)
+	if status, _ := paul.post("/access", "/access/sessions/end", url.Values{"id": {mine[1]}}); status != 404 {
+		t.Errorf("a viewer ends the session of an owner: %d", status)
+	}
+	in("maelle at home", "maelle at work", "paul at home", "paul at work")
+	if _, page := paul.post("/access", "/access/sessions/end", url.Values{}); !strings.Contains(page, "1 session ended.") || strings.Contains(page, "End all others") {
+		t.Errorf("paul ends his others:\n%s", page)
+	}
+	in("maelle at home", "maelle at work", "paul at work")
+	if _, page := a.post("/access", "/access/sessions/end", url.Values{"id": {mine[1]}}); !strings.Contains(page, "1 session ended.") {
+		t.Errorf("maelle ends one:\n%s", page)
+	}
+	in("maelle at work", "paul at work")
+	if status, page := a.post("/access", "/access/sessions/end", url.Values{"id": {mine[1]}}); status != 404 || !strings.Contains(page, "it may have ended") {
+		t.Errorf("it ends twice: %d\n%s", status, page)
+	}
+	a.post("/access", "/access/sessions/end", url.Values{})
+	in("maelle at work")
+	if _, page := a.get("/audit"); !strings.Contains(page, "end session") || !strings.Contains(page, "1 session on rns-01") {
+		t.Errorf("the audit log:\n%s", page)
 	}
 }

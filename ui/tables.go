@@ -21,7 +21,7 @@ func (u *UI) routeTables(mux *http.ServeMux) {
 		"/rules.csv": u.rulesTable, "/rules/{name}/lines.csv": u.linesTable,
 		"/groups.csv": u.groupsTable, profilesPath + ".csv": u.profilesTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable,
 		"/clean.csv": u.unusedTable, "/mesh.csv": u.nodesTable, "/mesh/files.csv": u.neededTable, "/audit.csv": u.auditTable,
-		"/settings/keys.csv": u.keysTable, "/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable,
+		"/settings/keys.csv": u.keysTable, "/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable, "/access/sessions.csv": u.sessionsTable,
 	} {
 		mux.Handle("GET "+path, u.page(h))
 	}
@@ -90,6 +90,14 @@ func (u *UI) neededTable(r *http.Request) (reply, error) {
 			cells = append(cells, f.Has(n.ID))
 		}
 		return cells
+	})), err
+}
+
+func (u *UI) sessionsTable(r *http.Request) (reply, error) {
+	list, err := u.node.Sessions(r.Context(), actor(r))
+	head := []string{"Admin", "Role", "Session", "Address", "Since (UTC)", "Last seen (UTC)", "Ends (UTC)"}
+	return save("sessions", head, rowsOf(list, func(s appliance.SessionRow) row {
+		return row{s.Admin, string(s.Role), s.ID, s.Address, s.Created, s.Seen, s.Ends}
 	})), err
 }
 

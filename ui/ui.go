@@ -109,6 +109,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /access/tokens/revoke", u.page(u.tokenRevoke))
 	mux.Handle("POST /access/admins", u.page(u.adminSave))
 	mux.Handle("POST /access/admins/delete", u.page(u.adminDelete))
+	mux.Handle("POST /access/sessions/end", u.page(u.sessionsEnd))
 	mux.Handle("POST /access/password", u.page(u.passwordChange))
 	mux.Handle("GET /mesh", u.page(u.mesh))
 	mux.Handle("POST /mesh/token", u.page(u.joinTokenMake))
