@@ -197,11 +197,16 @@ func TestGallery(t *testing.T) {
 	g.keep("hosts-scan", page, "You need the role operator for this; you are viewer.")
 
 	g.state = "moving"
-	_, g.admin = heldBack(t, "0.000001")
+	full, held := heldBack(t, "0.000001")
+	g.admin = held
 	for _, page := range []string{"downloads", "mesh"} {
 		g.until("/"+page, "rns-01 100 %")
 		g.look(page, "/"+page, 200, "Windows Update scan index", "from other nodes")
 	}
+	g.admin = full
+	g.needed(1, "2026-11 Cumulative Update for Windows 11 Version 25H2 for x64-based Systems (KB5000001)")
+	g.until("/mesh", "rns-01 has it", "brs-01 does not have it")
+	g.look("mesh-needed", "/mesh", 200, "1 file, as nodes said last.")
 	g.leftOver()
 	if *galleryDir != "" {
 		g.write(*galleryDir)

@@ -3,6 +3,7 @@ package ui_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"html"
@@ -18,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"wuamesh/agentproto"
+	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
 	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
 	"wuamesh/appliance/microsoft/cab/cabtest"
@@ -262,6 +265,51 @@ func heldBack(t *testing.T, down string) (first, second *admin) {
 		t.Fatalf("%d\n%s", status, page)
 	}
 	return first, second
+}
+
+// needed has a host of the node need a file that an admin brings to it, and
+// returns the update it is of.
+func (a *admin) needed(n int, title string) agentproto.Update {
+	a.t.Helper()
+	var plain bytes.Buffer
+	w := cabtest.NewWriter(&plain, cabtest.None)
+	if err := w.Create("update.mum", time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC)); err != nil {
+		a.t.Fatal(err)
+	}
+	if _, err := io.CopyN(w, rand.NewChaCha8([32]byte{byte(n)}), 1<<20); err != nil {
+		a.t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		a.t.Fatal(err)
+	}
+	signed := authenticodetest.NewAuthority(1).Signer(authenticodetest.SignerOptions{}).SignCab(plain.Bytes())
+	u, sum := invented(n, title, rules.Critical), fmt.Sprintf("%x", sha1.Sum(signed))
+	name := fmt.Sprintf("windows-kb%d-x64_%s.cab", 5000000+n, sum)
+	u.Files = []agentproto.File{{Name: name, URL: "http://download.windowsupdate.com/d/msdownload/" + name, Size: int64(len(signed)), SHA1: sum}}
+	if _, err := a.node.PutPackage(a.t.Context(), owner, "baseline", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}}}); err != nil {
+		a.t.Fatal(err)
+	}
+	a.enrol(n, pc(fmt.Sprintf("BRS-WKS-%04d", n)), needs(u), u)
+	_, page := a.get("/downloads")
+	if status, page := a.send(csrf.FindStringSubmatch(page)[1], name, signed); status != 200 {
+		a.t.Fatalf("%d\n%s", status, page)
+	}
+	return u
+}
+
+// TestFilesByNode shows which node has a file that a host waits for, and which
+// has not because a limit holds it back.
+func TestFilesByNode(t *testing.T) {
+	first, _ := heldBack(t, "0.000001")
+	if _, page := first.get("/mesh"); !strings.Contains(page, "No host waits for a file.") {
+		t.Errorf("before anything is needed:\n%s", page)
+	}
+	u := first.needed(1, "2026-11 Cumulative Update (KB5000001)")
+	first.until("/mesh", "1 file, as nodes said last.", "rns-01 has it", "brs-01 does not have it", string(u.ID), "1 of 1", "0 of 1")
+	head, rows := first.table("/mesh/files.csv")
+	if len(rows) != 1 || column(head, rows, "On rns-01")[0] != "TRUE" || column(head, rows, "On brs-01")[0] != "FALSE" || column(head, rows, "Hosts that wait")[0] != "1" {
+		t.Errorf("its file is %q, %q", head, rows)
+	}
 }
 
 // TestFilesMoveOnThePage brings a scan cab to one node while a limit holds back
