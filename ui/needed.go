@@ -2,9 +2,6 @@ package ui
 
 import "wuamesh/appliance"
 
-// neededLetters is how much of a title stands before the columns of nodes.
-const neededLetters = 52
-
 // neededText sums the panel up.
 func neededText(c appliance.FileCoverage) string {
 	if c.All == 0 {
