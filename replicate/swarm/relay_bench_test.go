@@ -44,7 +44,8 @@ func BenchmarkRelay(b *testing.B) {
 	thin := linespec{up: *rate / 5, down: *rate, delay: line.delay}
 	lossy := linespec{up: *rate / 2, down: *rate / 2, delay: 30 * time.Millisecond, loss: 0.005}
 	big, many := work{"256 MiB", 1, 256 << 20}, work{"60 x 4 MiB", 60, 4 << 20}
-	others := []rival{{"rsync", rsyncRun}, {"syncthing", syncthingRun}}
+	streams := rival{"streams", streamsRun}
+	others := []rival{{"rsync", rsyncRun}, {"syncthing", syncthingRun}, streams}
 	for _, tt := range []struct {
 		name           string
 		work           work
@@ -55,10 +56,10 @@ func BenchmarkRelay(b *testing.B) {
 	}{
 		{name: "symmetric", work: big, origin: line, branch: line, others: others},
 		{name: "symmetric", work: many, origin: line, branch: line, others: others},
-		{name: "two nodes killed and a line cut", work: big, origin: line, branch: line, during: misfortune},
+		{name: "two nodes killed and a line cut", work: big, origin: line, branch: line, during: misfortune, others: []rival{streams}},
 		{name: "asymmetric", work: big, origin: line, branch: thin, others: others},
 		{name: "hub and spoke", work: work{"64 MiB", 1, 64 << 20}, origin: line, branch: line, hub: true, others: others},
-		{name: "lossy", work: work{"64 MiB", 1, 64 << 20}, origin: lossy, branch: lossy},
+		{name: "lossy", work: work{"64 MiB", 1, 64 << 20}, origin: lossy, branch: lossy, others: []rival{streams}},
 	} {
 		b.Run(tt.name+" "+tt.work.name, func(b *testing.B) {
 			n := 4.0
@@ -78,11 +79,13 @@ func BenchmarkRelay(b *testing.B) {
 			}
 			for b.Loop() {
 				r := lines()
+				traced := r.trace(b, tt.name)
 				took, sent, peak := swarmRun(b, r, tt.work, func(ps []*process) {
 					if tt.during != nil {
 						tt.during(r, ps, time.Duration(whole*float64(time.Second)))
 					}
 				})
+				traced()
 				r.close()
 				b.ReportMetric(took.Seconds()/bound, "xbound")
 				b.ReportMetric(sent/tt.work.total(), "xsent")
@@ -102,7 +105,47 @@ func BenchmarkRelay(b *testing.B) {
 	}
 }
 
-var rivals = flag.String("rivals", "", "compare with this one only: rsync, syncthing, none")
+var rivals = flag.String("rivals", "", "compare with this one only: rsync, syncthing, streams, none")
+
+var traceTo = flag.String("trace", "", "a file to append to what each of the benchmark's lines carried, in percent of its rate, four times a second")
+
+// trace writes down what the lines carry until its result is called: a row per
+// moment, and in it out and in of every place.
+func (r *relay) trace(t testing.TB, name string) (stop func()) {
+	if *traceTo == "" {
+		return func() {}
+	}
+	f, err := os.OpenFile(*traceTo, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(f, name)
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		began, at := time.Now(), time.Now()
+		ticks := time.NewTicker(250 * time.Millisecond)
+		defer ticks.Stop()
+		out, in := make([]int64, len(r.places)), make([]int64, len(r.places))
+		for {
+			select {
+			case <-end:
+				return
+			case now := <-ticks.C:
+				fmt.Fprintf(f, "%6.2f", now.Sub(began).Seconds())
+				for i, p := range r.places {
+					o, n := p.out.Load(), p.in.Load()
+					share := func(bytes int64, rate float64) float64 { return 100 * float64(bytes) / rate / now.Sub(at).Seconds() }
+					fmt.Fprintf(f, "  %3.0f %3.0f", share(o-out[i], p.up.rate), share(n-in[i], p.down.rate))
+					out[i], in[i] = o, n
+				}
+				fmt.Fprintln(f)
+				at = now
+			}
+		}
+	}()
+	return func() { close(end); <-ended; f.Close() }
+}
 
 // A rival is another way to bring files to branches.
 type rival struct {
@@ -186,8 +229,14 @@ func startProcess(ctx context.Context, t testing.TB, r *relay, i int, dir string
 		i = 1
 	}
 	spec, _ := json.Marshal(nodeSpec{Index: i, Peers: peers, Dir: dir, Files: w.files, Size: w.size})
+	return startCommand(ctx, t, at, "SWARM_NODE="+string(spec))
+}
+
+// startCommand runs this test's binary at a place, which the environment tells
+// what it is there.
+func startCommand(ctx context.Context, t testing.TB, at *place, env string) *process {
 	cmd := at.command(ctx, os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), "SWARM_NODE="+string(spec))
+	cmd.Env = append(os.Environ(), env)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -225,6 +274,13 @@ type nodeSpec struct {
 }
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv("SWARM_STREAMS"); spec != "" {
+		if err := runStreams(spec); err != nil {
+			fmt.Fprintln(os.Stderr, "streams:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if spec := os.Getenv("SWARM_NODE"); spec != "" {
 		if err := runNode(spec); err != nil {
 			fmt.Fprintln(os.Stderr, "node:", err)
