@@ -23,8 +23,9 @@ import (
 //  4. From a seed, a peer that had the whole file when it was first seen: only
 //     the site that owns the piece asks, in order. So a seed sends each piece
 //     once, and the branches pass it on.
-//  5. When a seed's uplink is idle it may be asked for what is not owned too:
-//     that is what makes an asymmetric line, or a dead owner, no brake.
+//  5. When a seed's uplink is idle, or nothing of what is owned here is left
+//     to ask of it, it may be asked for what others own (help.go): that is
+//     what makes an asymmetric line, or a slow owner, no brake.
 //  6. Who found nothing to ask for during the starve time asks anybody.
 //  7. A piece that someone waits for may be asked of anyone, and comes first.
 //  8. When nothing is left to ask for, or someone waits, a request that takes
@@ -57,6 +58,7 @@ type peerState struct {
 	resume   time.Time     // not asked before then
 	failures int           // in a row
 	banned   time.Time     // it lied: not asked before then
+	spare    bool          // a seed of which nothing is left to ask that is owned here
 	class    int           // 0 on the LAN, 1 fetching something itself, 2 a seed
 }
 
@@ -79,12 +81,13 @@ type fileState struct {
 	known    int    // pieces from the first on whose digest is known
 	source   string // of a draft: the peer that downloads it, a seed that grows
 	flying   bitset
-	holders  []uint16    // of each piece, seeds not counted
-	near     []uint16    // of each piece, on the LAN
-	waiting  map[int]int // pieces someone waits for, by how many
-	turn     uint64      // where ownership begins: files spread over sites
-	sites    []string    // that want the file, own included; sorted
-	nodes    []string    // of the own site that want it, own included; sorted
+	holders  []uint16        // of each piece, seeds not counted
+	near     []uint16        // of each piece, on the LAN
+	waiting  map[int]int     // pieces someone waits for, by how many
+	turn     uint64          // where ownership begins: files spread over sites
+	sites    []string        // that want the file, own included; sorted
+	nodes    []string        // of the own site that want it, own included; sorted
+	unheard  map[string]bool // peers that have not said yet what they have; nil after hearMost
 }
 
 // A flight is a request that was not answered yet.
@@ -173,6 +176,9 @@ func (s *scheduler) gone(id string) (cancel []uint64) {
 		s.count(p, s.files[d], pf, -1)
 	}
 	delete(s.peers, id)
+	for _, f := range s.files {
+		s.hear(f, id)
+	}
 	for fid, f := range s.flights {
 		if f.Peer == id {
 			s.land(f)
@@ -192,6 +198,7 @@ func (s *scheduler) has(id string, d Digest, pieces []int32, all, fresh bool, no
 	if p == nil || f == nil {
 		return
 	}
+	s.hear(f, id)
 	n := len(f.m.Pieces)
 	pf, wants := p.files[d], !all && id != f.source
 	if pf == nil || fresh {
@@ -224,6 +231,14 @@ func (s *scheduler) has(id string, d Digest, pieces []int32, all, fresh bool, no
 	}
 }
 
+// hear takes in that a peer said what it has of a file, or that it died.
+func (s *scheduler) hear(f *fileState, id string) {
+	if f.unheard[id] {
+		delete(f.unheard, id)
+		s.stale = true
+	}
+}
+
 // count keeps the number of holders of each piece.
 func (s *scheduler) count(p *peerState, f *fileState, pf *peerFile, by int) {
 	if f == nil || pf == nil {
@@ -248,6 +263,9 @@ func (s *scheduler) hold(p *peerState, f *fileState, pf *peerFile, i, by int) {
 
 // lost takes in that a peer has nothing of a file any more.
 func (s *scheduler) lost(id string, d Digest) {
+	if f := s.files[d]; f != nil {
+		s.hear(f, id)
+	}
 	if p := s.peers[id]; p != nil && p.files[d] != nil {
 		s.count(p, s.files[d], p.files[d], -1)
 		delete(p.files, d)
@@ -278,6 +296,10 @@ func (s *scheduler) want(m *Manifest, have bitset, priority int, now time.Time) 
 		m: m, digest: m.SHA256, priority: priority, added: s.lastFlight, since: now,
 		have: slices.Clone(have), missing: len(m.Pieces) - have.count(), known: len(m.Pieces), flying: newBitset(len(m.Pieces)),
 		holders: make([]uint16, len(m.Pieces)), near: make([]uint16, len(m.Pieces)), waiting: map[int]int{}, turn: binary.BigEndian.Uint64(m.SHA256[:]) >> 1,
+		unheard: map[string]bool{},
+	}
+	for id := range s.peers {
+		f.unheard[id] = true
 	}
 	s.files[m.SHA256] = f
 	s.order = append(s.order, f)
@@ -366,10 +388,21 @@ func (s *scheduler) await(d Digest, piece, by int) {
 	}
 }
 
+// hearMost is how long a peer that says nothing is taken for one that wants a
+// file.
+const hearMost = time.Second
+
 // census finds out which sites, and which nodes of this one, want each file.
 // A peer that had it whole from the beginning is no owner; one that became
-// whole stays one, because what it owned is there to be had.
-func (s *scheduler) census() {
+// whole stays one, because what it owned is there to be had. One that has not
+// said yet what it has is taken for an owner, or everybody would ask the first
+// seed that speaks for the same pieces.
+func (s *scheduler) census(now time.Time) {
+	for _, f := range s.files {
+		if len(f.unheard) > 0 && now.Sub(f.since) >= hearMost {
+			f.unheard, s.stale = nil, true
+		}
+	}
 	if !s.stale {
 		return
 	}
@@ -380,7 +413,7 @@ func (s *scheduler) census() {
 	for d, f := range s.files {
 		f.sites, f.nodes = append(f.sites[:0], s.site), append(f.nodes[:0], s.self)
 		for _, p := range s.peers {
-			if pf := p.files[d]; pf == nil || !pf.wanting {
+			if pf := p.files[d]; !f.unheard[p.id] && (pf == nil || !pf.wanting) {
 				continue
 			}
 			if p.lan {
@@ -530,12 +563,14 @@ func (s *scheduler) land(f *flight) {
 func (s *scheduler) next(now time.Time) (start []Request, wake time.Time) {
 	wake = now.Add(time.Second)
 	s.sort(now)
-	s.census()
+	s.census(now)
 	peers := s.inTurn(now, &wake)
 	for _, p := range peers {
+		p.spare = false
 		for s.room(p) {
-			f, i := s.pick(p, s.usual)
+			f, i := s.pick(p, s.usual, s.rank)
 			if f == nil {
+				p.spare = p.class == 2
 				break
 			}
 			start = append(start, s.start(f, p, i, now, byUsual))
@@ -587,8 +622,12 @@ func (p *peerState) classify() int {
 
 // room says whether another request may be made of the peer: two at least, so
 // that its line is never idle between them, and what it sends in a round trip
-// and a little more.
+// and a little more. The first of a seed is alone: everybody asks it at once,
+// and the sooner the first pieces are whole, the sooner they are passed on.
 func (s *scheduler) room(p *peerState) bool {
+	if p.class == 2 && p.rate == 0 {
+		return p.flying == 0
+	}
 	if p.flying < windowLeast {
 		return true
 	}
@@ -618,7 +657,7 @@ func anything(*fileState, *peerState, int) bool { return true }
 
 // pick finds the piece to ask a peer for: of the most urgent file, what
 // someone waits for, else, of a seed, the first in order, else the rarest.
-func (s *scheduler) pick(p *peerState, may func(*fileState, *peerState, int) bool) (*fileState, int) {
+func (s *scheduler) pick(p *peerState, may func(*fileState, *peerState, int) bool, rank ranking) (*fileState, int) {
 	for _, f := range s.order {
 		pf := p.files[f.digest]
 		if pf == nil || f.missing == 0 {
@@ -631,8 +670,8 @@ func (s *scheduler) pick(p *peerState, may func(*fileState, *peerState, int) boo
 				if i >= f.known {
 					break
 				}
-				if rank := s.rank(f, pf, i); rank < least && may(f, p, i) {
-					best, least = i, rank
+				if r := rank(f, pf, i); r < least && may(f, p, i) {
+					best, least = i, r
 				}
 			}
 		}
@@ -643,7 +682,10 @@ func (s *scheduler) pick(p *peerState, may func(*fileState, *peerState, int) boo
 	return nil, 0
 }
 
-// rank orders the pieces of one file, lowest first.
+// A ranking orders the pieces of one file, lowest first.
+type ranking func(f *fileState, pf *peerFile, i int) uint64
+
+// rank is the usual one: what someone waits for, what is owned, the rarest.
 func (s *scheduler) rank(f *fileState, pf *peerFile, i int) uint64 {
 	if f.waiting[i] > 0 {
 		return uint64(i)
@@ -671,25 +713,6 @@ func (s *scheduler) start(f *fileState, p *peerState, i int, now time.Time, why 
 	p.flying++
 	p.inFlight += r.Size
 	return r
-}
-
-// help is rule 5: two requests at a time of each idle seed. They do not make
-// it busy, so that it goes on until an owner asks. The source of a draft is
-// idle because it waits itself.
-func (s *scheduler) help(peers []*peerState, now time.Time, start []Request) []Request {
-	carried := func(f *fileState, p *peerState, i int) bool {
-		return f.source != p.id && f.near[i] == 0 && f.carries(s, i)
-	}
-	for _, p := range peers {
-		for !p.lan && p.idle && p.class == 2 && p.flying < windowLeast {
-			f, i := s.pick(p, carried)
-			if f == nil {
-				break
-			}
-			start = append(start, s.start(f, p, i, now, byHelp))
-		}
-	}
-	return start
 }
 
 // answersDue says whether something asked for by the usual rules is on its
@@ -720,7 +743,7 @@ func (s *scheduler) starved(peers []*peerState, now time.Time, start []Request) 
 		if p.flying > 0 {
 			continue
 		}
-		if f, i := s.pick(p, anything); f != nil {
+		if f, i := s.pick(p, anything, s.rank); f != nil {
 			start = append(start, s.start(f, p, i, now, byStarved))
 		}
 	}

@@ -136,6 +136,13 @@ func fakeManifest(name string, size int64) *Manifest {
 // fetch it.
 func (s *sim) start(files []*Manifest, seeds func(*simNode, *Manifest) bool) {
 	for _, id := range s.ids {
+		for _, other := range s.ids {
+			if n, p := s.nodes[id], s.nodes[other]; n != p {
+				n.sched.peer(p.id, p.site)
+			}
+		}
+	}
+	for _, id := range s.ids {
 		n := s.nodes[id]
 		for _, m := range files {
 			if seeds(n, m) {
@@ -150,15 +157,14 @@ func (s *sim) start(files []*Manifest, seeds func(*simNode, *Manifest) bool) {
 	for _, id := range s.ids {
 		for _, other := range s.ids {
 			if n, p := s.nodes[id], s.nodes[other]; n != p {
-				n.sched.peer(p.id, p.site)
 				s.after(s.rtt(n, p), func() { // the answer to the first question
 					for _, m := range files {
 						n.sched.has(p.id, m.SHA256, nil, p.whole[m.SHA256], true, s.now)
 					}
+					s.think(n)
 				})
 			}
 		}
-		s.after(500*time.Millisecond, func() { s.think(s.nodes[id]) })
 	}
 }
 
@@ -443,6 +449,79 @@ func TestBound(t *testing.T) {
 				t.Errorf("want at most %.2f times the bound, %.2f times the file", tt.within, tt.sentMost)
 			}
 		})
+	}
+}
+
+// TestASlowOwnerIsNoBrake has one branch whose line is slower than the others':
+// the seed sends what it owns to one of them, not to each.
+func TestASlowOwnerIsNoBrake(t *testing.T) {
+	s := newSim(t, 1)
+	s.addSite("hq", 20*mbit, 20*mbit, 10*time.Millisecond)
+	origin := s.addNode("origin", "hq")
+	const branches, slow = 5, 4 * mbit
+	for i := range branches {
+		rate := 20 * mbit
+		if i == 0 {
+			rate = slow
+		}
+		s.addSite(fmt.Sprint("site ", i), rate, rate, 10*time.Millisecond)
+		s.addNode(fmt.Sprint("node ", i), fmt.Sprint("site ", i))
+	}
+	m := fakeManifest("a", 64<<20)
+	began := s.now
+	s.start([]*Manifest{m}, func(n *simNode, _ *Manifest) bool { return n == origin })
+	if !s.run(time.Hour) {
+		t.Fatal(s.stuck())
+	}
+	size := float64(m.Size)
+	sent := float64(s.sites["hq"].out) / size
+	t.Logf("the origin sent %.2f times the file; the slow branch took %.2f times its bound", sent, s.now.Sub(began).Seconds()*slow/size)
+	if sent > 1.3 {
+		t.Errorf("the origin sent %.2f times the file: %v", sent, s.sites["hq"].why)
+	}
+	for _, id := range s.ids[2:] {
+		took := s.nodes[id].finished.Sub(began).Seconds() * 20 * mbit / size
+		t.Logf("%s took %.2f times its bound", id, took)
+		if took > 1.75 { // five times, when all waited for what the slow one owned
+			t.Errorf("%s took %.2f times its bound", id, took)
+		}
+	}
+}
+
+// TestTheFirstPiecesAreEachAskedOnce has nodes that hear the seed before they
+// hear each other: what each asks first is nevertheless another's neither.
+func TestTheFirstPiecesAreEachAskedOnce(t *testing.T) {
+	m, now := fakeManifest("a", 64<<20), time.Unix(0, 0)
+	const branches = 5
+	asked := map[int]string{}
+	for i := range branches {
+		s := newScheduler(fmt.Sprint("node ", i), "", uint64(i))
+		s.peer("origin", "")
+		for j := range branches {
+			if j != i {
+				s.peer(fmt.Sprint("node ", j), "")
+			}
+		}
+		s.want(m, newBitset(len(m.Pieces)), 0, now)
+		s.has("origin", m.SHA256, nil, true, true, now)
+		s.busy("origin", false, 0)
+		start, _ := s.next(now)
+		if len(start) != 1 {
+			t.Errorf("node %d asks for %d pieces, want one: the first is not to share the line", i, len(start))
+		}
+		for _, r := range start {
+			if who := asked[r.Piece]; who != "" {
+				t.Errorf("node %d and %s both ask for piece %d", i, who, r.Piece)
+			}
+			asked[r.Piece] = fmt.Sprint("node ", i)
+		}
+		for range 3 { // nobody else ever says anything
+			now = now.Add(hearMost)
+			s.next(now)
+		}
+		if f := s.files[m.SHA256]; len(f.sites) != 1 {
+			t.Errorf("node %d still takes %v for owners", i, f.sites)
+		}
 	}
 }
 
