@@ -7,6 +7,7 @@ import "time"
 // goes on until an owner asks. The source of a draft is idle because it waits
 // itself.
 func (s *scheduler) help(peers []*peerState, now time.Time, start []Request) []Request {
+	s.exchange = exchanged(peers)
 	for _, p := range peers {
 		may := s.takesOver
 		if p.idle {
@@ -26,10 +27,35 @@ func (s *scheduler) help(peers []*peerState, now time.Time, start []Request) []R
 // helpful says whether piece i may be asked of an idle seed. One that no
 // branch has yet is its owner's and one other site's: the line that would carry
 // it to all of them brings more when it carries something else, and they get it
-// from each other. One that a branch has may be asked by anybody, for that
-// branch's uplink is what they wait for.
+// from each other. One that a branch has may be asked by anybody, when it is the
+// branches' uplinks that all wait for.
 func (s *scheduler) helpful(f *fileState, p *peerState, i int) bool {
-	return f.source != p.id && f.near[i] == 0 && f.carries(s, i) && (f.holders[i] > 0 || f.assists(s, i))
+	if f.source == p.id || f.near[i] > 0 || !f.carries(s, i) {
+		return false
+	}
+	if f.holders[i] == 0 {
+		return f.assists(s, i)
+	}
+	return p.rate > outruns*s.exchange
+}
+
+// outruns is how much faster a seed's line must be than what branches pass on
+// to each other. With n branches it is exactly as fast when no help is needed:
+// then a seed that sends something again only takes from its line what they
+// all lack.
+const outruns = 1.25
+
+// exchanged is how fast branches pass pieces on, bytes per second from each;
+// 0 unknown.
+func exchanged(peers []*peerState) (rate float64) {
+	n := 0.0
+	for _, p := range peers {
+		if p.class == 1 && p.rate > 0 && !p.silent {
+			n++
+			rate += (p.rate - rate) / n
+		}
+	}
+	return rate
 }
 
 // takesOver says whether piece i may be asked of a seed that is busy with what

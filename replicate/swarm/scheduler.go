@@ -43,6 +43,7 @@ type scheduler struct {
 	stale      bool      // who wants what changed since the last census
 	progress   time.Time // when a request was last started or answered by the usual rules
 	pace       time.Duration
+	exchange   float64 // what branches pass on, bytes per second from each; 0 unknown
 }
 
 // A peerState is what is known of one living peer.
