@@ -325,6 +325,7 @@ func (a *Appliance) dialPeer(ctx context.Context, nodeID, addr string) (net.Conn
 	if err != nil {
 		return nil, err
 	}
+	swarm.KeepTrying(raw)
 	conn := tls.Client(raw, conf)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(err, raw.Close())
@@ -345,6 +346,7 @@ func (a *Appliance) acceptPeer(_ *http.Server, conn *tls.Conn, _ http.Handler) {
 	if _, gone := a.roster.removal(id); gone {
 		mesh.Drop(id)
 	}
+	swarm.KeepTrying(conn)
 	held := &heldConn{Conn: conn, gone: make(chan struct{})}
 	mesh.Accept(held, id)
 	<-held.gone // net/http closes the connection when this returns

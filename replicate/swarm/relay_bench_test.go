@@ -324,7 +324,13 @@ func runNode(text string) error {
 		}
 	}
 	dial := &net.Dialer{Control: swarm.Congestion, Timeout: 10 * time.Second}
-	transport := &http.Transport{DialContext: dial.DialContext, MaxIdleConnsPerHost: 8}
+	transport := &http.Transport{MaxIdleConnsPerHost: 8, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial.DialContext(ctx, network, addr)
+		if err == nil {
+			swarm.KeepTrying(c)
+		}
+		return c, err
+	}}
 	s := swarm.New(swarm.Options{
 		Self: swarm.Peer{ID: me}, Root: root, Log: slog.New(slog.DiscardHandler),
 		Peers: func() (l []swarm.Peer) {
@@ -358,7 +364,8 @@ func runNode(text string) error {
 		if err != nil {
 			return err
 		}
-		go http.Serve(l, s.Handler())
+		server := &http.Server{Handler: s.Handler(), ConnContext: func(ctx context.Context, c net.Conn) context.Context { swarm.KeepTrying(c); return ctx }}
+		go server.Serve(l)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
