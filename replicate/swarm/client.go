@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	stallTime = 20 * time.Second // a piece of which nothing comes is given up
+	stallTime = 20 * time.Second // an answer that is due is given up
 	pollTime  = 25 * time.Second // a question without news is answered after it
 	chunk     = 32 << 10         // bytes that are counted against a limit at once
 )
@@ -150,7 +150,7 @@ func askHave(ctx context.Context, client *http.Client, peer string, q *question)
 func (s *Swarm) getPiece(ctx context.Context, r Request, class Class, b []byte) (after time.Time, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	watchdog := time.AfterFunc(r.Silence, func() { cancel(errStalled) })
 	defer watchdog.Stop()
 	url := "http://" + r.Peer + pathPiece + r.File.String() + "/" + strconv.Itoa(r.Piece)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -181,7 +181,7 @@ func (s *Swarm) getPiece(ctx context.Context, r Request, class Class, b []byte) 
 		if err := s.Limits.Take(ctx, class, Down, int64(n)); err != nil {
 			return after, err
 		}
-		watchdog.Reset(stallTime)
+		watchdog.Reset(r.Silence)
 		if _, err := io.ReadFull(resp.Body, b[:n]); err != nil {
 			return after, fmt.Errorf("%w: %w", failedNet, errors.Join(err, context.Cause(ctx)))
 		}

@@ -58,6 +58,8 @@ type peerState struct {
 	idle     bool          // it says that nobody takes anything from it
 	resume   time.Time     // not asked before then
 	failures int           // in a row
+	failed   time.Time     // the last of them
+	silent   bool          // too many of them: nobody waits for what it owns or has
 	banned   time.Time     // it lied: not asked before then
 	spare    bool          // a seed of which nothing is left to ask that is owned here
 	class    int           // 0 on the LAN, 1 fetching something itself, 2 a seed
@@ -105,7 +107,9 @@ type Request struct {
 	File  Digest
 	Piece int
 	Size  int64 // bytes
-	why   reason
+	// Silence is how long nothing may come of it before it is given up.
+	Silence time.Duration
+	why     reason
 }
 
 // A reason is the rule that a request was made by.
@@ -254,6 +258,9 @@ func (s *scheduler) count(p *peerState, f *fileState, pf *peerFile, by int) {
 
 // hold counts one piece of a peer, or no longer.
 func (s *scheduler) hold(p *peerState, f *fileState, pf *peerFile, i, by int) {
+	if p.silent {
+		return
+	}
 	if pf.wanting {
 		f.holders[i] += uint16(by)
 	}
@@ -414,7 +421,7 @@ func (s *scheduler) census(now time.Time) {
 	for d, f := range s.files {
 		f.sites, f.nodes = append(f.sites[:0], s.site), append(f.nodes[:0], s.self)
 		for _, p := range s.peers {
-			if pf := p.files[d]; !f.unheard[p.id] && (pf == nil || !pf.wanting) {
+			if pf := p.files[d]; p.silent || !f.unheard[p.id] && (pf == nil || !pf.wanting) {
 				continue
 			}
 			if p.lan {
@@ -451,6 +458,7 @@ func (s *scheduler) arrived(id uint64, now time.Time) (cancel []uint64) {
 	p, took := s.peers[f.Peer], now.Sub(f.began)
 	if p != nil {
 		p.failures = 0
+		s.hush(p, false)
 		p.learn(f.Size, took)
 	}
 	if f.why == byUsual {
@@ -527,7 +535,12 @@ func (s *scheduler) failed(id uint64, why failure, after time.Time, now time.Tim
 	case failedWrong:
 		p.banned = now.Add(banTime)
 	default:
+		if f.began.Before(p.failed) {
+			break // one of several that flew when it failed: the same failure
+		}
 		p.failures++
+		p.failed = now
+		s.hush(p, p.failures >= silentAfter)
 		p.resume = later(p.resume, now.Add(min(250*time.Millisecond<<min(p.failures, 10), retryMost)))
 	}
 }
@@ -587,7 +600,7 @@ func (s *scheduler) next(now time.Time) (start []Request, wake time.Time) {
 
 // inTurn lists the peers that may be asked, in the order they are: those of
 // the own site, then those that fetch themselves, then seeds; of each the
-// least busy first.
+// least busy first, and silent ones last.
 func (s *scheduler) inTurn(now time.Time, wake *time.Time) []*peerState {
 	var list []*peerState
 	for _, p := range s.peers {
@@ -603,7 +616,7 @@ func (s *scheduler) inTurn(now time.Time, wake *time.Time) []*peerState {
 		list = append(list, p)
 	}
 	slices.SortFunc(list, func(x, y *peerState) int {
-		return cmp.Or(cmp.Compare(x.class, y.class), cmp.Compare(x.inFlight, y.inFlight),
+		return cmp.Or(cmp.Compare(flag(x.silent), flag(y.silent)), cmp.Compare(x.class, y.class), cmp.Compare(x.inFlight, y.inFlight),
 			cmp.Compare(y.rate, x.rate), strings.Compare(x.id, y.id))
 	})
 	return list
@@ -624,9 +637,10 @@ func (p *peerState) classify() int {
 // room says whether another request may be made of the peer: two at least, so
 // that its line is never idle between them, and what it sends in a round trip
 // and a little more. The first of a seed is alone: everybody asks it at once,
-// and the sooner the first pieces are whole, the sooner they are passed on.
+// and the sooner the first pieces are whole, the sooner they are passed on. So
+// is what a peer is asked that failed.
 func (s *scheduler) room(p *peerState) bool {
-	if p.class == 2 && p.rate == 0 {
+	if p.class == 2 && p.rate == 0 || p.failures > 0 {
 		return p.flying == 0
 	}
 	if p.flying < windowLeast {
@@ -713,6 +727,7 @@ func (s *scheduler) start(f *fileState, p *peerState, i int, now time.Time, why 
 	f.flying.add(i)
 	p.flying++
 	p.inFlight += r.Size
+	r.Silence = s.silence(p)
 	return r
 }
 
@@ -749,55 +764,4 @@ func (s *scheduler) starved(peers []*peerState, now time.Time, start []Request) 
 		}
 	}
 	return start
-}
-
-// second is rule 8.
-func (s *scheduler) second(now time.Time, start []Request) []Request {
-	left, twice := 0, 0
-	for _, f := range s.order {
-		left += f.missing
-	}
-	var late []*flight
-	for _, f := range s.flights {
-		if f.why == bySecond {
-			twice++
-		}
-		waited := s.files[f.File] != nil && s.files[f.File].waiting[f.Piece] > 0
-		if !f.second && now.Sub(f.began) > s.lateAfter(f) && (waited || left <= len(s.flights)) {
-			late = append(late, f)
-		}
-	}
-	slices.SortFunc(late, func(x, y *flight) int { return cmp.Compare(x.ID, y.ID) })
-	for _, f := range late[:min(len(late), max(secondMost-twice, 0))] {
-		file := s.files[f.File]
-		if file == nil {
-			continue
-		}
-		var best *peerState
-		for _, p := range s.peers {
-			pf := p.files[f.File]
-			ok := p.id != f.Peer && pf != nil && pf.have.has(f.Piece) && p.flying == 0 && !later(p.resume, p.banned).After(now)
-			if ok && (best == nil || p.rate > best.rate || p.rate == best.rate && p.id < best.id) {
-				best = p
-			}
-		}
-		if best != nil {
-			f.second = true
-			start = append(start, s.start(file, best, f.Piece, now, bySecond))
-		}
-	}
-	return start
-}
-
-// lateAfter is when a request is late: well beyond what everything in flight
-// from its peer should take, or what pieces take on the whole.
-func (s *scheduler) lateAfter(f *flight) time.Duration {
-	wait := max(4*s.pace, lateLeast)
-	if s.pace == 0 {
-		wait = stuck / 3 // nothing is known yet of how long pieces take
-	}
-	if p := s.peers[f.Peer]; p != nil && p.rate > 0 {
-		wait = max(lateLeast, min(wait, time.Duration(4*float64(p.inFlight)/p.rate*float64(time.Second))))
-	}
-	return min(wait, stuck)
 }

@@ -62,6 +62,7 @@ type simNode struct {
 	uploads  int
 	saidBusy bool
 	dead     bool
+	silent   bool // it answers no request for a piece
 	wants    int
 	finished time.Time
 }
@@ -208,6 +209,10 @@ func (s *sim) request(n *simNode, r Request) {
 	s.after(rtt/2, func() {
 		if p.dead {
 			return // the driver hears of it by gone
+		}
+		if p.silent {
+			s.after(r.Silence-rtt/2, func() { n.sched.failed(r.ID, failedNet, time.Time{}, s.now); s.think(n) })
+			return
 		}
 		has := p.whole[r.File]
 		if f := p.sched.files[r.File]; f != nil {
@@ -485,6 +490,36 @@ func TestASlowOwnerIsNoBrake(t *testing.T) {
 		if took > 1.75 { // five times, when all waited for what the slow one owned
 			t.Errorf("%s took %.2f times its bound", id, took)
 		}
+	}
+}
+
+// TestASilentNodeHoldsNothingUp has one branch that takes what it asks for,
+// says that it has it, and answers no request from some time on: the others have
+// the file soon nevertheless.
+func TestASilentNodeHoldsNothingUp(t *testing.T) {
+	for _, from := range []time.Duration{0, 5 * time.Second, 20 * time.Second} {
+		t.Run(fmt.Sprint("from ", from), func(t *testing.T) {
+			s := newSim(t, 1)
+			s.addSite("hq", 20*mbit, 20*mbit, 10*time.Millisecond)
+			origin := s.addNode("origin", "hq")
+			for i := range 4 {
+				s.addSite(fmt.Sprint("site ", i), 20*mbit, 20*mbit, 10*time.Millisecond)
+				s.addNode(fmt.Sprint("node ", i), fmt.Sprint("site ", i))
+			}
+			s.after(from, func() { s.nodes["node 0"].silent = true })
+			m := fakeManifest("a", 64<<20)
+			began := s.now
+			s.start([]*Manifest{m}, func(n *simNode, _ *Manifest) bool { return n == origin })
+			if !s.run(time.Hour) {
+				t.Fatal(s.stuck())
+			}
+			bound := time.Duration(float64(m.Size) / (20 * mbit) * float64(time.Second))
+			took := s.now.Sub(began)
+			t.Logf("took %v, %.2f times the bound; the origin sent %.2f times the file", took, float64(took)/float64(bound), float64(s.sites["hq"].out)/float64(m.Size))
+			if took > bound*13/10 {
+				t.Errorf("took %v, want at most three tenths more than %v", took, bound)
+			}
+		})
 	}
 }
 
