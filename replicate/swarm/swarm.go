@@ -628,9 +628,12 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 	for id, came := range t.from {
 		v.Peers[id] = Share{v.Peers[id].Part, came.total, came.now(now)}
 	}
+	until := s.Limits.Blocked(WAN, Down, now)
 	switch {
 	case t.finishes:
 		v.Waiting = "It is whole and being verified."
+	case !until.IsZero() && (v.Flying > 0 || v.Sources > 0):
+		v.Waiting, v.NextTime = "The site's limits let nothing through now.", until
 	case v.Flying > 0:
 	case v.Sources == 0 && len(s.peers) == 0:
 		v.Waiting = "No other node can be reached."
@@ -638,9 +641,6 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 		v.Waiting = "No node that can be reached has it."
 	default:
 		v.Waiting = "It waits for pieces that other nodes are fetching."
-	}
-	if until := s.Limits.Blocked(WAN, Down, now); !until.IsZero() && v.Waiting == "" {
-		v.Waiting, v.NextTime = "The site's limits let nothing through now.", until
 	}
 	return v
 }
