@@ -34,16 +34,16 @@ func (s *scheduler) helpful(f *fileState, p *peerState, i int) bool {
 		return false
 	}
 	if f.holders[i] == 0 {
-		return f.assists(s, i)
+		return f.assists(s, i) && f.ahead(i) >= helpAhead
 	}
-	return p.rate > outruns*s.exchange
+	return s.outruns(p)
 }
 
-// outruns is how much faster a seed's line must be than what branches pass on
-// to each other. With n branches it is exactly as fast when no help is needed:
-// then a seed that sends something again only takes from its line what they
-// all lack.
-const outruns = 1.25
+// outruns says whether a seed sends faster than branches pass pieces on to
+// each other, and so may send one again that a branch has. With n branches it
+// is exactly as fast when no help is needed: then it only takes from its line
+// what they all lack.
+func (s *scheduler) outruns(p *peerState) bool { return p.rate > 1.25*s.exchange }
 
 // exchanged is how fast branches pass pieces on, bytes per second from each;
 // 0 unknown.
@@ -65,9 +65,12 @@ func (s *scheduler) takesOver(f *fileState, p *peerState, i int) bool {
 	return f.holders[i] == 0 && s.helpful(f, p, i) && f.ahead(i) >= takeOverAhead
 }
 
-// takeOverAhead is how many pieces of an owner are left to it: they are likely
-// to be on their way.
-const takeOverAhead = 3
+// How many pieces of an owner are left to it: they are likely to be on their
+// way, or will be when a piece that is asked now is here.
+const (
+	helpAhead     = windowLeast
+	takeOverAhead = 3
+)
 
 // ahead is how many pieces the owner of piece i lacks before it, as far as
 // matters.

@@ -18,7 +18,8 @@ func (s *scheduler) second(now time.Time, start []Request) []Request {
 			twice++
 		}
 		waited := s.files[f.File] != nil && s.files[f.File].waiting[f.Piece] > 0
-		if !f.second && now.Sub(f.began) > s.lateAfter(f) && (waited || left <= len(s.flights)) {
+		p := s.peers[f.Peer]
+		if !f.second && now.Sub(f.began) > s.lateAfter(f) && (waited || left <= len(s.flights) || p != nil && p.silent) {
 			late = append(late, f)
 		}
 	}

@@ -21,16 +21,17 @@ import (
 //     the file; the others take it from the carrier.
 //  3. From a peer that is itself fetching the file: whenever it has the piece.
 //  4. From a seed, a peer that had the whole file when it was first seen: only
-//     the site that owns the piece asks, in order. So a seed sends each piece
-//     once, and the branches pass it on.
+//     the site that owns the piece asks, in order, and not for what another
+//     branch has already. So a seed sends each piece once, and the branches
+//     pass it on.
 //  5. When a seed's uplink is idle, or nothing of what is owned here is left
 //     to ask of it, it may be asked for what others own (help.go): that is
 //     what makes an asymmetric line, or a slow owner, no brake.
 //  6. Who found nothing to ask for during the starve time asks anybody.
 //  7. A piece that someone waits for may be asked of anyone, and comes first.
-//  8. When nothing is left to ask for, or someone waits, a request that takes
-//     much longer than its peer usually needs is asked a second time
-//     elsewhere; the first answer counts.
+//  8. When nothing is left to ask for, or someone waits, or the peer is silent
+//     (late.go), a request that takes much longer than its peer usually needs
+//     is asked a second time elsewhere; the first answer counts.
 type scheduler struct {
 	self, site string
 	seed       uint64 // of ties: nodes that choose freely choose differently
@@ -664,7 +665,7 @@ func (s *scheduler) usual(f *fileState, p *peerState, i int) bool {
 	case p.files[f.digest].wanting:
 		return true
 	default:
-		return f.owns(s, i)
+		return f.owns(s, i) && (f.holders[i] == 0 || s.outruns(p))
 	}
 }
 
