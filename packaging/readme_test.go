@@ -24,6 +24,7 @@ var ranBy = map[string][2]string{
 
 	"wuamesh admin paul set --role operator": {"ui/cli/cli_test.go", `"admin paul set --role operator"`},
 	"wuamesh admin maelle password":          {"ui/cli/cli_test.go", `"admin maelle password"`},
+	"wuamesh admin maelle logout":            {"ui/cli/cli_test.go", `"admin vera logout"`},
 
 	"wuamesh rules baseline allow severity Critical --dry-run":                     {"ui/cli/rules_test.go", `"rules baseline allow severity Critical --dry-run"`},
 	"wuamesh rules baseline ring --days 7 --hosts 5 --percent 5":                   {"ui/cli/rules_test.go", `"rules baseline ring --days 7 --hosts 5 --percent 5"`},
