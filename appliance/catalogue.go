@@ -162,11 +162,14 @@ func (g *group) has(h *host, site string) bool {
 // everyone is the built-in group of all hosts.
 const everyone = "all"
 
+// builtIn is it before anybody edits it.
+var builtIn = groupRecord{Description: "Every host."}
+
 func newCatalogue(a *Appliance) (*catalogue, error) {
 	c := &catalogue{
 		log: a.log, folder: a.folder, roster: a.roster, published: a.published,
 		hosts: map[agentproto.HostID]*host{}, updates: map[rules.UpdateID]*update{}, packages: map[string]*pkg{},
-		groups: map[string]*group{everyone: {exists: true, groupRecord: groupRecord{Description: "Every host."}}}, commands: map[agentproto.HostID]map[string]commandRecord{},
+		groups: map[string]*group{everyone: {exists: true, groupRecord: builtIn}}, commands: map[agentproto.HostID]map[string]commandRecord{},
 		outcomes: map[agentproto.HostID]map[string]outcomeRecord{},
 		admins:   map[string]adminRecord{}, tokens: map[string]tokenRecord{}, meetings: map[string]meetingRecord{}, contrary: make(chan struct{}, 1),
 		rings:           map[string]ringRecord{},

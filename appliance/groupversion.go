@@ -41,7 +41,10 @@ func groupState(tx *replicate.Tx, name string) (s versionState, err error) {
 	if err != nil {
 		return s, err
 	}
-	if ok || name == everyone {
+	if !ok && name == everyone {
+		head, ok = builtIn, true
+	}
+	if ok {
 		s.head = &versionHead{Description: head.Description}
 	}
 	for _, m := range head.Accepts {
@@ -78,6 +81,12 @@ func groupEntryText(entry string) string {
 		return "settings profile " + rest
 	}
 	return ""
+}
+
+// factOf is the fact of an entry of a condition.
+func factOf(entry string) fact {
+	_, k := termOf(entry)
+	return k.fact
 }
 
 // GroupVersions lists the edits of a group, the latest first; of one that was

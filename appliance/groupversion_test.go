@@ -111,7 +111,7 @@ func TestTheGroupOfEveryHost(t *testing.T) {
 		t.Fatalf("its versions are %+v, %v", list, err)
 	}
 	must(t, s.UndoGroup(t.Context(), owner, "all", list[0].ID))
-	if g, err := s.Group(t.Context(), "all"); err != nil || len(g.Settings) != 0 {
+	if g, err := s.Group(t.Context(), "all"); err != nil || len(g.Settings) != 0 || g.Description != "Every host." {
 		t.Errorf("undone it is %+v, %v", g, err)
 	}
 }
