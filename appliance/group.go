@@ -246,28 +246,30 @@ func (a *Appliance) DeleteGroup(ctx context.Context, by Actor, name string) erro
 	if name == everyone {
 		return errEveryone
 	}
-	return a.db.Update(ctx, func(tx *replicate.Tx) error {
-		was, err := groupState(tx, name)
-		if err != nil || was.head == nil {
-			return cmpErr(err, noGroup(name))
-		}
-		if err := cmp.Or(groups.del(tx, name), delAll(tx, members, name+"/"), delAll(tx, terms, name+"/")); err != nil {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return a.removeGroup(tx, by, name) })
+}
+
+func (a *Appliance) removeGroup(tx *replicate.Tx, by Actor, name string) error {
+	was, err := groupState(tx, name)
+	if err != nil || was.head == nil {
+		return cmpErr(err, noGroup(name))
+	}
+	if err := cmp.Or(groups.del(tx, name), delAll(tx, members, name+"/"), delAll(tx, terms, name+"/")); err != nil {
+		return err
+	}
+	for entry, t := range map[string]table[editRecord]{packageEntry: assigns, profileEntry: grants} {
+		from, err := a.dropGroup(tx, by, t, name)
+		if err != nil {
 			return err
 		}
-		for entry, t := range map[string]table[editRecord]{packageEntry: assigns, profileEntry: grants} {
-			from, err := a.dropGroup(tx, by, t, name)
-			if err != nil {
-				return err
-			}
-			for _, p := range from {
-				was.entries[entry+p] = true
-			}
+		for _, p := range from {
+			was.entries[entry+p] = true
 		}
-		if err := a.keepVersion(groupHistory, tx, by, name, "delete group", was, versionState{}); err != nil {
-			return err
-		}
-		return a.audit(tx, by, "delete group", "group "+name, "", "")
-	})
+	}
+	if err := a.keepVersion(groupHistory, tx, by, name, "delete group", was, versionState{}); err != nil {
+		return err
+	}
+	return a.audit(tx, by, "delete group", "group "+name, "", "")
 }
 
 var errEveryone = &Problem{Kind: Conflict, Msg: "The group all cannot be deleted: it is every host."}

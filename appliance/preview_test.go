@@ -469,11 +469,12 @@ func (a *fleet) randomReturn() (what string, i appliance.Impact) {
 	return what, i
 }
 
-// randomImport takes a file of packages and profiles in: TOML, which may drop
+// randomImport takes a file of packages, profiles and groups in: TOML, which may drop
 // the others, or WAPT's, which is the lines of one.
 func (a *fleet) randomImport() (what string, i appliance.Impact) {
 	ctx := a.t.Context()
 	f := appliance.RuleFile{Prune: a.IntN(3) == 0}
+	given := map[string]bool{}
 	for n := range 1 + a.IntN(4) {
 		f.Text += a.asTOML(fmt.Sprintf("rules-%02d", 4*a.IntN(6)+n), a.edit()) // TOML has each name once
 	}
@@ -482,6 +483,12 @@ func (a *fleet) randomImport() (what string, i appliance.Impact) {
 		name := fmt.Sprintf("settings-%d", n)
 		order = append(order, name)
 		f.Text += a.profileAsTOML(name, a.profile())
+	}
+	for range a.IntN(2) * a.IntN(6) {
+		if name := fmt.Sprintf("branch-%02d", a.IntN(22)); !given[name] {
+			given[name] = true
+			f.Text += a.groupAsTOML(name)
+		}
 	}
 	if len(order) > 0 && a.IntN(2) == 0 {
 		f.Text = quotedList("profile_order", order) + f.Text
@@ -494,6 +501,9 @@ func (a *fleet) randomImport() (what string, i appliance.Impact) {
 	what = fmt.Sprintf("import %+v", f)
 	d, err := a.DiffRules(ctx, f)
 	made, failed := a.ImportRules(ctx, owner, f)
+	if strings.Contains(fmt.Sprint(err), "would be deleted") && failed != nil {
+		return what, appliance.Impact{} // something is given to a group that is not in the file
+	}
 	if err != nil || failed != nil || !reflect.DeepEqual(d.Impact, made.Impact) {
 		a.t.Fatalf("%s: previewed %+v, %v; made %+v, %v", what, d.Impact, err, made.Impact, failed)
 	}
@@ -522,6 +532,25 @@ func (a *fleet) profileAsTOML(name string, e appliance.ProfileEdit) string {
 	text := fmt.Sprintf("[profile.%q]\n", name) + quotedList("groups", e.Groups) + quotedList("hosts", hosts) + fmt.Sprintf("[profile.%q.options]\n", name)
 	for key, value := range e.Options {
 		text += fmt.Sprintf("%s = %q\n", key, value)
+	}
+	return text
+}
+
+// groupAsTOML writes any edit of a group as a file of rules has it.
+func (a *fleet) groupAsTOML(name string) string {
+	text := fmt.Sprintf("[group.%q]\naccepts = [%q]\n", name, rules.Maturities[a.IntN(3)])
+	if a.IntN(2) == 0 {
+		var ids []string
+		for _, h := range some(a.Rand, a.hosts, 12) {
+			ids = append(ids, string(h))
+		}
+		text += quotedList("members", ids)
+	}
+	if a.IntN(2) == 0 {
+		text += fmt.Sprintf("[group.%q.condition]\nos = [%q]\nname = [\"*%d\", \"!*%d\"]\n", name, []string{"*", "Windows 11*", "*Server*"}[a.IntN(3)], a.IntN(10), a.IntN(100))
+	}
+	if a.IntN(2) == 0 {
+		text += fmt.Sprintf("[group.%q.settings]\ndefault_allow = %q\n", name, rules.Bool(a.IntN(2) == 0))
 	}
 	return text
 }

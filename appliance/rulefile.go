@@ -27,6 +27,7 @@ type (
 		Order   []string               `toml:"profile_order"`
 		Package map[string]filePackage `toml:"package"`
 		Profile map[string]fileProfile `toml:"profile"`
+		Group   map[string]fileGroup   `toml:"group"`
 	}
 	filePackage struct {
 		Description string         `toml:"description"`
@@ -42,25 +43,50 @@ type (
 		Hosts       []string          `toml:"hosts"`
 		Options     map[string]string `toml:"options"`
 	}
+	fileGroup struct {
+		Description string            `toml:"description"`
+		Accepts     []rules.Maturity  `toml:"accepts"`
+		Members     *[]string         `toml:"members"` // nil: they stay as they are
+		Condition   fileCondition     `toml:"condition"`
+		Settings    map[string]string `toml:"settings"`
+	}
+	// fileCondition is a [Condition].
+	fileCondition struct {
+		OS     []string `toml:"os"`
+		Build  []string `toml:"build"`
+		Domain []string `toml:"domain"`
+		ADSite []string `toml:"ad_site"`
+		Name   []string `toml:"name"`
+		Subnet []string `toml:"subnet"`
+		Site   []string `toml:"site"`
+	}
 )
+
+// A RuleExport is what a file of rules is to have.
+type RuleExport struct {
+	Members bool // the hosts that groups were given one by one, too
+}
 
 // fileWords are the words of a file: at its top, and in each kind of table.
 var fileWords = map[string][]string{
-	"":        {"package", "profile", "profile_order"},
+	"":        {"package", "profile", "profile_order", "group"},
 	"package": {"description", "maturity", "groups", "hosts", "allow", "forbid"},
 	"profile": {"description", "groups", "hosts", "options"},
+	"group":   {"description", "accepts", "members", "condition", "settings"},
 }
 
 const fileHead = `# The rules of wuamesh.
 # Packages: forbid beats allow; the order of packages and lines means nothing.
 # A line is a kind and a value: update, kb, product, classification, severity.
 # Profiles: options of [waptwua]; of two given alike the later one in profile_order wins.
+# Groups: what a group is given is said by packages and profiles. Its members, the hosts that it
+# was given one by one, stay as they are where the file has no list of them.
 # wuamesh rules diff FILE says what taking this in would change, wuamesh rules import FILE does it.
 `
 
-// ExportRules is every package and every settings profile as TOML, the same
+// ExportRules is every package, settings profile and group as TOML, the same
 // text for the same rules.
-func (a *Appliance) ExportRules(context.Context) (string, error) {
+func (a *Appliance) ExportRules(_ context.Context, what RuleExport) (string, error) {
 	c := a.cat
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,6 +111,11 @@ func (a *Appliance) ExportRules(context.Context) (string, error) {
 	}
 	if len(c.inOrder()) == 0 {
 		b.WriteString("\n[profile] # there is none\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.groups)) {
+		if c.isGroup(name) {
+			c.writeGroup(&b, name, what)
+		}
 	}
 	return b.String(), nil
 }
@@ -112,6 +143,33 @@ func (c *catalogue) writeProfile(b *strings.Builder, name string, p *profile) {
 		options[key] = o.Value
 	}
 	writeOptionTable(b, "profile."+quoteTOML(name)+".options", options)
+}
+
+func (c *catalogue) writeGroup(b *strings.Builder, name string, what RuleExport) {
+	g, table := c.groups[name], "group."+quoteTOML(name)
+	fmt.Fprintf(b, "\n[%s]\ndescription = %s\n", table, quoteTOML(g.Description))
+	var accepts, ids []string
+	for _, m := range rules.Maturities {
+		if slices.Contains(g.Accepts, m) {
+			accepts = append(accepts, string(m))
+		}
+	}
+	writeList(b, "accepts", accepts, nil)
+	if what.Members && name != everyone {
+		for _, h := range c.given(name) {
+			ids = append(ids, string(h))
+		}
+		writeList(b, "members", ids, c.hostNamed)
+	}
+	if condition := conditionOf(g.terms); !condition.Empty() {
+		fmt.Fprintf(b, "[%s.condition]\n", table)
+		for _, f := range facts {
+			if values := *condition.values(f); len(values) > 0 {
+				writeList(b, string(f), values, nil)
+			}
+		}
+	}
+	writeOptionTable(b, table+".settings", g.Settings)
 }
 
 // writeTargets writes whom something is assigned to, but for groups and hosts
@@ -222,6 +280,12 @@ func parseRules(text string) (ruleSet, error) {
 		}
 		set.said["profile"][name] = profileInFile{ProfileEdit{Description: p.Description, Groups: sortedSet(p.Groups), Hosts: hostIDs(p.Hosts), Options: p.Options}}
 	}
+	for _, name := range slices.Sorted(maps.Keys(file.Group)) {
+		if err := knownOptions(text, "group."+name, file.Group[name].Settings); err != nil {
+			return set, err
+		}
+		set.said["group"][name] = file.Group[name].edit(name)
+	}
 	set.order = file.Order
 	return set, set.checkOrder(text)
 }
@@ -235,15 +299,14 @@ func notRules(err error) error {
 	case errors.As(err, &strict):
 		line, _ := strict.Errors[0].Position()
 		key := strict.Errors[0].Key()
-		word, kind := key[0], ""
-		if len(key) > 2 && slices.Contains(fileWords[""], key[0]) {
-			word, kind = key[2], key[0]
+		word, known, hint := key[0], fileWords[""], "There are %s."
+		switch {
+		case len(key) > 3 && key[2] == "condition":
+			word, known, hint = key[3], strings.Split(joinFacts(), ", "), "A condition has %s."
+		case len(key) > 2 && slices.Contains(known, key[0]):
+			word, known, hint = key[2], fileWords[key[0]], "A "+key[0]+" has %s."
 		}
-		hint := fmt.Sprintf("A %s has %s.", kind, strings.Join(fileWords[kind], ", "))
-		if kind == "" {
-			hint = "There are " + strings.Join(fileWords[kind], ", ") + "."
-		}
-		return badRules(line, fmt.Sprintf("there is no key %q%s", strings.Join(key, "."), meant(word, fileWords[kind])), hint)
+		return badRules(line, fmt.Sprintf("there is no key %q%s", strings.Join(key, "."), meant(word, known)), fmt.Sprintf(hint, strings.Join(known, ", ")))
 	case errors.As(err, &wrong):
 		line, _ := wrong.Position()
 		what := strings.TrimPrefix(wrong.Error(), "toml: ")
@@ -282,6 +345,18 @@ func (p filePackage) edit(text, name string) (fileThing, error) {
 		}
 	}
 	return packageInFile{e}, nil
+}
+
+func (g fileGroup) edit(name string) fileThing {
+	condition := Condition(g.Condition)
+	e := groupInFile{GroupEdit: GroupEdit{Description: g.Description, Accepts: slices.Clone(g.Accepts), Condition: &condition, Settings: g.Settings}}
+	if name == everyone && condition.Empty() {
+		e.Condition = nil
+	}
+	if e.keeps = g.Members == nil; !e.keeps {
+		e.Members = hostIDs(*g.Members)
+	}
+	return e
 }
 
 // knownOptions says which option there is none of.

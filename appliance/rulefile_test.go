@@ -9,19 +9,44 @@ import (
 	"testing"
 	"time"
 
+	"wuamesh/agentproto"
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
+	"wuamesh/appliance/microsoft/microsofttest"
 )
 
 // oneOf draws one of some values.
 func oneOf[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
-// anyRules makes random packages and profiles on a node without hosts.
+// anyRules makes random groups, packages and profiles on a node without hosts.
 func anyRules(t *testing.T, s *site, r *rand.Rand) {
 	t.Helper()
 	texts := []string{"", "plain", "\"quoted\" \\ # [package.x] é\u007f"}
+	at := r.IntN(3)
+	for i := range 5 {
+		e := appliance.GroupEdit{Description: oneOf(r, texts...), Settings: map[string]string{"direct_download": oneOf(r, "True", "no"), "filter": oneOf(r, "", "IsInstalled=0")}}
+		for range r.IntN(3) {
+			e.Accepts = append(e.Accepts, oneOf(r, rules.Maturities[:]...))
+		}
+		name := "all"
+		if i > 0 {
+			name = fmt.Sprintf("g.%d", at+i)
+			e.Condition = &appliance.Condition{OS: oneOf(r, nil, []string{"Windows 11*", "!*\"LTSC\"*"}), Subnet: oneOf(r, nil, []string{"10.35.0.1/16", "!10.35.9.0/24", "fd00::/8"}), Build: oneOf(r, nil, []string{">=10.0.26100"})}
+			if r.IntN(3) == 0 {
+				e.Condition.ADSite, e.Condition.Site, e.Condition.Domain, e.Condition.Name = []string{"Brest"}, []string{"*"}, []string{"corp.example"}, []string{"b-*", "B-*", "a?"}
+			}
+		}
+		_, err := s.PutGroup(t.Context(), owner, name, e)
+		must(t, err)
+	}
+	given := func() (list []string) {
+		for range r.IntN(4) {
+			list = append(list, oneOf(r, "all", fmt.Sprintf("g.%d", at+1+r.IntN(4))))
+		}
+		return list
+	}
 	for i := range 12 {
-		e := appliance.PackageEdit{Maturity: oneOf(r, rules.Maturities[:]...), Description: oneOf(r, texts...)}
+		e := appliance.PackageEdit{Groups: given(), Maturity: oneOf(r, rules.Maturities[:]...), Description: oneOf(r, texts...)}
 		for range r.IntN(6) {
 			kind := oneOf(r, rules.Kinds[:]...)
 			value := map[rules.Kind]string{rules.ByKB: fmt.Sprint(5000000 + r.IntN(9)), rules.BySeverity: string(rules.Severities[r.IntN(5)])}[kind]
@@ -32,20 +57,14 @@ func anyRules(t *testing.T, s *site, r *rand.Rand) {
 				e.Lines = append(e.Lines, l)
 			}
 		}
-		if r.IntN(2) == 0 {
-			e.Groups = []string{"all"}
-		}
 		_, err := s.PutPackage(t.Context(), owner, fmt.Sprintf("p.%d-x", i), e)
 		must(t, err)
 	}
 	for i := range 8 {
-		e := appliance.ProfileEdit{Description: oneOf(r, texts...), Order: r.IntN(8), Options: map[string]string{}}
+		e := appliance.ProfileEdit{Groups: given(), Description: oneOf(r, texts...), Order: r.IntN(8), Options: map[string]string{}}
 		for range r.IntN(4) {
 			key := oneOf(r, "default_allow", "install_delay", "allowed_severities", "filter")
 			e.Options[key] = map[string]string{"default_allow": "True", "install_delay": "7d", "allowed_severities": oneOf(r, "", "Critical,Important"), "filter": oneOf(r, "", "IsInstalled=0 and Type='Software'")}[key]
-		}
-		if r.IntN(2) == 0 {
-			e.Groups = []string{"all"}
 		}
 		_, err := s.PutProfile(t.Context(), owner, fmt.Sprintf("s.%d", i), e)
 		must(t, err)
@@ -54,7 +73,7 @@ func anyRules(t *testing.T, s *site, r *rand.Rand) {
 
 func exported(t *testing.T, s *site) string {
 	t.Helper()
-	text, err := s.ExportRules(t.Context())
+	text, err := s.ExportRules(t.Context(), appliance.RuleExport{})
 	must(t, err)
 	return text
 }
@@ -75,9 +94,11 @@ func TestRulesAsAFile(t *testing.T) {
 		must(t, err)
 		_, err = b.PutProfile(t.Context(), owner, "only-here", appliance.ProfileEdit{Order: 2})
 		must(t, err)
+		_, err = b.PutGroup(t.Context(), owner, "only-here", appliance.GroupEdit{})
+		must(t, err)
 		text, was := exported(t, a), exported(t, b)
 		d, err := b.DiffRules(t.Context(), appliance.RuleFile{Text: text})
-		if err != nil || d.Empty() || !slices.Equal(d.Kept, []string{"only-here"}) || !slices.Equal(d.KeptProfiles, []string{"only-here"}) {
+		if err != nil || d.Empty() || !slices.Equal(d.Kept, []string{"only-here"}) || !slices.Equal(d.KeptProfiles, []string{"only-here"}) || !slices.Contains(d.KeptGroups, "only-here") {
 			t.Fatalf("the diff is %+v, %v", d, err)
 		}
 		if exported(t, b) != was {
@@ -117,7 +138,7 @@ func TestAKindThatAFileDoesNotMention(t *testing.T) {
 		must(t, err)
 		return len(p), len(q), d
 	}
-	if p, q, d := left(""); p != 12 || q != 8 || !d.Empty() || len(d.Remarks) != 2 {
+	if p, q, d := left(""); p != 12 || q != 8 || !d.Empty() || len(d.Remarks) != 3 {
 		t.Errorf("an empty file leaves %d packages and %d profiles: %+v", p, q, d)
 	}
 	if p, q, d := left("[package.base]\nmaturity = \"PROD\"\n"); p != 1 || q != 8 || d.Summary() != "1 package new, 12 packages deleted." {
@@ -204,8 +225,75 @@ func TestAnImportIsOneEdit(t *testing.T) {
 			whole = e
 		}
 	}
-	if n != 21 || whole.Object != "rules" || whole.After != "12 packages new, 8 settings profiles new." {
+	if n != 26 || whole.Object != "rules" || whole.After != "4 groups new, 1 group changed, 12 packages new, 8 settings profiles new." {
 		t.Errorf("the audit log has %d entries of it, the whole as %+v", n, whole)
+	}
+}
+
+// TestMembersInAFile: those of a group are in a file when asked for; one without
+// a list of them leaves them as they are.
+func TestMembersInAFile(t *testing.T) {
+	t.Parallel()
+	a := openFleet(t, appliance.Fleet{Hosts: 30, Updates: 120, Statuses: 14, Seed: 3})
+	given := func() []agentproto.HostID {
+		g, err := a.Group(t.Context(), "branch-14")
+		must(t, err)
+		return g.Members
+	}
+	was := given()
+	with, err := a.ExportRules(t.Context(), appliance.RuleExport{Members: true})
+	must(t, err)
+	without, err := a.ExportRules(t.Context(), appliance.RuleExport{})
+	must(t, err)
+	if len(was) == 0 || strings.Contains(without, string(was[0])) || !strings.Contains(with, string(was[0])) {
+		t.Fatalf("the members are %v, and the files\n%s\n%s", was, without, with)
+	}
+	_, err = a.PutGroup(t.Context(), owner, "branch-14", appliance.GroupEdit{Description: "moved", Members: a.hosts[:1]})
+	must(t, err)
+	for text, want := range map[string][]agentproto.HostID{without: a.hosts[:1], with: was} {
+		_, err = a.PutGroup(t.Context(), owner, "branch-14", appliance.GroupEdit{Description: "moved", Members: a.hosts[:1]})
+		must(t, err)
+		d, err := a.ImportRules(t.Context(), owner, appliance.RuleFile{Text: text, Prune: true})
+		if err != nil || d.Summary() != "1 group changed." || !slices.Equal(given(), want) {
+			t.Errorf("%+v; the members are %v, want %v: %v", d.Groups, given(), want, err)
+		}
+	}
+}
+
+// TestAGroupThatTheFileDrops is taken out of what it was given; while the file
+// gives it something it is refused.
+func TestAGroupThatTheFileDrops(t *testing.T) {
+	t.Parallel()
+	s := bareNode(t, "rns-01")
+	for _, name := range []string{"brest", "lorient"} {
+		_, err := s.PutGroup(t.Context(), owner, name, appliance.GroupEdit{})
+		must(t, err)
+	}
+	_, err := s.PutPackage(t.Context(), owner, "base", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"brest", "lorient"}})
+	must(t, err)
+	f := appliance.RuleFile{Text: "[group.brest]\n[package.other]\nmaturity = \"PROD\"\ngroups = [\n\"all\",\n\"lorient\"\n]\n", Prune: true}
+	_, err = s.ImportRules(t.Context(), owner, f)
+	if p := problem(err); !strings.HasPrefix(p.Msg, "Line 6: package other: The group lorient is not in the file and would be deleted") {
+		t.Errorf("it says %v", err)
+	}
+	f.Text = "[group.brest]\n"
+	d, err := s.ImportRules(t.Context(), owner, f)
+	if err != nil || d.Summary() != "1 group deleted." {
+		t.Errorf("%s, %v", d.Summary(), err)
+	}
+	if p, err := s.Package(t.Context(), "base"); err != nil || !slices.Equal(p.Groups, []string{"brest"}) {
+		t.Errorf("the package is given to %v, %v", p.Groups, err)
+	}
+	f.Text = "[group]\n"
+	if d, err = s.ImportRules(t.Context(), owner, f); err != nil || d.Summary() != "1 group deleted." {
+		t.Errorf("%s, %v", d.Summary(), err)
+	}
+	if g, err := s.Group(t.Context(), "all"); err != nil || g.Name != "all" {
+		t.Errorf("the group of every host: %+v, %v", g, err)
+	}
+	f.Text = "[group.quimper]\n[package.base]\nmaturity = \"PROD\"\ngroups = [\"quimper\"]\n" // made by the same file
+	if d, err = s.ImportRules(t.Context(), owner, f); err != nil || d.Summary() != "1 group new, 1 package changed." {
+		t.Errorf("%s, %v", d.Summary(), err)
 	}
 }
 
@@ -316,6 +404,14 @@ func TestBadRuleFiles(t *testing.T) {
 		"[profile.night.options]\ninstall_delay = \"soon\"":                         "Line 2: profile night: ",
 		"[profile.night.options]\n\ninstall_delay = 7":                              "Line 3: the value cannot be an integer.",
 		"[profile.night.optoins]\ninstall_delay = \"7d\"":                           "Line 1: there is no key \"profile.night.optoins\"; did you mean options?",
+		"[group.brest.condition]\nadsite = [\"Brest\"]":                             "Line 2: there is no key \"group.brest.condition.adsite\"; did you mean ad_site?",
+		"[group.brest]\nacepts = []":                                                "Line 2: there is no key \"group.brest.acepts\"; did you mean accepts?",
+		"[group.brest]\naccepts = [\"BETA\"]":                                       "Line 2: group brest: ",
+		"[group.brest.condition]\nos = [\"*\"]\nsubnet = [\"10.35\"]":               "Line 3: group brest: ",
+		"[group.brest.settings]\ninstal_delay = \"7d\"":                             "Line 2: there is no option \"instal_delay\"; did you mean install_delay?",
+		"[group.all.condition]\nos = [\"*\"]":                                       "Line 1: group all: ",
+		"[group.all]\nmembers = [\"*\"]":                                            "Line 1: group all: ",
+		"[group.brest]\nmembers = [\n\"nobody\",\n]":                                "Line 3: group brest: There is no host nobody.",
 		"\n[profil.night]\n":                                                        "Line 2: there is no key \"profil.night\"; did you mean profile?",
 		"profile_oder = []\n":                                                       "Line 1: there is no key \"profile_oder\"; did you mean profile_order?",
 		"\nprofile_order = [\"nigth\"]\n[profile.night]\n":                          "Line 2: profile_order names nigth, and there is no [profile.nigth]; did you mean night?",
@@ -372,4 +468,39 @@ func TestRulesOfWAPT(t *testing.T) {
 	if _, err := s.ExportWAPT(t.Context(), "from-wapt"); problem(err) == nil {
 		t.Errorf("a line that WAPT cannot say is given out: %v", err)
 	}
+}
+
+// FuzzRuleFile takes any text in: it is refused with the line, or the rules say
+// what it says afterwards.
+func FuzzRuleFile(f *testing.F) {
+	for _, text := range []string{
+		"", "[package]", "profile_order = [\"b\", \"a\"]\n[profile.a]\n[profile.b.options]\ninstall_delay = \"7d\"\n",
+		"[package.\"p.1\"]\nmaturity = \"DEV\"\ngroups = [\"g\", \"all\"]\nallow = [\"kb 5000001\", 'severity Critical']\n[group.g]\naccepts = [\"DEV\"]\ncondition = {os = [\"Windows 11*\"], subnet = [\"10.0.0.1/8\"]}\n",
+		"[group.all]\nsettings = {default_allow = \"no\"}\n[group.g.condition]\nname = [\"!x\"]", "[profile.a]\ngroups = [\"g\"]", "[group.\"\"]\n", "a = 1979-05-27", "[[package]]\n", "package = 3", "[group.g]\nmembers = [[]]",
+	} {
+		f.Add(text)
+	}
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 1000})
+	s := startIn(f, f.TempDir(), world, "http://127.0.0.1:1", func(c *appliance.Config) { c.Name, c.Internet = "rns-01", false })
+	f.Fuzz(func(t *testing.T, text string) {
+		file := appliance.RuleFile{Text: text, Prune: true}
+		d, err := s.DiffRules(t.Context(), file)
+		if err != nil {
+			if p := problem(err); p.Kind != appliance.TooLarge && p.Kind != appliance.TooMany && !strings.HasPrefix(p.Msg, "Line ") {
+				t.Fatalf("%q: %v", text, err)
+			}
+			return
+		}
+		file.Seen = d.Version
+		if _, err = s.ImportRules(t.Context(), owner, file); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		out, err := s.ExportRules(t.Context(), appliance.RuleExport{Members: true})
+		must(t, err)
+		for _, again := range []string{text, out} {
+			if d, err := s.DiffRules(t.Context(), appliance.RuleFile{Text: again, Prune: true}); err != nil || !d.Empty() {
+				t.Fatalf("%q, taken in and compared with\n%s\nis %+v, %v", text, again, d, err)
+			}
+		}
+	})
 }

@@ -6,10 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +16,7 @@ import (
 	"wuamesh/replicate"
 )
 
-// What a file of rules would change, and changing it: as one edit, of what its
-// differences were shown of.
+// What a file of rules would change.
 
 // A RuleFormat is the form of a file of rules.
 type RuleFormat string
@@ -37,23 +34,25 @@ type RuleFile struct {
 	Package string     `json:"package,omitempty"` // of waptwua_rules.json: into which its lines go
 	Prune   bool       `json:"prune,omitempty"`   // delete what the file does not have, of the kinds that it mentions
 	Seen    string     `json:"seen,omitempty"`    // the version of the differences that were looked at; others are refused. Empty: whatever they are
-	Parts   bool       `json:"parts,omitempty"`   // when one edit cannot hold it all: an edit for each package and profile
+	Parts   bool       `json:"parts,omitempty"`   // when one edit cannot hold it all: an edit for each package, profile and group
 }
 
 // A RuleDiff is what taking a file in changes, by kind and name.
 type RuleDiff struct {
 	Packages     []Difference `json:"packages"`
 	Profiles     []Difference `json:"profiles"`
+	Groups       []Difference `json:"groups"`
 	Order        *OrderDiff   `json:"order,omitempty"` // of the profiles, where it changes
 	Kept         []string     `json:"kept,omitempty"`  // packages that are not in the file and stay
 	KeptProfiles []string     `json:"kept_profiles,omitempty"`
+	KeptGroups   []string     `json:"kept_groups,omitempty"`
 	Remarks      []string     `json:"remarks,omitempty"` // what an admin should know
 	Impact       Impact       `json:"impact"`
 	Version      string       `json:"version"`         // of the file and of these differences; see RuleFile.Seen
 	Edits        int          `json:"edits,omitempty"` // that an import made: one, or none, or one for each thing
 }
 
-// A Difference is how a package or a profile changes.
+// A Difference is how a package, a profile or a group changes.
 type Difference struct {
 	Name    string   `json:"name"`
 	Action  string   `json:"action"` // "make", "edit", "delete"
@@ -69,7 +68,7 @@ type OrderDiff struct {
 
 // Empty says that the file says what the rules are.
 func (d RuleDiff) Empty() bool {
-	return len(d.Packages)+len(d.Profiles) == 0 && d.Order == nil
+	return len(d.Packages)+len(d.Profiles)+len(d.Groups) == 0 && d.Order == nil
 }
 
 // Summary says in one sentence what becomes of how many.
@@ -95,23 +94,6 @@ func (d RuleDiff) Summary() string {
 	return upper(strings.Join(parts, ", ")) + "."
 }
 
-// A ruleSet is what a file says: things by kind and name. A kind that the file
-// does not mention is not in it, and stays as it is.
-type ruleSet struct {
-	said  map[string]map[string]fileThing
-	order []string // of the profiles, the weakest first; nil when it is not said
-}
-
-// A fileThing is a package or a profile as a file has it.
-type fileThing interface {
-	// checked is the thing made exact, or what is wrong with it.
-	checked(c *catalogue, name string, of ruleSet) (fileThing, error)
-	// over is what storing it makes of a state.
-	over(was versionState) versionState
-	change(c *catalogue, name string) change
-	store(a *Appliance, tx *replicate.Tx, by Actor, name string) error
-}
-
 // A fileKind is one kind of thing in a file.
 type fileKind struct {
 	history
@@ -125,6 +107,12 @@ type fileKind struct {
 
 // fileKinds are the kinds in the order in which they are stored.
 var fileKinds = []fileKind{
+	{
+		groupHistory, "group",
+		func(d *RuleDiff) *[]Difference { return &d.Groups },
+		func(d *RuleDiff) *[]string { return &d.KeptGroups },
+		groups.names, (*catalogue).groupRemoval, (*Appliance).removeGroup,
+	},
 	{
 		packageHistory, "package",
 		func(d *RuleDiff) *[]Difference { return &d.Packages },
@@ -173,28 +161,9 @@ func (a *Appliance) DiffRules(ctx context.Context, f RuleFile) (RuleDiff, error)
 
 // planRules reads and checks a file and compares it with what there is.
 func (a *Appliance) planRules(ctx context.Context, f RuleFile) (p rulePlan, err error) {
-	if len(f.Text) > maxRuleFile {
-		return p, &Problem{Kind: TooLarge, Field: "text", Msg: fmt.Sprintf("The file has %d bytes, at most %d.", len(f.Text), maxRuleFile), Hint: "Split it. Nothing was stored."}
-	}
-	p.Packages, p.Profiles = []Difference{}, []Difference{}
-	switch cmp.Or(f.Format, TOML) {
-	case TOML:
-		p.set, err = parseRules(f.Text)
-	case WAPT:
-		p.set, p.Remarks, err = a.parseWAPTRules(ctx, f)
-		f.Prune = false
-	default:
-		err = invalid("format", "There is no format %.20q; it is toml or wapt.", f.Format)
-	}
-	if err != nil {
+	p.Packages, p.Profiles, p.Groups = []Difference{}, []Difference{}, []Difference{}
+	if p.set, p.Remarks, err = a.readFile(ctx, f); err != nil {
 		return p, err
-	}
-	for kind, said := range p.set.said {
-		for _, name := range slices.Sorted(maps.Keys(said)) {
-			if said[name], err = said[name].checked(a.cat, name, p.set); err != nil {
-				return p, inFile(f.Text, kind, name, err)
-			}
-		}
 	}
 	err = a.db.View(ctx, func(tx *replicate.Tx) (err error) {
 		p.was, err = readRules(tx, p.set)
@@ -203,7 +172,7 @@ func (a *Appliance) planRules(ctx context.Context, f RuleFile) (p rulePlan, err 
 	if err != nil {
 		return p, fmt.Errorf("compare a file with the rules: %w", err)
 	}
-	p.compare(a.cat, f.Prune)
+	p.compare(a.cat)
 	if f.Format == WAPT {
 		p.Kept = nil // it is about one package
 	}
@@ -213,6 +182,34 @@ func (a *Appliance) planRules(ctx context.Context, f RuleFile) (p rulePlan, err 
 	p.Version = p.version(f)
 	p.Impact = a.preview(p.change)
 	return p, nil
+}
+
+// readFile reads a file and checks all that it says.
+func (a *Appliance) readFile(ctx context.Context, f RuleFile) (set ruleSet, remarks []string, err error) {
+	if len(f.Text) > maxRuleFile {
+		return set, nil, &Problem{Kind: TooLarge, Field: "text", Msg: fmt.Sprintf("The file has %d bytes, at most %d.", len(f.Text), maxRuleFile), Hint: "Split it. Nothing was stored."}
+	}
+	switch cmp.Or(f.Format, TOML) {
+	case TOML:
+		set, err = parseRules(f.Text)
+		set.prune = f.Prune
+	case WAPT: // of one package: nothing else is to go
+		set, remarks, err = a.parseWAPTRules(ctx, f)
+	default:
+		err = invalid("format", "There is no format %.20q; it is toml or wapt.", f.Format)
+	}
+	if err != nil {
+		return set, nil, err
+	}
+	for _, kind := range slices.Sorted(maps.Keys(set.said)) {
+		said := set.said[kind]
+		for _, name := range slices.Sorted(maps.Keys(said)) {
+			if said[name], err = said[name].checked(a.cat, name, set); err != nil {
+				return set, nil, inFile(f.Text, kind, name, err)
+			}
+		}
+	}
+	return set, remarks, nil
 }
 
 // readRules reads what there is of the kinds that a file mentions.
@@ -245,12 +242,12 @@ func readRules(tx *replicate.Tx, set ruleSet) (s ruleState, err error) {
 }
 
 // compare works out the differences, and how they are made.
-func (p *rulePlan) compare(c *catalogue, prune bool) {
+func (p *rulePlan) compare(c *catalogue) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, k := range fileKinds {
 		said, there := p.set.said[k.kind]
-		if !there && prune {
+		if !there && p.set.prune {
 			p.Remarks = append(p.Remarks, "The file does not mention "+k.noun+"s: they stay as they are.")
 		}
 		for _, name := range slices.Sorted(maps.Keys(p.was.things[k.kind])) {
@@ -259,12 +256,14 @@ func (p *rulePlan) compare(c *catalogue, prune bool) {
 			switch {
 			case thing != nil:
 				is = thing.over(was)
-			case !prune && was.head != nil:
+			case k.kind == groupHistory.kind && name == everyone:
+				continue // it is there whatever a file says
+			case !p.set.prune && was.head != nil:
 				*k.kept(&p.RuleDiff) = append(*k.kept(&p.RuleDiff), name)
 				continue
 			}
 			d := Difference{Name: name, Action: or(was.head == nil, "make", or(is.head == nil, "delete", "edit"))}
-			x, y := c.texts(was), c.texts(is)
+			x, y := c.texts(was, p.set), c.texts(is, p.set)
 			d.Added, d.Removed = onlyIn(y, x), onlyIn(x, y)
 			if (was.head == nil) != (is.head == nil) || len(d.Added)+len(d.Removed) > 0 {
 				*k.list(&p.RuleDiff) = append(*k.list(&p.RuleDiff), d)
@@ -279,8 +278,9 @@ func (p *rulePlan) compare(c *catalogue, prune bool) {
 }
 
 // texts is everything that a state says, for people; nothing of one that is
-// not. What it says of groups and hosts that are no more holds for nobody.
-func (c *catalogue) texts(s versionState) map[string]bool {
+// not. What it says of groups and hosts that are no more holds for nobody, and
+// of facts that only a newer node knows no file can speak.
+func (c *catalogue) texts(s versionState, set ruleSet) map[string]bool {
 	all := map[string]bool{}
 	if s.head == nil {
 		return all
@@ -298,9 +298,13 @@ func (c *catalogue) texts(s versionState) map[string]bool {
 		case kind == "option":
 			key, value, _ := strings.Cut(rest, "=")
 			all[key+" = "+cmp.Or(value, "none")] = true
+		case kind == "group" && !c.isGroup(rest) && set.said["group"][rest] == nil:
+		case (kind == "host" || kind+"/" == memberEntry) && c.hosts[agentproto.HostID(rest)] == nil:
+		case kind+"/" == termEntry && !slices.Contains(facts, factOf(entry)):
+		case groupEntryText(entry) != "":
+			all[groupEntryText(entry)] = true
 		case l.Kind != "":
 			all[l.String()] = true
-		case kind == "host" && c.hosts[agentproto.HostID(rest)] == nil:
 		default:
 			all[kind+" "+rest] = true
 		}
@@ -327,10 +331,16 @@ func (p *rulePlan) arrange() {
 		fresh = slices.DeleteFunc(fresh, func(name string) bool { return slices.Contains(now, name) })
 		want = slices.Concat(slices.DeleteFunc(slices.Clone(now), func(name string) bool { return said[name] == nil }), fresh)
 	}
+	p.ordered(now, mixed(now, want))
+}
+
+// mixed is an order in which the names in want are in theirs, and the others
+// where they are now.
+func mixed(now, want []string) []string {
 	is := slices.Clone(now)
 	here := slices.DeleteFunc(slices.Clone(want), func(name string) bool { return !slices.Contains(now, name) })
 	for i, name := range now {
-		if said[name] != nil {
+		if slices.Contains(want, name) {
 			is[i], here = here[0], here[1:]
 		}
 	}
@@ -346,7 +356,7 @@ func (p *rulePlan) arrange() {
 		}
 		is = slices.Insert(is, at, name)
 	}
-	p.ordered(now, is)
+	return is
 }
 
 // ordered says where profiles come to stand, of which those in now are there.
@@ -381,7 +391,7 @@ func (p *rulePlan) version(f RuleFile) string {
 		h := sha256.Sum256(b)
 		return hex.EncodeToString(h[:8])
 	}
-	return sum(f) + "-" + sum([]any{p.Packages, p.Profiles, p.Order})
+	return sum(f) + "-" + sum([]any{p.Packages, p.Profiles, p.Groups, p.Order})
 }
 
 // change is what storing the whole plan would do.
@@ -406,210 +416,4 @@ func (p *rulePlan) change(c *catalogue) change {
 		}
 	}
 	return all
-}
-
-// importTries is how often an import begins again because of other edits.
-const importTries = 5
-
-// errMoved: the rules are not those any more that a plan was made of.
-var errMoved = errors.New("the rules were edited meanwhile")
-
-// ImportRules makes the rules what a file says, as one change set: all of it is
-// stored or nothing. One that is more than a change set holds is refused,
-// unless it may be made in parts.
-func (a *Appliance) ImportRules(ctx context.Context, by Actor, f RuleFile) (RuleDiff, error) {
-	if err := by.need(Owner); err != nil {
-		return RuleDiff{}, err
-	}
-	for range importTries {
-		p, err := a.planRules(ctx, f)
-		if err != nil {
-			return RuleDiff{}, err
-		}
-		if err := a.cat.unlikeSeen(p, f.Seen); err != nil || p.Empty() && p.order == nil {
-			return p.RuleDiff, err
-		}
-		err = a.db.Update(ctx, func(tx *replicate.Tx) error { return p.store(a, tx, by) })
-		p.Edits = 1
-		switch {
-		case errors.Is(err, errMoved):
-			continue
-		case errors.Is(err, replicate.ErrTooLarge) && f.Parts:
-			p.Edits, err = p.storeParts(ctx, a, by)
-		case errors.Is(err, replicate.ErrTooLarge):
-			return RuleDiff{}, tooMuch(err, "The file changes more than one edit holds.", "Take it in in parts (wuamesh rules import --parts), or a shorter file first. Nothing was stored.")
-		}
-		if err != nil {
-			return RuleDiff{}, fmt.Errorf("import rules: %w", err)
-		}
-		a.log.InfoContext(ctx, "rules imported", "by", by.Name)
-		return p.RuleDiff, nil
-	}
-	return RuleDiff{}, &Problem{Kind: Conflict, Code: "WM-301", Msg: "Somebody edits the rules again and again: nothing was stored.", Hint: "Try again in a moment."}
-}
-
-func tooMuch(err error, msg, hint string) error {
-	return &Problem{Kind: TooLarge, Field: "text", Msg: msg, Hint: hint, Err: err}
-}
-
-// unlikeSeen refuses a plan that is not the one whose differences were seen.
-func (c *catalogue) unlikeSeen(p rulePlan, seen string) error {
-	if seen == "" || seen == p.Version {
-		return nil
-	}
-	file, _, _ := strings.Cut(p.Version, "-")
-	if was, _, _ := strings.Cut(seen, "-"); was != file {
-		return &Problem{Kind: Conflict, Code: "WM-301", Field: "text", Msg: "The file is not the one whose differences were shown: nothing was stored.", Hint: "Look at its differences again, then take it in."}
-	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	last, about := lastEdit{}, ""
-	for kind, edits := range map[string]map[string]lastEdit{"package": c.edits, "profile": c.profileEdits} {
-		for name := range p.was.things[kind] {
-			if e := edits[name]; e.id > last.id {
-				last, about = e, kind+" "+name
-			}
-		}
-	}
-	msg := "The rules were edited since the differences were shown: nothing was stored."
-	if last.By != "" {
-		msg = fmt.Sprintf("The rules were edited since the differences were shown, %s last by %s: nothing was stored.", about, last.By)
-	}
-	return &Problem{Kind: Conflict, Code: "WM-301", Msg: msg, Hint: "Look at the differences again, then take the file in."}
-}
-
-// store makes the whole plan, if the rules are still what it was made of.
-func (p *rulePlan) store(a *Appliance, tx *replicate.Tx, by Actor) error {
-	now, err := readRules(tx, p.set)
-	if err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(now, p.was) {
-		return errMoved
-	}
-	for _, s := range p.steps {
-		if err := s.store(a, tx, by); err != nil {
-			return err
-		}
-	}
-	return p.finish(a, tx, by)
-}
-
-// finish is the end of an import: the order of the profiles, and the entry in
-// the audit log that names the whole.
-func (p *rulePlan) finish(a *Appliance, tx *replicate.Tx, by Actor) error {
-	before, after := "", p.Summary()
-	if p.order != nil {
-		if err := placeAll(tx, p.order, editRecord{By: by.Name, At: tx.Now()}); err != nil {
-			return err
-		}
-	}
-	if p.Order != nil {
-		before, after = "order "+strings.Join(p.Order.Was, ", "), after+" order "+strings.Join(p.Order.Is, ", ")
-	}
-	return a.audit(tx, by, "import rules", "rules", before, after)
-}
-
-func (s ruleStep) store(a *Appliance, tx *replicate.Tx, by Actor) error {
-	if s.said == nil {
-		return s.remove(a, tx, by, s.Name)
-	}
-	return a.versionedIn(s.history, tx, by, s.Name, s.action(), func() error { return s.said.store(a, tx, by, s.Name) })
-}
-
-func (s ruleStep) action() string { return "import " + s.noun }
-
-// storeParts makes each step an edit of its own. Each is whole; where one
-// fails, taking the file in again makes the rest.
-func (p *rulePlan) storeParts(ctx context.Context, a *Appliance, by Actor) (edits int, err error) {
-	for i, s := range p.steps {
-		err := a.db.Update(ctx, func(tx *replicate.Tx) error {
-			now, err := s.state(tx, s.Name)
-			if err != nil {
-				return err
-			}
-			if !reflect.DeepEqual(now, p.was.things[s.kind][s.Name]) {
-				return errMoved
-			}
-			return s.store(a, tx, by)
-		})
-		done := fmt.Sprintf("%d of %s are stored; take the file in again for the rest.", i, things(len(p.steps), "part", "parts"))
-		switch {
-		case errors.Is(err, errMoved):
-			return i, &Problem{Kind: Conflict, Code: "WM-301", Msg: fmt.Sprintf("Somebody edited %s %s meanwhile.", s.noun, s.Name), Hint: done}
-		case errors.Is(err, replicate.ErrTooLarge):
-			return i, tooMuch(err, fmt.Sprintf("What the file changes of %s %s is more than one edit holds.", s.noun, s.Name), "Make it of fewer lines. "+upper(done))
-		case err != nil:
-			return i, fmt.Errorf("after %d of %d parts: %w", i, len(p.steps), err)
-		}
-	}
-	err = a.db.Update(ctx, func(tx *replicate.Tx) error { return p.finish(a, tx, by) })
-	return len(p.steps) + 1, err
-}
-
-// packageInFile is a package as a file has it.
-type packageInFile struct{ PackageEdit }
-
-func (e packageInFile) checked(c *catalogue, name string, _ ruleSet) (fileThing, error) {
-	return e, e.PackageEdit.check(c, name)
-}
-
-func (e packageInFile) over(versionState) versionState {
-	s := versionState{&versionHead{Description: e.Description, Maturity: e.Maturity}, targetEntries(e.Groups, e.Hosts)}
-	for _, l := range e.Lines {
-		s.entries[strings.TrimPrefix(lineID("", l), "/")] = true
-	}
-	return s
-}
-
-func (e packageInFile) change(c *catalogue, name string) change {
-	return c.packageChange(name, e.PackageEdit)
-}
-
-func (e packageInFile) store(a *Appliance, tx *replicate.Tx, by Actor, name string) error {
-	old, _, err := packages.find(tx, name)
-	if err != nil {
-		return err
-	}
-	return a.writePackage(tx, by, name, e.PackageEdit, old, "import rule package")
-}
-
-// profileInFile is a settings profile as a file has it.
-type profileInFile struct{ ProfileEdit }
-
-func (e profileInFile) checked(c *catalogue, name string, _ ruleSet) (fileThing, error) {
-	exact, err := e.ProfileEdit.check(c, name)
-	return profileInFile{exact}, err
-}
-
-func (e profileInFile) over(versionState) versionState {
-	s := versionState{&versionHead{Description: e.Description}, targetEntries(e.Groups, e.Hosts)}
-	for key, value := range e.Options {
-		s.entries[optionEntry+key+"="+value] = true
-	}
-	return s
-}
-
-func (e profileInFile) change(c *catalogue, name string) change {
-	return c.profileChange(name, e.ProfileEdit)
-}
-
-func (e profileInFile) store(a *Appliance, tx *replicate.Tx, by Actor, name string) error {
-	old, _, err := profiles.find(tx, name)
-	if err != nil {
-		return err
-	}
-	return a.writeProfile(tx, by, name, e.ProfileEdit, old, "import settings profile")
-}
-
-// targetEntries are the entries of a state that say whom it is for.
-func targetEntries(groups []string, hosts []agentproto.HostID) map[string]bool {
-	entries := map[string]bool{}
-	for _, g := range groups {
-		entries["group/"+g] = true
-	}
-	for _, h := range hosts {
-		entries["host/"+string(h)] = true
-	}
-	return entries
 }

@@ -33,7 +33,7 @@ func ruleDiffs(d appliance.RuleDiff) []struct {
 		Noun string
 		List []appliance.Difference
 		Kept int
-	}{{"package", d.Packages, len(d.Kept)}, {"settings profile", d.Profiles, len(d.KeptProfiles)}}
+	}{{"package", d.Packages, len(d.Kept)}, {"settings profile", d.Profiles, len(d.KeptProfiles)}, {"group", d.Groups, len(d.KeptGroups)}}
 }
 
 var actionTexts = map[string]string{"make": "New", "edit": "Changed", "delete": "Deleted"}
@@ -75,7 +75,7 @@ func (u *UI) ruleFileGet(r *http.Request) (reply, error) {
 		text, err = u.node.ExportWAPT(r.Context(), p)
 	} else {
 		name = fmt.Sprintf("wuamesh-rules-%s.toml", time.Now().Format(time.DateOnly))
-		text, err = u.node.ExportRules(r.Context())
+		text, err = u.node.ExportRules(r.Context(), appliance.RuleExport{Members: r.FormValue("members") != ""})
 	}
 	if err != nil {
 		return reply{}, err

@@ -308,15 +308,15 @@ func intent() []route {
 				}
 				return c.node.Package(c.Context(), c.PathValue("name"))
 			}},
-		{method: "GET", path: "rule-set", summary: "Packages and settings profiles as TOML, or one package as WAPT's waptwua_rules.json", role: appliance.Viewer, answer: RuleText{},
-			query: []param{{name: "format", doc: "toml or wapt; default toml"}, {name: "package", doc: "of wapt: which"}},
+		{method: "GET", path: "rule-set", summary: "Packages, settings profiles and groups as TOML, or one package as WAPT's waptwua_rules.json", role: appliance.Viewer, answer: RuleText{},
+			query: []param{{name: "format", doc: "toml or wapt; default toml"}, {name: "package", doc: "of wapt: which"}, {name: "members", doc: "of toml: true adds the hosts that groups were given one by one"}},
 			do: func(c call) (any, error) {
 				q := c.URL.Query()
 				var text string
 				var err error
 				switch format := appliance.RuleFormat(cmp.Or(q.Get("format"), string(appliance.TOML))); format {
 				case appliance.TOML:
-					text, err = c.node.ExportRules(c.Context())
+					text, err = c.node.ExportRules(c.Context(), appliance.RuleExport{Members: q.Get("members") == "true"})
 				case appliance.WAPT:
 					text, err = c.node.ExportWAPT(c.Context(), q.Get("package"))
 				default:
