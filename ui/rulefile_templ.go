@@ -76,7 +76,7 @@ func ruleFilePage(v ruleFileView) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "><span>TOML, packages and settings profiles</span></label> <label class=\"opt\"><input type=\"radio\" name=\"format\" value=\"wapt\"")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "><span>TOML, packages, settings profiles and groups</span></label> <label class=\"opt\"><input type=\"radio\" name=\"format\" value=\"wapt\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -122,7 +122,7 @@ func ruleFilePage(v ruleFileView) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "><span>Delete packages and settings profiles that the TOML does not have</span></label><p class=\"hint\">Kinds that it does not mention stay as they are. To delete the last profile too, leave an empty table: [profile]</p><label class=\"opt\"><input class=\"ck\" type=\"checkbox\" name=\"parts\" value=\"1\"")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "><span>Delete packages, settings profiles and groups that the TOML does not have</span></label><p class=\"muted\">Kinds that it does not mention stay as they are. To delete the last profile too, leave an empty table: [profile]. Members of groups stay where the file has no list of them: <a class=\"link nowrap\" href=\"/rules/export?members=1\">export with members</a></p><label class=\"opt\"><input class=\"ck\" type=\"checkbox\" name=\"parts\" value=\"1\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -17,7 +17,7 @@ var seenField = regexp.MustCompile(`name="seen" value="([^"]+)"`)
 func TestAFileOfRules(t *testing.T) {
 	a := open(t)
 	a.setUp()
-	form := url.Values{"format": {"toml"}, "text": {"[package.base]\r\nmaturity = \"PROD\"\r\n[profile.night]\r\ngroups = [\"all\"]\r\n[profile.night.options]\r\ninstall_delay = \"7d\"\r\n"}, "do": {"preview"}}
+	form := url.Values{"format": {"toml"}, "text": {"[package.base]\r\nmaturity = \"PROD\"\r\n[profile.night]\r\ngroups = [\"brest\"]\r\n[group.brest.condition]\r\nname = [\"BRS-*\"]\r\n[profile.night.options]\r\ninstall_delay = \"7d\"\r\n"}, "do": {"preview"}}
 	look := func() string {
 		t.Helper()
 		form.Set("do", "preview")
@@ -30,7 +30,7 @@ func TestAFileOfRules(t *testing.T) {
 		form.Set("do", "import")
 		return page
 	}
-	for _, want := range []string{"1 package new, 1 settings profile new.", "install_delay = 7d", "place 1 of 1", "group all"} {
+	for _, want := range []string{"1 group new, 1 package new, 1 settings profile new.", "install_delay = 7d", "place 1 of 1", "group brest", "condition name BRS-*"} {
 		if page := look(); !strings.Contains(page, want) {
 			t.Errorf("no %q in\n%s", want, page)
 		}
@@ -43,7 +43,7 @@ func TestAFileOfRules(t *testing.T) {
 		t.Errorf("what was edited meanwhile: %d\n%s", status, page)
 	}
 	look()
-	if status, page = a.post("/rules/import", "/rules/import", form); status != 200 || !strings.Contains(page, "1 package changed, 1 settings profile new.") {
+	if status, page = a.post("/rules/import", "/rules/import", form); status != 200 || !strings.Contains(page, "1 group new, 1 package changed, 1 settings profile new.") {
 		t.Errorf("taken in: %d\n%s", status, page)
 	}
 	form.Set("text", "[profile.night]\noptions = 7")
@@ -52,5 +52,10 @@ func TestAFileOfRules(t *testing.T) {
 	}
 	if status, page = a.get("/rules/export"); status != 200 || !strings.Contains(page, "[profile.\"night\".options]\ninstall_delay = \"7d\"\n") {
 		t.Errorf("given out: %d\n%s", status, page)
+	}
+	for query, want := range map[string]bool{"": false, "?members=1": true} {
+		if status, page = a.get("/rules/export" + query); status != 200 || strings.Contains(page, "members = []") != want {
+			t.Errorf("given out%s: %d\n%s", query, status, page)
+		}
 	}
 }

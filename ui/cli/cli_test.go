@@ -108,7 +108,7 @@ func TestCommandsOnThisMachine(t *testing.T) {
 	data := node(t)
 	signed, unsigned := cabinets(t)
 	file := filepath.Join(t.TempDir(), "rules.toml")
-	if err := os.WriteFile(file, []byte("[package.freeze]\nmaturity = \"PROD\"\n[profile.night]\ngroups = [\"all\"]\n[profile.night.options]\ninstall_delay = \"7d\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("[package.freeze]\nmaturity = \"PROD\"\n[profile.night]\ngroups = [\"all\"]\n[profile.night.options]\ninstall_delay = \"7d\"\n[group.quimper]\naccepts = [\"PREPROD\"]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -140,14 +140,17 @@ func TestCommandsOnThisMachine(t *testing.T) {
 		{"rules baseline", 0, "reaches 0 hosts"},
 		{"rules baseline allow kb soon", 2, "want an article number"},
 		{"rules nothing", 1, `no rule package "nothing"`},
-		{"rules diff " + file, 0, "make settings profile night\n  + group all\n  + install_delay = 7d\n  + place 1 of 1\n1 package new, 1 settings profile new.\n"},
+		{"rules diff " + file, 0, "make settings profile night\n  + group all\n  + install_delay = 7d\n  + place 1 of 1\nmake group quimper\n  + accepts PREPROD\n1 group new, 1 package new, 1 settings profile new.\n"},
 		{"rules diff " + file, 0, "Not in the file, and kept: package baseline. --prune deletes them."},
 		{"rules diff --prune " + file, 0, "delete package baseline"},
 		{"rules diff --json " + file, 0, `"action": "make"`},
 		{"rules import --seen 0-0 " + file, 1, "not the one whose differences were shown"},
-		{"rules import " + file, 0, "1 package new, 1 settings profile new."},
+		{"rules import " + file, 0, "1 group new, 1 package new, 1 settings profile new."},
 		{"rules diff " + file, 0, "The file says what the rules are."},
 		{"rules export", 0, "[profile.\"night\".options]\ninstall_delay = \"7d\"\n"},
+		{"rules export", 0, "[group.\"quimper\"]\ndescription = \"\"\naccepts = [\n  \"PREPROD\",\n]\n"},
+		{"rules export --members", 0, "members = []\n"},
+		{"rules import --members " + file, 2, "--members is for export"},
 		{"rules export", 0, "profile_order = [\n  \"night\",\n]\n"},
 		{"groups", 0, "CONDITION"},
 		{"groups brest set --os Windows*11 --subnet 10.35.0.0/16 --dry-run", 0, "0 hosts would be in brest: 0 join, 0 leave."},

@@ -20,20 +20,23 @@ var fileVerbs = map[string]bool{"export": true, "import": true, "diff": true}
 
 // A ruleFile is how the rule set comes out or in.
 type ruleFile struct {
-	wapt, prune, parts bool
-	pkg, seen          string
+	wapt, prune, parts, members bool
+	pkg, seen                   string
 }
 
 func (f *ruleFile) flags(fs *flag.FlagSet) {
 	fs.BoolVar(&f.wapt, "wapt", false, "export, import, diff: the file is WAPT's waptwua_rules.json, of one package")
 	fs.StringVar(&f.pkg, "package", "", "with --wapt: which `package`")
-	fs.BoolVar(&f.prune, "prune", false, "import, diff: also delete packages and settings profiles that the file does not have. Kinds that it does not mention stay; an empty table, such as [profile], says that there is none")
+	fs.BoolVar(&f.prune, "prune", false, "import, diff: also delete packages, settings profiles and groups that the file does not have. Kinds that it does not mention stay; an empty table, such as [profile], says that there is none")
+	fs.BoolVar(&f.members, "members", false, "export: also the hosts that groups were given one by one. Where a file has no list of them they stay as they are")
 	fs.StringVar(&f.seen, "seen", "", "import: the `version` that diff printed; refused when it would change something else by now")
-	fs.BoolVar(&f.parts, "parts", false, "import: when one edit cannot hold it all, an edit for each package and profile")
+	fs.BoolVar(&f.parts, "parts", false, "import: when one edit cannot hold it all, an edit for each package, profile and group")
 }
 
 func (t *target) ruleFile(ctx context.Context, s Streams, args []string, f ruleFile, dry bool) error {
 	switch {
+	case f.members && (f.wapt || args[0] != "export"):
+		return usage("--members is for export of TOML")
 	case f.wapt && f.pkg == "":
 		return usage("--wapt is about one package: name it with --package")
 	case args[0] == "export" && len(args) == 1:
@@ -85,6 +88,9 @@ func (t *target) exportRules(ctx context.Context, s Streams, f ruleFile) error {
 		q.Set("format", string(appliance.WAPT))
 		q.Set("package", f.pkg)
 	}
+	if f.members {
+		q.Set("members", "true")
+	}
 	var text api.RuleText
 	if err := t.get(ctx, s, "rule-set", q, &text); err != nil || t.json {
 		return err
@@ -121,7 +127,7 @@ func printDiff(s Streams, d appliance.RuleDiff) error {
 		noun string
 		list []appliance.Difference
 		kept []string
-	}{{"package", d.Packages, d.Kept}, {"settings profile", d.Profiles, d.KeptProfiles}} {
+	}{{"package", d.Packages, d.Kept}, {"settings profile", d.Profiles, d.KeptProfiles}, {"group", d.Groups, d.KeptGroups}} {
 		for _, p := range k.list {
 			fmt.Fprintf(s.Out, "%s %s %s\n", p.Action, k.noun, p.Name)
 			for _, a := range p.Added {
