@@ -261,9 +261,11 @@ func parseRules(text string) (ruleSet, error) {
 		return ruleSet{}, notRules(err)
 	}
 	set := ruleSet{said: map[string]map[string]fileThing{}}
-	for kind := range top {
-		if kind != "profile_order" {
-			set.said[kind] = map[string]fileThing{}
+	for _, k := range fileKinds {
+		for word := range top {
+			if strings.EqualFold(word, k.kind) { // as the decoder takes it
+				set.said[k.kind] = map[string]fileThing{}
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(file.Package)) {

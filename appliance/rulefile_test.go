@@ -476,7 +476,7 @@ func FuzzRuleFile(f *testing.F) {
 	for _, text := range []string{
 		"", "[package]", "profile_order = [\"b\", \"a\"]\n[profile.a]\n[profile.b.options]\ninstall_delay = \"7d\"\n",
 		"[package.\"p.1\"]\nmaturity = \"DEV\"\ngroups = [\"g\", \"all\"]\nallow = [\"kb 5000001\", 'severity Critical']\n[group.g]\naccepts = [\"DEV\"]\ncondition = {os = [\"Windows 11*\"], subnet = [\"10.0.0.1/8\"]}\n",
-		"[group.all]\nsettings = {default_allow = \"no\"}\n[group.g.condition]\nname = [\"!x\"]", "[profile.a]\ngroups = [\"g\"]", "[group.\"\"]\n", "a = 1979-05-27", "[[package]]\n", "package = 3", "[group.g]\nmembers = [[]]",
+		"[group.all]\nsettings = {default_allow = \"no\"}\n[group.g.condition]\nname = [\"!x\"]", "[profile.a]\ngroups = [\"g\"]", "[group.\"\"]\n", "a = 1979-05-27", "[Package.a]\nMaturity = \"DEV\"\n[PROFILE]", "[[package]]\n", "package = 3", "[group.g]\nmembers = [[]]",
 	} {
 		f.Add(text)
 	}
