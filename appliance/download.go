@@ -66,6 +66,10 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 			t.Status, t.NextTry = statusQueued, time.Time{}
 			n++
 		}
+		if o.now && o.forced && t.Status == statusPaused { // who asks for it by name wants it
+			t.Status, t.Waiting = statusQueued, ""
+			n++
+		}
 		t.askedBy(o.by)
 		t.Title, t.Size = cmp.Or(o.title, t.Title), cmp.Or(o.size, t.Size)
 		t.hosts, t.forced = max(o.hosts, t.hosts), t.forced || o.forced
@@ -182,7 +186,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 		}
 	}
 	for _, t := range f.queue {
-		if t.Status == statusRunning {
+		if t.Status == statusRunning || t.Status == statusPaused {
 			continue
 		}
 		if until := t.NextTry.Sub(now); until > 0 && until <= longestWait && !t.limited { // a clock that was set back counts for nothing
@@ -207,7 +211,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 	if first != nil {
 		first.Status, first.Started, first.Attempts = statusRunning, now.UTC(), first.Attempts+1
 		first.Error, first.Hint, first.NextTry, first.Finished = "", "", time.Time{}, time.Time{}
-		first.Rate, first.sampled, first.way = 0, time.Time{}, lane
+		first.Rate, first.sampled, first.way, first.over = 0, time.Time{}, lane, make(chan struct{})
 		if first.From = "peers"; lane == byMicrosoft {
 			first.From = "Microsoft"
 		}
@@ -216,17 +220,18 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 	return first, wait
 }
 
-// moreUrgent orders tasks: the scan cab, then what most hosts wait
-// for, then the oldest.
+// moreUrgent orders tasks: the scan cab, then what an admin put first, the
+// latest before the others, then what most hosts wait for, then the oldest.
 func (t *task) moreUrgent(u *task) bool {
 	if t.Kind != u.Kind {
 		return t.Kind == kindScan
 	}
-	return cmp.Or(cmp.Compare(u.hosts, t.hosts), t.Queued.Compare(u.Queued), strings.Compare(t.File, u.File)) < 0
+	return cmp.Or(u.First.Compare(t.First), cmp.Compare(u.hosts, t.hosts), t.Queued.Compare(u.Queued), strings.Compare(t.File, u.File)) < 0
 }
 
 // try makes one try of a task and records what became of it.
 func (f *folder) try(ctx context.Context, t *task) {
+	defer close(t.over)
 	f.save(ctx, t)
 	fetch := f.fetchFile
 	switch {
@@ -242,8 +247,8 @@ func (f *folder) try(ctx context.Context, t *task) {
 	if err == nil {
 		status, fetched, err = fetch(trying, t)
 	}
-	if err != nil && errors.Is(context.Cause(trying), errStopped) {
-		err = errStopped
+	if cause := context.Cause(trying); err != nil && (errors.Is(cause, errStopped) || errors.Is(cause, errSteered)) {
+		err = cause
 	}
 	end()
 	if t.way == byMicrosoft {
@@ -262,7 +267,7 @@ func (f *folder) try(ctx context.Context, t *task) {
 	if err != nil {
 		f.failed(t, err)
 	} else {
-		t.Status, t.Finished = status, time.Now().UTC()
+		t.Status, t.Finished, t.steered = status, time.Now().UTC(), false
 		f.end(t)
 	}
 	row := t.Task
@@ -272,6 +277,12 @@ func (f *folder) try(ctx context.Context, t *task) {
 	case errors.Is(err, swarm.ErrOver):
 		f.log.InfoContext(ctx, "the node that downloaded the file stopped; it comes another way", "file", row.File, "fetched", fetched)
 		return
+	case errors.Is(err, errSteered):
+		f.log.InfoContext(ctx, "download ended by an admin", "file", row.File, "status", row.Status)
+		if row.Status == statusCancelled {
+			f.dropUnneeded(row.File)
+		}
+		return
 	case err != nil:
 		f.log.WarnContext(ctx, or(errors.Is(err, errStopped), "download ended by an emergency stop", "download failed, trying again"), "file", row.File, "try", row.Attempts, "next", row.NextTry, "err", err)
 		return
@@ -279,13 +290,17 @@ func (f *folder) try(ctx context.Context, t *task) {
 	f.log.InfoContext(ctx, "download ended", "file", row.File, "status", status, "bytes", row.Size, "moved", row.Fetched, "took", row.Finished.Sub(row.Started).Round(time.Millisecond))
 }
 
-// trying is the context of one try, which an emergency stop of the file ends.
+// trying is the context of one try, which an emergency stop of the file ends,
+// or an admin.
 func (f *folder) trying(ctx context.Context, t *task) (trying context.Context, end func()) {
 	trying, cancel := context.WithCancelCause(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if t.cancel = cancel; f.block(t.File) != "" { // it came before there was anything to cancel
 		cancel(errStopped)
+	}
+	if t.steered {
+		cancel(errSteered)
 	}
 	return trying, func() {
 		f.mu.Lock()
@@ -303,6 +318,11 @@ func (f *folder) failed(t *task, err error) {
 	var quota *quotaError
 	if errors.Is(err, errStopped) {
 		f.stopped(t)
+		return
+	}
+	if t.steered { // whatever the try ended with
+		t.Status, t.Attempts, t.NextTry = statusQueued, t.Attempts-1, time.Time{}
+		f.settle(t)
 		return
 	}
 	if errors.Is(err, swarm.ErrOver) {

@@ -413,11 +413,14 @@ func (s *sharing) watchFetch(ctx context.Context, cancel context.CancelCauseFunc
 	}
 }
 
-// urgency orders fetches: what an agent asks for now, then what most wait
-// for. Ten minutes of waiting count as one step. The lock is held.
+// urgency orders fetches: the scan cab, what an admin put first, what an agent
+// asks for now, then what most wait for. Ten minutes of waiting count as one step. The lock is held.
 func (t *task) urgency() int {
-	if t.Kind == kindScan {
+	switch {
+	case t.Kind == kindScan:
 		return 1000
+	case !t.First.IsZero():
+		return 900
 	}
 	n := 0
 	for hosts := t.hosts; hosts > 0; hosts /= 2 {

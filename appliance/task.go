@@ -24,6 +24,8 @@ const (
 	statusDone      = "done"
 	statusUnchanged = "unchanged"
 	statusFailed    = "failed" // the last try; without NextTry there is no other
+	statusPaused    = "paused"
+	statusCancelled = "cancelled"
 )
 
 // What is kept of tasks that ended.
@@ -48,10 +50,14 @@ type task struct {
 	limited bool           // NextTry is when the site's limits let it go on
 
 	forcedHere bool     // an admin of this node asked: it does not wait for another's turn
+	steered    bool     // an admin ended the try that runs, see queue.go
+	pausing    string   // who wants it paused once its try has ended
+	cancelling string   // who wants it gone then
 	way        way      // how it comes, once it runs
 	drafted    *drafted // what came of it while another node downloaded it; nil for nothing
 
 	cancel  context.CancelCauseFunc // of the try that runs; nil for none
+	over    chan struct{}           // closed when the last try that began has ended
 	sampled time.Time               // when Rate was last computed
 	before  int64                   // bytes on disk then
 }
@@ -109,6 +115,8 @@ func (t *task) state() fileState {
 		s.State, s.Percent = Downloading, t.Percent()
 	case statusFailed:
 		s.State = Failed
+	case statusPaused:
+		s.Note = t.Waiting
 	}
 	if t.Error != "" {
 		s.Note = t.Error
@@ -133,7 +141,7 @@ func (f *folder) loadTasks(tx *replicate.Tx) error {
 		}
 		t := r.value
 		switch {
-		case t.Status == statusDone, t.Status == statusUnchanged, t.Status == statusFailed && t.NextTry.IsZero():
+		case t.Status == statusDone, t.Status == statusUnchanged, t.Status == statusCancelled, t.Status == statusFailed && t.NextTry.IsZero():
 			f.ended = append(f.ended, t)
 			continue
 		case t.Status == statusRunning:
@@ -228,7 +236,12 @@ func (a *Appliance) Tasks(_ context.Context, q TaskQuery) (list []Task, next str
 // shown is the task with what only memory knows of it. The lock is held.
 func (t *task) shown() Task {
 	row := t.Task
-	row.Hosts = t.hosts
+	if row.Hosts = t.hosts; t.hosts >= askedFirst { // which is no number of hosts
+		row.Hosts = 0
+		for _, n := range t.sites {
+			row.Hosts += n
+		}
+	}
 	return row
 }
 
@@ -275,7 +288,7 @@ func (t Task) group() int {
 	switch t.Status {
 	case statusRunning:
 		return 0
-	case statusQueued, statusFailed:
+	case statusQueued, statusFailed, statusPaused:
 		return 1
 	}
 	return 2

@@ -385,7 +385,7 @@ type Task struct {
 	Kind     string    `json:"kind"` // "scan" or "update"
 	File     string    `json:"file"`
 	Title    string    `json:"title,omitempty"` // of the update it belongs to
-	Status   string    `json:"status"`          // "queued", "running", "done", "unchanged", "failed"
+	Status   string    `json:"status"`          // "queued", "running", "paused", "done", "unchanged", "failed", "cancelled"
 	By       string    `json:"by"`              // "schedule", "host NAME", an admin's name
 	Size     int64     `json:"size"`            // bytes; 0 unknown
 	Done     int64     `json:"done"`            // bytes on disk
@@ -401,6 +401,7 @@ type Task struct {
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished,omitzero"`
 	NextTry  time.Time `json:"next_try,omitzero"`
+	First    time.Time `json:"first,omitzero"`  // since when it goes before all others, because an admin said so
 	Hosts    int       `json:"hosts,omitempty"` // that wait for it; counted anew, not stored
 }
 

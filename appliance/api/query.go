@@ -30,7 +30,7 @@ func pageOf(q url.Values) (appliance.Page, error) {
 	return p, nil
 }
 
-var taskStates = []string{"queued", "running", "done", "unchanged", "failed"}
+var taskStates = []string{"queued", "running", "paused", "done", "unchanged", "failed", "cancelled"}
 
 func taskQueryOf(q url.Values) (t appliance.TaskQuery, err error) {
 	if t.Status = q.Get("status"); t.Status != "" && !slices.Contains(taskStates, t.Status) {

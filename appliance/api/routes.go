@@ -147,6 +147,10 @@ func facts() []route {
 				n, err := c.node.RetryDownloads(c.Context(), c.actor)
 				return Queued{n}, err
 			}},
+		{method: "POST", path: "downloads/{id}/{action}", summary: "Pause, resume, put first, cancel or retry one download of this node; action is " + actionWords(), role: appliance.Operator, answer: appliance.Task{},
+			do: func(c call) (any, error) {
+				return c.node.SteerDownload(c.Context(), c.actor, c.PathValue("id"), appliance.TaskAction(c.PathValue("action")))
+			}},
 		{method: "GET", path: "traffic", summary: "Bytes the node moved, by day and line, the newest day first", role: appliance.Viewer, answer: []appliance.Traffic{},
 			do: func(c call) (any, error) { return c.node.Traffic(c.Context(), 92) }},
 		{method: "GET", path: "limits/{site}", summary: "How fast a site's nodes may use its lines", role: appliance.Viewer, answer: appliance.Limits{},
@@ -470,4 +474,13 @@ func editLines(c call, edit func(context.Context, appliance.Actor, string, []rul
 		return nil, err
 	}
 	return c.node.Package(c.Context(), name)
+}
+
+// actionWords are what can be done to a download.
+func actionWords() string {
+	var list []string
+	for _, a := range appliance.TaskActions {
+		list = append(list, string(a))
+	}
+	return strings.Join(list, ", ")
 }
