@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"wuamesh/agentproto"
@@ -52,8 +53,8 @@ var triggerCommand = Command{
 }
 
 var fetchCommand = Command{
-	Name: "fetch", Args: "[cab|missing|UPDATEID]", Summary: "Download from Microsoft and other nodes now, and watch it; missing when nothing is named",
-	Example: "wuamesh fetch            the scan cab and every file hosts need\nwuamesh fetch --watch    only show what moves, and what waits for what\nwuamesh fetch cab        wsusscn2.cab alone\nwuamesh fetch 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11",
+	Name: "fetch", Args: "[cab|missing|UPDATEID | pause|resume|first|cancel|retry FILE…]", Summary: "Download from Microsoft and other nodes now, watch it, and say what goes first or waits; missing when nothing is named",
+	Example: "wuamesh fetch            the scan cab and every file hosts need\nwuamesh fetch --watch    only show what moves, and what waits for what\nwuamesh fetch cab        wsusscn2.cab alone\nwuamesh fetch 631fdcea-1c5c-4a6a-9b0e-1d7f8a0c2b11\nwuamesh fetch pause windows10.0-kb5034441     by the first letters of its file\nwuamesh fetch retry      all that failed",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -66,6 +67,9 @@ var fetchCommand = Command{
 					return usage("--watch shows all downloads and takes no name")
 				}
 				return t.watchDownloads(ctx, s)
+			}
+			if len(args) > 0 && slices.Contains(appliance.TaskActions, appliance.TaskAction(args[0])) {
+				return t.steerDownloads(ctx, s, appliance.TaskAction(args[0]), args[1:])
 			}
 			switch {
 			case len(args) > 1:
@@ -93,6 +97,66 @@ var fetchCommand = Command{
 			return t.watchDownloads(ctx, s)
 		}
 	},
+}
+
+// steerDownloads does something to downloads that are named by how their files
+// begin; retry without a name is for all that failed.
+func (t *target) steerDownloads(ctx context.Context, s Streams, do appliance.TaskAction, files []string) error {
+	if len(files) == 0 && do == appliance.RetryTask {
+		var q api.Queued
+		if err := t.post(ctx, s, "downloads/retry", nil, &q); err != nil {
+			return err
+		}
+		if t.json {
+			return printJSON(s.Out, q)
+		}
+		fmt.Fprintf(s.Out, "%s tried now.\n", count(q.Queued, "failed download"))
+		return nil
+	}
+	if len(files) == 0 {
+		return usage("name the file to %s, or how its name begins; wuamesh fetch --watch lists them", do)
+	}
+	list, err := pages(ctx, t, s, "downloads", nil, func(page *api.Downloads) (*[]appliance.Task, string) { return &page.Downloads, page.Next })
+	if err != nil {
+		return err
+	}
+	done := []appliance.Task{}
+	for _, file := range files {
+		k, err := openTask(list, file)
+		if err != nil {
+			return err
+		}
+		if err := t.post(ctx, s, "downloads/"+k.ID+"/"+string(do), nil, &k); err != nil {
+			return err
+		}
+		if done = append(done, k); !t.json {
+			fmt.Fprintln(s.Out, progressLine(k, nil))
+		}
+	}
+	if t.json {
+		return printJSON(s.Out, done)
+	}
+	return nil
+}
+
+// openTask is the one download that has not ended and whose file begins so.
+func openTask(list []appliance.Task, file string) (appliance.Task, error) {
+	var found []appliance.Task
+	for _, k := range list {
+		if k.File == file && len(k.Actions()) > 0 {
+			return k, nil
+		}
+		if strings.HasPrefix(k.File, file) && len(k.Actions()) > 0 {
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return appliance.Task{}, fmt.Errorf("no download that has not ended begins with %s; wuamesh fetch --watch lists them", file)
+	case 1:
+		return found[0], nil
+	}
+	return appliance.Task{}, fmt.Errorf("%d downloads begin with %s, for example %s and %s: name one of them", len(found), file, found[0].File, found[1].File)
 }
 
 var uploadCommand = Command{

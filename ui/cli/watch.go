@@ -73,6 +73,8 @@ func (w *watch) tell(d api.Downloads) (open int) {
 	for _, t := range d.Downloads {
 		whole, here = whole+t.Size, here+t.Done
 		switch t.Status {
+		case "paused": // until somebody resumes it: nothing to wait for here
+			w.line(t.ID, 0, progressLine(t, d.Coverage[t.File]))
 		case "queued":
 			if waiting++; waiting <= watchLines {
 				w.line(t.ID, watchCalm, progressLine(t, d.Coverage[t.File]))

@@ -73,4 +73,23 @@ func TestWatchingManyDownloads(t *testing.T) {
 	if len(files) > 0 {
 		t.Errorf("--json lacks %v", files)
 	}
+
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"fetch", "pause"}, 2, "name the file to pause"},
+		{[]string{"fetch", "pause", "nothing"}, 1, "no download that has not ended begins with nothing"},
+		{[]string{"fetch", "pause", lost[:len(lost)-4]}, 0, "paused    " + lost},
+		{[]string{"fetch", "--watch"}, 0, "Paused by"}, // and it ends: nothing else moves
+		{[]string{"fetch", "first", lost}, 1, "it cannot be put first now"},
+		{[]string{"fetch", "resume", lost, "--json"}, 0, `"file": "` + lost},
+		{[]string{"fetch", "cancel", lost}, 0, "cancelled " + lost},
+		{[]string{"fetch", "retry"}, 0, "0 failed downloads tried now."},
+	} {
+		if out, said, code := run(t, append(tt.args, "--data", data)...); code != tt.code || !strings.Contains(out+said, tt.want) {
+			t.Errorf("wuamesh %s: exit %d, want %d and %q:\n%s%s", strings.Join(tt.args, " "), code, tt.code, tt.want, out, said)
+		}
+	}
 }
