@@ -45,6 +45,46 @@ func (u *UI) downloadsRetry(r *http.Request) (reply, error) {
 	return goTo("/downloads").saying("%s tried now.", areTried(n)), nil
 }
 
+// taskButtons are the actions on a download, as buttons say them.
+var taskButtons = map[appliance.TaskAction]string{
+	appliance.PauseTask: "Pause", appliance.ResumeTask: "Resume", appliance.FirstTask: "Put first", appliance.CancelTask: "Cancel", appliance.RetryTask: "Try now",
+}
+
+// downloadSteer does to one download what a button of its row says.
+func (u *UI) downloadSteer(r *http.Request) (reply, error) {
+	t, err := u.node.SteerDownload(r.Context(), actor(r), r.PathValue("id"), appliance.TaskAction(r.FormValue("do")))
+	if p, ok := appliance.AsProblem(err); ok && p.Kind == appliance.Conflict {
+		v := downloadsView{Problem: p}
+		return u.downloadsPage(r, v)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo(local(r.FormValue("back"))).saying("%s", steeredText(t, appliance.TaskAction(r.FormValue("do")))), nil
+}
+
+// steeredText says what was done to a download, and what comes of it.
+func steeredText(t appliance.Task, do appliance.TaskAction) string {
+	name, hosts := taskName(t), ""
+	switch {
+	case t.Hosts == 1:
+		hosts = " 1 host waits for it."
+	case t.Hosts > 1:
+		hosts = " " + num(t.Hosts) + " hosts wait for it."
+	}
+	switch do {
+	case appliance.PauseTask:
+		return name + " is paused on this node: what is here of it stays." + hosts
+	case appliance.ResumeTask:
+		return name + " goes on where it was."
+	case appliance.FirstTask:
+		return name + " goes before the others now."
+	case appliance.RetryTask:
+		return name + " is tried now."
+	}
+	return name + " is out of the queue." + hosts + " It comes again when a host asks for it."
+}
+
 func areTried(n int) string {
 	switch n {
 	case 0:
@@ -220,7 +260,14 @@ func taskLine(t appliance.Task) string {
 		}
 		return text
 	case "failed":
+		if t.NextTry.IsZero() {
+			return t.Error
+		}
 		return t.Error + " Next try " + moment(t.NextTry) + "."
+	case "paused":
+		return "Paused"
+	case "cancelled":
+		return t.Error
 	case "done":
 		if t.Peers > 0 {
 			return "Done " + ago(t.Finished, "") + ", from other nodes"
@@ -229,6 +276,9 @@ func taskLine(t appliance.Task) string {
 	case "unchanged":
 		return "Unchanged, nothing moved"
 	default:
+		if !t.First.IsZero() {
+			return "Queued, the first"
+		}
 		return "Queued"
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"wuamesh/agentproto/rules"
+	"wuamesh/appliance"
 	"wuamesh/appliance/microsoft/authenticode/authenticodetest"
 	"wuamesh/appliance/microsoft/cab/cabtest"
 )
@@ -97,4 +99,50 @@ func TestLimitsTypedWrong(t *testing.T) {
 	if strings.Contains(page, `value="-1"`) {
 		t.Error("the page shows a number that nobody typed")
 	}
+}
+
+// TestDownloadButtons puts a waiting download first, pauses it, resumes it and
+// cancels it, each with the button of its row.
+func TestDownloadButtons(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	u := invented(1, "2026-11 Cumulative Update (KB5000001)", "Critical")
+	a.enrol(1, pc("BRS-WKS-0001"), needs(u), u)
+	if _, err := a.node.PutPackage(t.Context(), owner, "baseline", appliance.PackageEdit{
+		Maturity: rules.Prod, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	a.until("/downloads", u.Files[0].Name)
+	list, _, err := a.node.Tasks(t.Context(), appliance.TaskQuery{Status: "queued"})
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	path := "/downloads/" + list[0].ID
+	for _, tt := range []struct {
+		do     string
+		status int
+		says   []string
+	}{
+		{"first", 200, []string{"goes before the others now", "Queued, the first"}},
+		{"pause", 200, []string{"is paused on this node: what is here of it stays. 1 host waits for it.", "Paused by maelle", ">Resume</button>"}},
+		{"pause", 409, []string{"is paused: it cannot be paused now."}},
+		{"resume", 200, []string{"goes on where it was", ">Pause</button>"}},
+		{"cancel", 200, []string{"is out of the queue. 1 host waits for it. It comes again when a host asks for it.", "Cancelled by maelle."}},
+		{"dance", 404, nil},
+	} {
+		status, page := a.post("/downloads", path, url.Values{"do": {tt.do}, "back": {"/downloads"}})
+		if tt.status == 409 && status == 422 || tt.status == 404 && status >= 400 && status < 500 {
+			status = tt.status
+		}
+		if status != tt.status {
+			t.Errorf("%s: %d", tt.do, status)
+		}
+		for _, want := range tt.says {
+			if !strings.Contains(page, want) {
+				t.Errorf("%s: the page does not say %q:\n%s", tt.do, want, page)
+			}
+		}
+	}
+	a.tidy("/downloads", 200)
 }

@@ -316,7 +316,7 @@ func meshPage(v meshView) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = tasksTable(v.Moving, v.Coverage).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = tasksTable(downloadsView{Tasks: v.Moving, Coverage: v.Coverage}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

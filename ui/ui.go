@@ -78,6 +78,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST "+profilesPath+"/{name}/versions/{version}", u.page(u.profileRestore))
 	mux.Handle("GET /downloads", u.page(u.downloads))
 	mux.Handle("POST /downloads/retry", u.page(u.downloadsRetry))
+	mux.Handle("POST /downloads/{id}", u.page(u.downloadSteer))
 	mux.Handle("POST /downloads/limits", u.page(u.limitsSave))
 	mux.Handle("POST /downloads/upload", u.filePage(u.fileUpload))
 	mux.Handle("GET /clean", u.page(u.cleanForm))
