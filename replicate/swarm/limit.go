@@ -129,6 +129,7 @@ type Limits struct {
 	moved   [classes][directions]int64          // since the start
 	months  map[int]*[classes][directions]int64 // bytes moved, by month
 	share   int64                               // nodes of the site that share its line
+	open    time.Time                           // until then there is no limit
 	changed chan struct{}
 	now     func() time.Time
 }
@@ -150,6 +151,17 @@ func (l *Limits) Set(c Class, d Direction, p Plan) {
 	defer l.mu.Unlock()
 	l.plans[c][d] = p
 	l.tell()
+}
+
+// Open lifts all plans until a time, budgets included; the zero time lifts
+// none.
+func (l *Limits) Open(until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !until.Equal(l.open) {
+		l.open = until
+		l.tell()
+	}
 }
 
 // Share says how many nodes use the site's WAN line: each takes its part of
@@ -179,7 +191,7 @@ func (l *Limits) Spent(c Class, d Direction, t time.Time) bool {
 
 func (l *Limits) used(c Class, d Direction, t time.Time) bool {
 	month := l.plans[c][d].Month
-	return month > 0 && l.spent(t)[c][d] >= month/l.share
+	return !t.Before(l.open) && month > 0 && l.spent(t)[c][d] >= month/l.share
 }
 
 // Limited says whether a plan was set: what is not limited need not be taken
@@ -233,11 +245,14 @@ func (l *Limits) Blocked(c Class, d Direction, now time.Time) time.Time {
 }
 
 func (l *Limits) blocked(c Class, d Direction, now time.Time) time.Time {
-	p := l.plans[c][d]
-	if l.used(c, d, now) {
-		return p.NextAllowed(time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()))
+	if now.Before(l.open) {
+		return time.Time{}
 	}
-	switch next := p.NextAllowed(now); {
+	p, from := l.plans[c][d], now
+	if l.used(c, d, now) {
+		from = time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location())
+	}
+	switch next := p.NextAllowed(from); {
 	case next.IsZero():
 		return now.AddDate(1, 0, 0)
 	case next.After(now):
@@ -253,7 +268,7 @@ func (l *Limits) reserve(c Class, d Direction, n int64, now time.Time) (wait tim
 	if until := l.blocked(c, d, now); !until.IsZero() {
 		return until.Sub(now), l.changed
 	}
-	if rate := l.plans[c][d].At(now); rate > 0 {
+	if rate := l.plans[c][d].At(now); rate > 0 && !now.Before(l.open) {
 		if c == WAN || c == Source {
 			rate = max(rate/l.share, 1)
 		}

@@ -147,3 +147,27 @@ func TestAClockThatIsSet(t *testing.T) {
 		}
 	})
 }
+
+// TestOpenLines lifts a plan and a spent budget until a time, and no longer.
+func TestOpenLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimits()
+		l.Set(WAN, Down, Plan{Rate: Never, Month: 10})
+		l.Add(WAN, Down, 10, time.Now())
+		done := make(chan error)
+		go func() { done <- l.Take(t.Context(), WAN, Down, 1<<30) }()
+		synctest.Wait()
+		until := time.Now().Add(time.Hour)
+		l.Open(until)
+		if err := <-done; err != nil || !time.Now().Before(until) {
+			t.Errorf("opened at %v it was taken at %v, %v", until.Add(-time.Hour), time.Now(), err)
+		}
+		if l.Spent(WAN, Down, time.Now()) || !l.Blocked(WAN, Down, time.Now()).IsZero() {
+			t.Error("something is held back while the lines are open")
+		}
+		time.Sleep(time.Hour)
+		if !l.Spent(WAN, Down, time.Now()) || l.Blocked(WAN, Down, time.Now()).IsZero() {
+			t.Error("nothing is held back after the hour")
+		}
+	})
+}
