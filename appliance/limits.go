@@ -6,10 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"path"
-	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,12 +25,72 @@ type Limits struct {
 	LANUp   swarm.Plan `json:"lan_up"`
 	Source  swarm.Plan `json:"microsoft"` // from Microsoft
 	Agents  swarm.Plan `json:"agents"`    // to agents, of each node: they take files over the LAN
+	// Until then no line has a limit, because somebody opened them for a while.
+	OpenUntil time.Time `json:"open_until,omitzero"`
+	OpenBy    string    `json:"open_by,omitempty"`
+}
+
+// A Line is a kind of line whose use a site limits, as the API names it.
+type Line string
+
+// The lines.
+const (
+	FromSites     Line = "wan_down"
+	ToSites       Line = "wan_up"
+	FromMicrosoft Line = "microsoft"
+	IntoNode      Line = "lan_down"
+	OutOfNode     Line = "lan_up"
+	ToAgents      Line = "agents"
+)
+
+// Lines are those there are, the thin ones first.
+var Lines = []Line{FromSites, ToSites, FromMicrosoft, IntoNode, OutOfNode, ToAgents}
+
+func (l Line) String() string {
+	return map[Line]string{
+		FromSites: "from other sites", ToSites: "to other sites", FromMicrosoft: "from Microsoft", ToAgents: "to agents",
+		IntoNode: "from nodes of the site", OutOfNode: "to nodes of the site",
+	}[l]
+}
+
+// of is where the swarm has the line.
+func (l Line) of() (swarm.Class, swarm.Direction) {
+	switch l {
+	case FromSites:
+		return swarm.WAN, swarm.Down
+	case ToSites:
+		return swarm.WAN, swarm.Up
+	case FromMicrosoft:
+		return swarm.Source, swarm.Down
+	case IntoNode:
+		return swarm.LAN, swarm.Down
+	case OutOfNode:
+		return swarm.LAN, swarm.Up
+	}
+	return swarm.Agents, swarm.Up
+}
+
+// Plan is that of one line, to read or to change.
+func (l *Limits) Plan(line Line) *swarm.Plan {
+	switch line {
+	case FromSites:
+		return &l.WANDown
+	case ToSites:
+		return &l.WANUp
+	case FromMicrosoft:
+		return &l.Source
+	case IntoNode:
+		return &l.LANDown
+	case OutOfNode:
+		return &l.LANUp
+	}
+	return &l.Agents
 }
 
 func (l Limits) check() error {
-	for name, p := range map[string]swarm.Plan{"wan_down": l.WANDown, "wan_up": l.WANUp, "lan_down": l.LANDown, "lan_up": l.LANUp, "microsoft": l.Source, "agents": l.Agents} {
-		if err := p.Check(); err != nil {
-			return &Problem{Kind: Invalid, Field: name, Msg: "The limit " + name + " does not hold: " + err.Error() + "."}
+	for _, line := range Lines {
+		if err := l.Plan(line).Check(); err != nil {
+			return &Problem{Kind: Invalid, Field: string(line), Msg: "The limit " + string(line) + " does not hold: " + err.Error() + "."}
 		}
 	}
 	return nil
@@ -49,56 +108,92 @@ func (a *Appliance) SiteLimits(ctx context.Context, site string) (l Limits, err 
 	return l, err
 }
 
-// SetSiteLimits changes the limits of a site; its nodes go by them at once.
+// SetSiteLimits changes the limits of a site, this node's for an empty name;
+// its nodes go by them at once. Lines that were opened for a while stay open.
 func (a *Appliance) SetSiteLimits(ctx context.Context, by Actor, site string, l Limits) error {
 	if err := by.need(Owner); err != nil {
 		return err
 	}
-	if site == "" {
-		site = a.folder.share.site()
-	}
 	if err := l.check(); err != nil {
 		return err
 	}
-	err := a.db.Update(ctx, func(tx *replicate.Tx) error {
+	_, err := a.editLimits(ctx, by, site, "set limits", func(was Limits) Limits {
+		l.OpenUntil, l.OpenBy = was.OpenUntil, was.OpenBy
+		return l
+	})
+	return err
+}
+
+// longestOpen is how long the lines of a site may be opened for.
+const longestOpen = 24 * time.Hour
+
+// OpenLines lifts all limits of a site for a while, budgets included; 0 puts
+// them back at once.
+func (a *Appliance) OpenLines(ctx context.Context, by Actor, site string, d time.Duration) (Limits, error) {
+	if err := by.need(Operator); err != nil {
+		return Limits{}, err
+	}
+	if d < 0 || d > longestOpen {
+		return Limits{}, &Problem{Kind: Invalid, Field: "for", Msg: "Lines are opened for at most a day.", Hint: "To lift a limit for longer, change it."}
+	}
+	what := "close the site's lines again"
+	if d > 0 {
+		what = "open the site's lines for " + decimalText(d.Hours()) + " h"
+	}
+	return a.editLimits(ctx, by, site, what, func(l Limits) Limits {
+		l.OpenUntil, l.OpenBy = time.Time{}, ""
+		if d > 0 {
+			l.OpenUntil, l.OpenBy = time.Now().UTC().Add(d).Truncate(time.Second), by.Name
+		}
+		return l
+	})
+}
+
+func (a *Appliance) editLimits(ctx context.Context, by Actor, site, what string, edit func(Limits) Limits) (l Limits, err error) {
+	if site == "" {
+		site = a.folder.share.site()
+	}
+	err = a.db.Update(ctx, func(tx *replicate.Tx) error {
 		was, _, err := limitPlans.find(tx, hex.EncodeToString([]byte(site)))
 		if err != nil {
 			return err
 		}
+		l = edit(was)
 		if err := limitPlans.put(tx, hex.EncodeToString([]byte(site)), l); err != nil {
 			return err
 		}
-		return a.audit(tx, by, "set limits", "site "+site, was.String(), l.String())
+		return a.audit(tx, by, what, "site "+site, was.String(), l.String())
 	})
-	if err == nil {
-		a.log.InfoContext(ctx, "limits of a site changed", "site", site, "limits", l.String(), "by", by.Name)
+	if err != nil {
+		return l, fmt.Errorf("%s of %s: %w", what, site, err)
 	}
-	return err
+	a.log.InfoContext(ctx, "limits of a site changed", "site", site, "limits", l.String(), "by", by.Name)
+	return l, nil
 }
 
 // String says the limits for people.
 func (l Limits) String() string {
-	text := ""
-	for _, p := range []struct {
-		name string
-		swarm.Plan
-	}{{"WAN down", l.WANDown}, {"WAN up", l.WANUp}, {"LAN down", l.LANDown}, {"LAN up", l.LANUp}, {"Microsoft", l.Source}, {"agents", l.Agents}} {
-		if p.Rate == 0 && p.Month == 0 && len(p.Windows) == 0 {
-			continue
-		}
-		if text != "" {
-			text += "; "
-		}
-		text += p.name + " " + rateText(p.Rate)
-		if n := len(p.Windows); n > 0 {
-			text += fmt.Sprintf(", %d windows", n)
-		}
-		if p.Month > 0 {
-			text += ", " + bytesText(p.Month) + " a month"
+	var list []string
+	for _, line := range Lines {
+		if p := l.Plan(line); p.Rate != 0 || p.Month != 0 || len(p.Windows) > 0 {
+			list = append(list, line.String()+" "+planText(*p))
 		}
 	}
-	if text == "" {
-		return "no limit"
+	text := cmp.Or(strings.Join(list, "; "), "no limit")
+	if !l.OpenUntil.IsZero() {
+		text += "; all open until " + clock(l.OpenUntil)
+	}
+	return text
+}
+
+// planText says a plan of one line for people.
+func planText(p swarm.Plan) string {
+	text := rateText(p.Rate)
+	for _, w := range p.Windows {
+		text += fmt.Sprintf(", %s %s to %s %s", daysText(w.Days), minuteText(w.From), minuteText(w.To), rateText(w.Rate))
+	}
+	if p.Month > 0 {
+		text += ", " + bytesText(p.Month) + " a month"
 	}
 	return text
 }
@@ -108,9 +203,9 @@ func rateText(rate int64) string {
 	case 0:
 		return "without limit"
 	case swarm.Never:
-		return "never"
+		return "nothing"
 	}
-	return fmt.Sprintf("%.1f Mbit/s", float64(rate)*8/1e6)
+	return strconv.FormatFloat(float64(rate)*8/1e6, 'f', -1, 64) + " Mbit/s"
 }
 
 // limit applies the record of this node's site. The sharing's lock is held.
@@ -119,12 +214,11 @@ func (s *sharing) limit(r replicate.Record) {
 	if !r.Deleted && decode(r.Key, r.Value, &l) != nil {
 		return
 	}
-	s.limits.Set(swarm.WAN, swarm.Down, l.WANDown)
-	s.limits.Set(swarm.WAN, swarm.Up, l.WANUp)
-	s.limits.Set(swarm.LAN, swarm.Down, l.LANDown)
-	s.limits.Set(swarm.LAN, swarm.Up, l.LANUp)
-	s.limits.Set(swarm.Source, swarm.Down, l.Source)
-	s.limits.Set(swarm.Agents, swarm.Up, l.Agents)
+	for _, line := range Lines {
+		c, d := line.of()
+		s.limits.Set(c, d, *l.Plan(line))
+	}
+	s.limits.Open(l.OpenUntil)
 }
 
 // Traffic is what a node moved on one day, in bytes.
@@ -238,64 +332,6 @@ func (a *Appliance) Traffic(ctx context.Context, days int) (list []Traffic, err 
 	return list[:min(len(list), days)], err
 }
 
-// A LimitForm is a site's limits as most admins want them: a rate each way, a
-// pause while people work, a budget. Zero is no limit.
-type LimitForm struct {
-	Down, Up, Microsoft float64 // Mbit/s
-	Agents              float64 // Mbit/s, of each node to its agents
-	MonthGB             float64 // from other sites and from Microsoft, of each
-	PauseFrom, PauseTo  string  // "08:00"; both empty for no pause
-	Workdays            bool    // the pause is Monday to Friday only
-}
-
-// Limits are the form's. The pause and the budget are for files between sites
-// and from Microsoft: the LAN is not scarce.
-func (f LimitForm) Limits() (Limits, error) {
-	var pause []swarm.Window
-	if f.PauseFrom != "" || f.PauseTo != "" {
-		from, err := time.Parse("15:04", f.PauseFrom)
-		to, err2 := time.Parse("15:04", f.PauseTo)
-		if err != nil || err2 != nil || from.Equal(to) {
-			return Limits{}, &Problem{Kind: Invalid, Field: "pause_from", Msg: "A pause has a beginning and an end, such as 08:00 and 18:00.", Hint: "Leave both empty for no pause."}
-		}
-		w := swarm.Window{From: from.Hour()*60 + from.Minute(), To: to.Hour()*60 + to.Minute(), Rate: swarm.Never}
-		if f.Workdays {
-			w.Days = []time.Weekday{time.Monday, time.Tuesday, time.Wednesday, time.Thursday, time.Friday}
-		}
-		pause = append(pause, w)
-	}
-	whole := func(n float64) int64 { // a limit that somebody sets is never rounded to none
-		if n > 0 {
-			return max(int64(math.Round(n)), 1)
-		}
-		return 0
-	}
-	plan := func(mbit, gb float64) swarm.Plan {
-		return swarm.Plan{Rate: whole(mbit * 1e6 / 8), Windows: pause, Month: whole(gb * 1e9)}
-	}
-	for _, n := range []float64{f.Down, f.Up, f.Microsoft, f.MonthGB, f.Agents} {
-		if !(n >= 0 && n <= 1e6) {
-			return Limits{}, &Problem{Kind: Invalid, Field: "down", Msg: "A limit is a number, 0 for none.", Hint: "Rates are in Mbit/s, the month's budget in GB."}
-		}
-	}
-	return Limits{WANDown: plan(f.Down, f.MonthGB), WANUp: plan(f.Up, 0), Source: plan(f.Microsoft, f.MonthGB), Agents: swarm.Plan{Rate: whole(f.Agents * 1e6 / 8)}}, nil
-}
-
-// Form is the limits as the form shows them; ok is false for limits that it
-// cannot show, set through the API.
-func (l Limits) Form() (f LimitForm, ok bool) {
-	f = LimitForm{
-		Down: float64(l.WANDown.Rate) * 8 / 1e6, Up: float64(l.WANUp.Rate) * 8 / 1e6, Microsoft: float64(l.Source.Rate) * 8 / 1e6, Agents: float64(l.Agents.Rate) * 8 / 1e6,
-		MonthGB: float64(l.WANDown.Month) / 1e9,
-	}
-	if w := l.WANDown.Windows; len(w) > 0 {
-		f.PauseFrom, f.PauseTo = fmt.Sprintf("%02d:%02d", w[0].From/60, w[0].From%60), fmt.Sprintf("%02d:%02d", w[0].To/60, w[0].To%60)
-		f.Workdays = len(w[0].Days) == 5
-	}
-	back, err := f.Limits()
-	return f, err == nil && reflect.DeepEqual(back, l)
-}
-
 // A Pause is a line over which the site's limits let nothing pass now.
 type Pause struct {
 	Line   string    `json:"line"`   // "from other sites", "to other sites", "from Microsoft", "to agents"
@@ -306,13 +342,10 @@ type Pause struct {
 // Pauses are the lines over which nothing passes now.
 func (a *Appliance) Pauses() (list []Pause) {
 	now, l := time.Now(), a.folder.share.limits
-	for _, p := range []struct {
-		line string
-		c    swarm.Class
-		d    swarm.Direction
-	}{{"from other sites", swarm.WAN, swarm.Down}, {"to other sites", swarm.WAN, swarm.Up}, {"from Microsoft", swarm.Source, swarm.Down}, {"to agents", swarm.Agents, swarm.Up}} {
-		if until := l.Blocked(p.c, p.d, now); !until.IsZero() {
-			list = append(list, Pause{p.line, until, l.Spent(p.c, p.d, now)})
+	for _, line := range []Line{FromSites, ToSites, FromMicrosoft, ToAgents} {
+		c, d := line.of()
+		if until := l.Blocked(c, d, now); !until.IsZero() {
+			list = append(list, Pause{line.String(), until, l.Spent(c, d, now)})
 		}
 	}
 	return list

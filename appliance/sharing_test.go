@@ -319,36 +319,3 @@ func TestPauses(t *testing.T) {
 		t.Errorf("the pauses are %+v", p)
 	}
 }
-
-// TestLimitForm shows limits as the form has them, and says so when it cannot.
-func TestLimitForm(t *testing.T) {
-	t.Parallel()
-	for _, f := range []appliance.LimitForm{
-		{},
-		{Down: 10, Up: 2.5, Microsoft: 50, MonthGB: 200},
-		{PauseFrom: "08:00", PauseTo: "18:30", Workdays: true},
-		{Down: 1, PauseFrom: "22:00", PauseTo: "06:00"},
-		{Agents: 100},
-	} {
-		l, err := f.Limits()
-		if err != nil {
-			t.Errorf("%+v: %v", f, err)
-		}
-		if back, ok := l.Form(); !ok || back != f {
-			t.Errorf("%+v is shown as %+v, %v", f, back, ok)
-		}
-	}
-	if l, err := (appliance.LimitForm{Down: 1e-9, Agents: 1e-9, MonthGB: 1e-12}).Limits(); err != nil || l.WANDown.Rate != 1 || l.Agents.Rate != 1 || l.WANDown.Month != 1 {
-		t.Errorf("the least there is becomes %+v, %v", l, err)
-	}
-	for _, f := range []appliance.LimitForm{{Down: -1}, {Up: 1e9}, {PauseFrom: "8 o'clock"}, {PauseTo: "18:00"}, {PauseFrom: "08:00", PauseTo: "08:00"}} {
-		if _, err := f.Limits(); err == nil {
-			t.Errorf("%+v is accepted", f)
-		} else {
-			problemOf(t, err)
-		}
-	}
-	if _, ok := (appliance.Limits{LANUp: swarm.Plan{Rate: 1}}).Form(); ok {
-		t.Error("a limit of the LAN is said to be in the form")
-	}
-}

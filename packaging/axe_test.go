@@ -81,7 +81,7 @@ func TestAccessibility(t *testing.T) {
 		chromedp.Navigate(url+"/hosts"), chromedp.WaitVisible(`tbody .row-a`), chromedp.Evaluate(`document.querySelector('tbody .row-a').getAttribute('href')`, &host))
 	for _, path := range []string{
 		"/overview", "/updates", "/updates?scope=all&q=zzz", update, "/hosts", "/hosts?state=PENDING", host, "/rules", "/rules/new", "/rules/import", "/rules/baseline", "/groups", "/groups/new", "/groups/servers", "/groups/servers/delete",
-		"/downloads", "/clean", "/mesh", "/mesh/passphrase", "/agents", "/access", "/audit", "/settings", "/find", "/find?q=srv", "/nowhere",
+		"/downloads", "/clean", "/mesh", "/mesh/limits", "/mesh/passphrase", "/agents", "/access", "/audit", "/settings", "/find", "/find?q=srv", "/nowhere",
 	} {
 		for _, s := range screens {
 			var wide bool

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"wuamesh/appliance"
@@ -22,14 +21,11 @@ type downloadsView struct {
 	Coverage map[string][]appliance.Coverage
 	Traffic  []appliance.Traffic
 	Pauses   []appliance.Pause // lines over which the site's limits let nothing pass
-	Limits   appliance.LimitForm
-	typed    url.Values // the limits as somebody typed them who has to type them again
-	Custom   bool       // the limits were set through the API and do not fit the form
+	Limits   appliance.Limits  // of this node's site
+	Site     string
 	Problem  *appliance.Problem
-	Admin    bool
 	Operator bool
-	Met      []appliance.MeetingRow // about the limits
-	Uploads  []appliance.Upload     // that no update names
+	Uploads  []appliance.Upload // that no update names
 }
 
 func (u *UI) downloads(r *http.Request) (reply, error) {
@@ -95,21 +91,29 @@ func areTried(n int) string {
 	return num(n) + " failed downloads are"
 }
 
-// downloadsPage is the page with the site's limits as they are.
+// downloadsPage is the page with what stands beside the tasks.
 func (u *UI) downloadsPage(r *http.Request, v downloadsView) (reply, error) {
 	var err error
 	v.Tasks, v.Next, err = u.node.Tasks(r.Context(), appliance.TaskQuery{Status: v.Status, Page: appliance.Page{Limit: 100, After: v.After}})
 	if err != nil {
 		return reply{}, err
 	}
-	limits, err := u.node.SiteLimits(r.Context(), "")
-	if err != nil {
+	v.Site = frameOf(r.Context()).stand.Site
+	if v.Limits, err = u.node.SiteLimits(r.Context(), ""); err != nil {
 		return reply{}, err
 	}
-	var fits bool
-	v.Limits, fits = limits.Form()
-	v.Custom = !fits
-	return u.downloadsOf(r, v)
+	if v.Traffic, err = u.node.Traffic(r.Context(), 7); err != nil {
+		return reply{}, err
+	}
+	if v.Uploads, err = u.node.Uploads(r.Context()); err != nil {
+		return reply{}, err
+	}
+	v.Coverage, v.Pauses = u.node.Coverage(v.Tasks), u.node.Pauses()
+	v.Operator = actor(r).May(appliance.Operator)
+	if v.Problem != nil {
+		return again(downloadsPage(v)), nil
+	}
+	return show(downloadsPage(v)), nil
 }
 
 // query is that of the list of tasks.
@@ -124,81 +128,12 @@ func (v downloadsView) query() url.Values {
 	return q
 }
 
-// downloadsOf adds what the page shows beside the tasks.
-func (u *UI) downloadsOf(r *http.Request, v downloadsView) (reply, error) {
-	var err error
-	if v.Traffic, err = u.node.Traffic(r.Context(), 7); err != nil {
-		return reply{}, err
-	}
-	if v.Met, err = u.node.Meetings(r.Context(), "site "+frameOf(r.Context()).stand.Site); err != nil {
-		return reply{}, err
-	}
-	if v.Uploads, err = u.node.Uploads(r.Context()); err != nil {
-		return reply{}, err
-	}
-	v.Coverage, v.Pauses = u.node.Coverage(v.Tasks), u.node.Pauses()
-	v.Operator = actor(r).May(appliance.Operator)
-	v.Admin = actor(r).Role == appliance.Owner
-	if v.Problem != nil {
-		return again(downloadsPage(v)), nil
-	}
-	return show(downloadsPage(v)), nil
-}
-
-// limitsSave sets the limits of this node's site.
-func (u *UI) limitsSave(r *http.Request) (reply, error) {
-	v := downloadsView{Limits: appliance.LimitForm{
-		Down: mbit(r.FormValue("down")), Up: mbit(r.FormValue("up")), Microsoft: mbit(r.FormValue("microsoft")), MonthGB: mbit(r.FormValue("month")), Agents: mbit(r.FormValue("agents")),
-		PauseFrom: r.FormValue("pause_from"), PauseTo: r.FormValue("pause_to"), Workdays: r.FormValue("workdays") != "",
-	}}
-	limits, err := v.Limits.Limits()
-	if err == nil {
-		err = u.node.SetSiteLimits(r.Context(), actor(r), "", limits)
-	}
-	if p, ok := formError(err); ok {
-		v.Problem, v.typed = p, r.PostForm
-		return u.downloadsOf(r, v)
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	return goTo("/downloads").saying("The site's limits are: %s. They hold at once.", limits), nil
-}
-
 // pauseLine says over which line nothing passes, and why.
 func pauseLine(p appliance.Pause) string {
 	if p.Budget {
 		return "The month's budget " + p.Line + " is used up."
 	}
 	return "The site's limits let nothing pass " + p.Line + " now."
-}
-
-// mbit reads a number of a form; nothing is 0, and what is no number is one
-// that no limit may be.
-func mbit(s string) float64 {
-	if s == "" {
-		return 0
-	}
-	n, err := strconv.ParseFloat(strings.Replace(s, ",", ".", 1), 64)
-	if err != nil {
-		return -1
-	}
-	return n
-}
-
-// number is what a field of the limits shows.
-func (v downloadsView) number(name string, f float64) string {
-	if v.typed != nil {
-		return v.typed.Get(name)
-	}
-	return decimal(f)
-}
-
-func decimal(f float64) string {
-	if f == 0 {
-		return ""
-	}
-	return strconv.FormatFloat(f, 'f', -1, 64)
 }
 
 // moved writes bytes of a table; nothing is a dash.

@@ -82,25 +82,6 @@ func TestUploadingAFile(t *testing.T) {
 	}
 }
 
-// TestLimitsTypedWrong sends limits of which one is no number: the form comes
-// back as it was typed, with what is wrong.
-func TestLimitsTypedWrong(t *testing.T) {
-	a := open(t)
-	a.setUp()
-	status, page := a.post("/downloads", "/downloads/limits", url.Values{"down": {"fast"}, "up": {"2,5"}})
-	if status != http.StatusUnprocessableEntity && status != http.StatusBadRequest {
-		t.Errorf("answered with %d", status)
-	}
-	for _, want := range []string{`value="fast"`, `value="2,5"`} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page has no %s", want)
-		}
-	}
-	if strings.Contains(page, `value="-1"`) {
-		t.Error("the page shows a number that nobody typed")
-	}
-}
-
 // TestDownloadButtons puts a waiting download first, pauses it, resumes it and
 // cancels it, each with the button of its row.
 func TestDownloadButtons(t *testing.T) {

@@ -23,7 +23,7 @@ type place struct{ Name, URL string }
 var places = []place{
 	{"Overview", "/overview"}, {"Windows Updates", "/updates"}, {"Whole catalogue", "/updates?scope=all"}, {"Delete Unused KB", "/clean"}, {"WUA Rules", "/rules"},
 	{"New rule package", "/rules/new"}, {"Hosts", "/hosts"}, {"Hosts that wait for approval", "/hosts?seen=waiting"}, {"Groups", "/groups"}, {"Download tasks", "/downloads"},
-	{"Limits of this site", "/downloads#moved"}, {"Mesh", "/mesh"}, {"Agents", "/agents"}, {"Settings profiles", profilesPath}, {"New settings profile", profilesPath + "/new"}, {"Admins and tokens", "/access"}, {"Audit log", "/audit"}, {"Settings", settingsPath}, {"Compliance", settingsPath + "#compliance"},
+	{"Limits of lines", limitsPath}, {"Mesh", "/mesh"}, {"Agents", "/agents"}, {"Settings profiles", profilesPath}, {"New settings profile", profilesPath + "/new"}, {"Admins and tokens", "/access"}, {"Audit log", "/audit"}, {"Settings", settingsPath}, {"Compliance", settingsPath + "#compliance"},
 }
 
 // find goes straight to what is called precisely so, and lists what has the

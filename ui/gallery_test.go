@@ -62,7 +62,7 @@ func (g *gallery) note(name, page string, want ...string) {
 }
 
 // lists are the pages that every state is looked at on.
-var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/repository-rules", "agents", "agents/profiles", "access", "audit", "settings"}
+var lists = []string{"overview", "updates", "rules", "hosts", "groups", "downloads", "clean", "mesh", "mesh/limits", "mesh/repository-rules", "agents", "agents/profiles", "access", "audit", "settings"}
 
 // TestGallery looks at every page empty, with one of everything, with many, in
 // error, with long names, and as somebody without rights.
@@ -72,7 +72,7 @@ func TestGallery(t *testing.T) {
 	g := &gallery{a, "empty", map[string]string{}}
 	for page, want := range map[string]string{
 		"overview": "", "updates": "", "rules": "No rule package yet", "hosts": "No host here", "groups": "every host", "downloads": "No download here", "clean": "Nothing is unused",
-		"mesh": "rns-01", "agents": "", "agents/profiles": "No settings profile yet", "access": "No token", "audit": "Audit log", "settings": "Everything this node goes by",
+		"mesh": "rns-01", "mesh/limits": "Windows of the week", "agents": "", "agents/profiles": "No settings profile yet", "access": "No token", "audit": "Audit log", "settings": "Everything this node goes by",
 	} {
 		g.look(strings.ReplaceAll(page, "/", "-"), "/"+page, 200, want)
 	}
@@ -138,8 +138,8 @@ func TestGallery(t *testing.T) {
 	g.keep("profile", page, "Bad Name")
 	_, page = a.post("/rules/new", "/rules", url.Values{"isnew": {"1"}, "name": {"ERP freeze"}, "maturity": {"PROD"}, "verb": {"forbid"}, "kind": {"kb"}, "value": {"soon"}})
 	g.keep("rule", page, "ERP freeze")
-	_, page = a.post("/downloads", "/downloads/limits", url.Values{"down": {"fast"}})
-	g.keep("downloads", page, "Limits of this site")
+	_, page = a.post("/mesh/limits", "/mesh/limits", url.Values{"rate_wan_down": {"fast"}, "windows": {"1"}, "window_0_from": {"07:00"}, "window_0_rate": {"nothing"}})
+	g.keep("limits", page, "is no rate")
 	g.look("nowhere", "/nowhere", 404, "There is no page")
 	g.look("host", "/hosts/nobody", 404, "There is no host")
 	g.look("update", "/updates/KB5", 404)

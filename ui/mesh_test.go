@@ -244,7 +244,7 @@ func TestSwitchingNodes(t *testing.T) {
 func heldBack(t *testing.T, down string) (first, second *admin) {
 	t.Helper()
 	first, second = pair(t, nil)
-	if status, page := second.post("/downloads", "/downloads/limits", url.Values{"down": {down}}); status != 200 {
+	if status, page := second.post("/mesh/limits", "/mesh/limits", url.Values{"rate_wan_down": {down}}); status != 200 {
 		t.Fatalf("%d\n%s", status, page)
 	}
 	var plain bytes.Buffer
@@ -323,7 +323,7 @@ func TestFilesMoveOnThePage(t *testing.T) {
 	if _, page := second.get("/mesh"); !strings.Contains(page, "On their way to brs-01") {
 		t.Errorf("the page does not say where it goes:\n%s", page)
 	}
-	second.post("/downloads", "/downloads/limits", url.Values{})
+	second.post("/mesh/limits", "/mesh/limits", url.Values{})
 	second.until("/mesh?node=rns-01", "3.1 MB from it since brs-01 started")
 	first.until("/mesh?node=brs-01", "3.1 MB to it since rns-01 started")
 	second.until("/downloads?status=done", "Windows Update scan index")

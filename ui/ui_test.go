@@ -248,7 +248,7 @@ func TestEveryPage(t *testing.T) {
 	if _, err := a.node.PutPackage(t.Context(), appliance.Actor{Name: "x", Role: appliance.Owner}, "baseline", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"all"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit", "/settings", "/mesh", "/mesh?node=x", "/mesh/passphrase"} {
+	for _, path := range []string{"/overview", "/updates", "/updates?severity=Critical&q=x", "/rules", "/rules/new", "/rules/baseline", "/hosts", "/hosts?seen=waiting", "/downloads", "/clean", "/access", "/audit", "/settings", "/mesh", "/mesh?node=x", "/mesh/limits", "/mesh/passphrase"} {
 		a.tidy(path, 200)
 	}
 	for path, status := range map[string]int{"/hosts/nobody": 404, "/updates/KB5": 404, "/rules/none": 404, "/nowhere": 404} {

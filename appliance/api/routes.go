@@ -18,6 +18,10 @@ import (
 // List answers carry their rows under one name, and the cursor of the next
 // page while there is one.
 type (
+	// Open is the body of POST limits/open.
+	Open struct {
+		Minutes int `json:"minutes"` // 0 puts the limits back
+	}
 	// Downloads answers GET downloads.
 	Downloads struct {
 		Downloads []appliance.Task `json:"downloads"`
@@ -153,16 +157,14 @@ func facts() []route {
 			}},
 		{method: "GET", path: "traffic", summary: "Bytes the node moved, by day and line, the newest day first", role: appliance.Viewer, answer: []appliance.Traffic{},
 			do: func(c call) (any, error) { return c.node.Traffic(c.Context(), 92) }},
+		{method: "GET", path: "limits", summary: "How fast the nodes of this node's site may use its lines", role: appliance.Viewer, answer: appliance.Limits{},
+			do: func(c call) (any, error) { return c.node.SiteLimits(c.Context(), "") }},
 		{method: "GET", path: "limits/{site}", summary: "How fast a site's nodes may use its lines", role: appliance.Viewer, answer: appliance.Limits{},
 			do: func(c call) (any, error) { return c.node.SiteLimits(c.Context(), c.PathValue("site")) }},
-		{method: "PUT", path: "limits/{site}", summary: "Set a site's limits: bytes per second (0 none, -1 nothing), windows of the week, bytes a month", role: appliance.Owner, body: appliance.Limits{}, answer: appliance.Limits{},
-			do: func(c call) (any, error) {
-				var l appliance.Limits
-				if err := c.decode(&l); err != nil {
-					return nil, err
-				}
-				return l, c.node.SetSiteLimits(c.Context(), c.actor, c.PathValue("site"), l)
-			}},
+		{method: "PUT", path: "limits", summary: "Set the limits of this node's site, as limits/{site} does", role: appliance.Owner, body: appliance.Limits{}, answer: appliance.Limits{}, do: setLimits},
+		{method: "PUT", path: "limits/{site}", summary: "Set a site's limits: bytes per second (0 none, -1 nothing), windows of the week, bytes a month; open_until is not set by it", role: appliance.Owner, body: appliance.Limits{}, answer: appliance.Limits{}, do: setLimits},
+		{method: "POST", path: "limits/open", summary: "Open the lines of this node's site for minutes, as limits/{site}/open does", role: appliance.Operator, body: Open{}, answer: appliance.Limits{}, do: openLines},
+		{method: "POST", path: "limits/{site}/open", summary: "Lift all limits of a site for minutes, at most a day; 0 puts them back", role: appliance.Operator, body: Open{}, answer: appliance.Limits{}, do: openLines},
 		{method: "GET", path: "audit", summary: "The audit log, newest first", role: appliance.Viewer, answer: Audit{},
 			query: append([]param{{name: "object", doc: "only entries about this object"}}, pageParams...),
 			do: func(c call) (any, error) {
@@ -483,4 +485,23 @@ func actionWords() string {
 		list = append(list, string(a))
 	}
 	return strings.Join(list, ", ")
+}
+
+func setLimits(c call) (any, error) {
+	var l appliance.Limits
+	if err := c.decode(&l); err != nil {
+		return nil, err
+	}
+	if err := c.node.SetSiteLimits(c.Context(), c.actor, c.PathValue("site"), l); err != nil {
+		return nil, err
+	}
+	return c.node.SiteLimits(c.Context(), c.PathValue("site"))
+}
+
+func openLines(c call) (any, error) {
+	var o Open
+	if err := c.decode(&o); err != nil {
+		return nil, err
+	}
+	return c.node.OpenLines(c.Context(), c.actor, c.PathValue("site"), time.Duration(min(max(o.Minutes, -1), 1<<20))*time.Minute)
 }
