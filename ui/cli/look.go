@@ -20,7 +20,7 @@ func Commands(own ...Command) []Command {
 	var all []Command
 	list := func() []Command { return all }
 	all = append(own, statusCommand, hostsCommand, updatesCommand, whyCommand, rulesCommand, stopCommand, groupsCommand, profilesCommand, adminCommand, triggerCommand, fetchCommand, uploadCommand, cleanCommand,
-		initCommand, tokenCommand, joinCommand, nodeCommand, repositoryCommand,
+		initCommand, tokenCommand, joinCommand, nodeCommand, repositoryCommand, limitsCommand,
 		catalogueCommand, doctorCommand, reloadCommand, setupLinkCommand, bundleCommand, backupCommand, restoreCommand, importCommand,
 		manualCommand(list), completionCommand(list))
 	return all
