@@ -206,6 +206,73 @@ func (a *Appliance) writeGroup(tx *replicate.Tx, by Actor, name string, e GroupE
 	return a.audit(tx, by, action, "group "+name, changes(minus, old.Settings, e.Settings), changes(plus, e.Settings, old.Settings))
 }
 
+// With is the group as EditMembers makes it.
+func (g GroupRow) With(add, drop []agentproto.HostID) GroupEdit {
+	e, in := g.Edit(), map[agentproto.HostID]bool{}
+	for _, id := range slices.Concat(e.Members, add) {
+		in[id] = true
+	}
+	for _, id := range drop {
+		delete(in, id)
+	}
+	e.Members = slices.Sorted(maps.Keys(in))
+	return e
+}
+
+// EditMembers gives hosts to a group one by one, and takes others that were
+// given to it out of it; who is in it by its condition stays. All else of the
+// group stays as it is.
+func (a *Appliance) EditMembers(ctx context.Context, by Actor, name string, add, drop []agentproto.HostID) error {
+	if err := by.need(Owner); err != nil {
+		return err
+	}
+	g, err := a.Group(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := g.With(add, drop).check(a.cat, name); err != nil {
+		return err
+	}
+	return a.db.Update(ctx, func(tx *replicate.Tx) error {
+		if s, err := groupState(tx, name); err != nil || s.head == nil {
+			return cmpErr(err, noGroup(name))
+		}
+		edit := editRecord{By: by.Name, At: tx.Now()}
+		return a.versionedIn(groupHistory, tx, by, name, "edit group", func() error {
+			for _, id := range add {
+				if _, in, err := members.find(tx, name+"/"+string(id)); err != nil || in {
+					if err != nil {
+						return err
+					}
+					continue
+				}
+				if err := members.put(tx, name+"/"+string(id), edit); err != nil {
+					return err
+				}
+			}
+			for _, id := range drop {
+				if err := members.del(tx, name+"/"+string(id)); err != nil {
+					return err
+				}
+			}
+			return a.audit(tx, by, "edit group", "group "+name, joinIDs(drop), joinIDs(add))
+		})
+	})
+}
+
+// joinIDs are hosts for the audit log, the first of very many.
+func joinIDs(ids []agentproto.HostID) string {
+	const most = 200
+	var list []string
+	for _, id := range ids[:min(len(ids), most)] {
+		list = append(list, string(id))
+	}
+	if len(ids) > most {
+		list = append(list, fmt.Sprintf("and %d more", len(ids)-most))
+	}
+	return strings.Join(list, ", ")
+}
+
 // replaceTerms makes the records of a group's condition those that it needs,
 // and says what became more and less, for the audit log.
 func replaceTerms(tx *replicate.Tx, group string, c Condition, edit editRecord) (more, less []string, err error) {

@@ -74,3 +74,61 @@ func TestAllThatMatch(t *testing.T) {
 		t.Errorf("another number: %d\n%.2000s", status, page)
 	}
 }
+
+// TestHostsIntoAGroup puts all that match a list into a group, looks at what
+// that changes, takes two out again, and undoes that.
+func TestHostsIntoAGroup(t *testing.T) {
+	a := open(t)
+	a.setUp()
+	first := invented(1, "2026-11 Cumulative Update (KB5000001)", rules.Critical)
+	for n := range 52 {
+		a.enrol(n, pc(fmt.Sprintf("BRS-WKS-%04d", n)), needs(first), first)
+	}
+	a.enrol(99, pc("LOR-WKS-0001"), needs(first))
+	if _, page := a.post("/hosts", "/hosts/actions", url.Values{"do": {"group"}, "all": {"53"}, "back": {"/hosts"}}); !strings.Contains(page, "There is no group yet") {
+		t.Errorf("without a group:\n%s", page)
+	}
+	if _, err := a.node.PutGroup(t.Context(), owner, "brest", appliance.GroupEdit{Condition: &appliance.Condition{Name: []string{"LOR-*"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.node.PutPackage(t.Context(), owner, "baseline", appliance.PackageEdit{Maturity: rules.Prod, Groups: []string{"brest"}, Lines: []rules.Line{{Verb: rules.Allow, Kind: rules.BySeverity, Value: "Critical"}}}); err != nil {
+		t.Fatal(err)
+	}
+	form := url.Values{"do": {"group"}, "all": {"52"}, "back": {"/hosts?q=brs"}}
+	_, page := a.post("/hosts?q=brs", "/hosts/actions", form)
+	for _, want := range []string{"<h1>Groups of 52 hosts</h1>", "and 32 more", `<option value="brest">brest, 1 host</option>`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the form has no %q:\n%s", want, page)
+		}
+	}
+	form = url.Values{"do": {"save"}, "all": {"1"}, "back": {"/hosts?q=brs"}, "group": {"brest"}, "seen": {"51"}}
+	if _, page := a.post("/hosts?q=brs", "/hosts/groups", form); !strings.Contains(page, "There are 52 hosts now") {
+		t.Errorf("another number than was said:\n%s", page)
+	}
+	form.Set("seen", "52")
+	form.Set("do", "preview")
+	if _, page := a.post("/hosts?q=brs", "/hosts/groups", form); !strings.Contains(page, "53 hosts in the group, 52 new.") || !strings.Contains(page, "52 hosts change") {
+		t.Errorf("the preview:\n%s", page)
+	}
+	form.Set("do", "save")
+	if _, page := a.post("/hosts?q=brs", "/hosts/groups", form); !strings.Contains(page, "brest: 53 hosts in the group, 52 new.") || !strings.Contains(page, "/groups/brest/undo") {
+		t.Errorf("saved:\n%s", page)
+	}
+	out := url.Values{"do": {"save"}, "take": {"1"}, "id": {"00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"}, "back": {"/hosts"}, "group": {"brest"}, "seen": {"2"}}
+	if _, page := a.post("/hosts", "/hosts/groups", out); !strings.Contains(page, "brest: 51 hosts in the group, 2 gone.") {
+		t.Errorf("two taken out:\n%s", page)
+	}
+	list, err := a.node.GroupVersions(t.Context(), "brest")
+	if err != nil || len(list) != 3 {
+		t.Fatal(list, err)
+	}
+	if status, _ := a.post("/hosts", "/groups/brest/undo", url.Values{"of": {list[0].ID}}); status != 200 {
+		t.Errorf("undoing answers %d", status)
+	}
+	if g, err := a.node.Group(t.Context(), "brest"); err != nil || g.Hosts != 53 {
+		t.Errorf("undone it has %d hosts, %v", g.Hosts, err)
+	}
+	if status, page := a.post("/hosts", "/hosts/groups", url.Values{"do": {"save"}, "group": {"brest"}, "seen": {"0"}}); status != 422 || !strings.Contains(page, "No host is chosen.") {
+		t.Errorf("without a host: %d\n%s", status, page)
+	}
+}

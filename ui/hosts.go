@@ -58,53 +58,80 @@ func hostQuery(q url.Values) appliance.HostQuery {
 	}
 }
 
+// chosenHosts are the hosts that a form of the list has ticked, or all that
+// match the list.
+type chosenHosts struct {
+	IDs   []string            // that were ticked; none when all that match are meant
+	Hosts []appliance.HostRow // some of those that match, by the list's order
+	Count int
+	Was   int // how many there were when the page was made; 0 for the same
+	Back  string
+	ids   []agentproto.HostID
+}
+
+// chosen reads which hosts a form means.
+func (u *UI) chosen(r *http.Request) (c chosenHosts, err error) {
+	c = chosenHosts{IDs: r.Form["id"], Back: "/hosts"}
+	if b := r.FormValue("back"); b != "" {
+		c.Back = local(b)
+	}
+	c.ids = typed[agentproto.HostID](c.IDs)
+	if r.FormValue("all") != "" {
+		_, query, _ := strings.Cut(c.Back, "?")
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			return c, &appliance.Problem{Kind: appliance.Invalid, Msg: "The filter cannot be read.", Hint: "Go back and choose the hosts again.", Err: err}
+		}
+		c.ids, c.IDs = nil, nil
+		for h := range u.node.EachHost(r.Context(), hostQuery(hostFilter(q))) {
+			c.ids = append(c.ids, h.ID)
+			if len(c.Hosts) < triggerShown {
+				c.Hosts = append(c.Hosts, h)
+			}
+		}
+	}
+	c.Count = len(c.ids)
+	return c, nil
+}
+
+// counted says whether the form said how many there are, which still holds;
+// else Was is what it said.
+func (c *chosenHosts) counted(r *http.Request) bool {
+	seen, _ := strconv.Atoi(r.FormValue("seen"))
+	if seen == c.Count {
+		return true
+	}
+	c.Was = seen
+	return false
+}
+
 // A triggerView asks before an action reaches more than one host.
 type triggerView struct {
+	chosenHosts
 	Action agentproto.Action
-	Hosts  []appliance.HostRow // some of them, by the list's order
-	Count  int
-	Was    int // how many there were when the page was made; 0 for the same
-	IDs    []string
-	Query  string // of the list, when all that match are meant
-	Back   string
 }
 
 // hostsAction triggers the hosts that a form has ticked, all that match its
 // list, or a group. Before it reaches more than can be seen, or restarts
 // more than one, it says how many there are.
 func (u *UI) hostsAction(r *http.Request) (reply, error) {
-	back := "/hosts"
-	if b := r.FormValue("back"); b != "" {
-		back = local(b)
-	}
-	v := triggerView{Action: agentproto.Action(r.FormValue("do")), IDs: r.Form["id"], Back: back}
-	ids := typed[agentproto.HostID](v.IDs)
-	if r.FormValue("all") != "" {
-		_, v.Query, _ = strings.Cut(back, "?")
-		q, err := url.ParseQuery(v.Query)
-		if err != nil {
-			return reply{}, &appliance.Problem{Kind: appliance.Invalid, Msg: "The filter cannot be read.", Hint: "Go back and choose the hosts again.", Err: err}
-		}
-		ids, v.IDs = nil, nil
-		for h := range u.node.EachHost(r.Context(), hostQuery(hostFilter(q))) {
-			ids = append(ids, h.ID)
-			if len(v.Hosts) < triggerShown {
-				v.Hosts = append(v.Hosts, h)
-			}
-		}
-	}
-	v.Count = len(ids)
-	seen, _ := strconv.Atoi(r.FormValue("seen"))
-	asked := r.FormValue("group") == "" && (r.FormValue("all") != "" || v.Action == agentproto.ActionInstall && len(ids) > 1)
-	if asked && seen != v.Count {
-		v.Was = seen
-		return show(triggerPage(v)), nil
-	}
-	n, err := u.node.Trigger(r.Context(), actor(r), v.Action, ids, r.FormValue("group"))
+	c, err := u.chosen(r)
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo(back).saying("The %s is queued on %s. Connected hosts begin now, the others when they return.", v.Action, count(n, "host")), nil
+	if r.FormValue("do") == "group" {
+		return u.membersPage(r, membersView{chosenHosts: c})
+	}
+	v := triggerView{c, agentproto.Action(r.FormValue("do"))}
+	asked := r.FormValue("group") == "" && (r.FormValue("all") != "" || v.Action == agentproto.ActionInstall && v.Count > 1)
+	if asked && !v.counted(r) {
+		return show(triggerPage(v)), nil
+	}
+	n, err := u.node.Trigger(r.Context(), actor(r), v.Action, v.ids, r.FormValue("group"))
+	if err != nil {
+		return reply{}, err
+	}
+	return goTo(v.Back).saying("The %s is queued on %s. Connected hosts begin now, the others when they return.", v.Action, count(n, "host")), nil
 }
 
 // triggerShown is how many hosts are named before an action reaches them.

@@ -104,6 +104,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /rules/{name}/delete", u.page(u.ruleDelete))
 	mux.Handle("GET /hosts", u.page(u.hosts))
 	mux.Handle("POST /hosts/actions", u.page(u.hostsAction))
+	mux.Handle("POST /hosts/groups", u.page(u.membersSave))
 	mux.Handle("GET /hosts/{id}", u.page(u.host))
 	mux.Handle("POST /hosts/{id}/approve", u.page(u.hostApprove))
 	mux.Handle("POST /hosts/{id}/remove", u.page(u.hostRemove))

@@ -1,8 +1,15 @@
 package api
 
 import (
+	"wuamesh/agentproto"
 	"wuamesh/appliance"
 )
+
+// Members is the body of POST groups/{name}/members.
+type Members struct {
+	Add  []agentproto.HostID `json:"add"`
+	Drop []agentproto.HostID `json:"drop"`
+}
 
 // group are the routes of groups of hosts.
 func group() []route {
@@ -36,6 +43,17 @@ func group() []route {
 					return nil, err
 				}
 				return c.node.PreviewMembers(c.Context(), c.PathValue("name"), e)
+			}},
+		{method: "POST", path: "groups/{name}/members", summary: "Give hosts to the group one by one, or take some out; all else stays", role: appliance.Owner, body: Members{}, answer: appliance.GroupRow{},
+			do: func(c call) (any, error) {
+				var m Members
+				if err := c.decode(&m); err != nil {
+					return nil, err
+				}
+				if err := c.node.EditMembers(c.Context(), c.actor, c.PathValue("name"), m.Add, m.Drop); err != nil {
+					return nil, err
+				}
+				return groupOf(c)
 			}},
 		{method: "GET", path: "groups/{name}/deletion", summary: "What deleting the group would do", role: appliance.Viewer, answer: appliance.Impact{},
 			do: func(c call) (any, error) { return c.node.PreviewDeleteGroup(c.Context(), c.PathValue("name")) }},

@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"wuamesh/agentproto"
 	"wuamesh/appliance"
+	"wuamesh/appliance/api"
 )
 
 // conditionFlags are the facts that a condition looks at, as flags.
@@ -24,8 +26,8 @@ var conditionFlags = []struct{ flag, fact, usage string }{
 }
 
 var groupsCommand = Command{
-	Name: "groups", Args: "[NAME [set | delete | versions | back VERSION]]", Summary: "List groups, show one, say by their facts which hosts are in it, or make it what it was",
-	Example: "wuamesh groups\nwuamesh groups pilots\nwuamesh groups brest set --subnet 10.35.0.0/16 --host '!*-LAB-*' --dry-run\nwuamesh groups old delete --dry-run\nwuamesh groups brest versions",
+	Name: "groups", Args: "[NAME [set | add HOST… | take HOST… | delete | versions | back VERSION]]", Summary: "List groups, show one, say by their facts which hosts are in it, or make it what it was",
+	Example: "wuamesh groups\nwuamesh groups pilots\nwuamesh groups brest set --subnet 10.35.0.0/16 --host '!*-LAB-*' --dry-run\nwuamesh groups pilots add BRS-WKS-0142 BRS-WKS-0143\nwuamesh groups old delete --dry-run\nwuamesh groups brest versions",
 	Flags: func(fs *flag.FlagSet) Runner {
 		var t target
 		t.flags(fs)
@@ -57,12 +59,14 @@ var groupsCommand = Command{
 				return t.setGroup(ctx, s, args[0], groupChange{c, *description, *dry})
 			case len(args) == 2 && args[1] == "delete":
 				return t.deleteGroup(ctx, s, args[0], *dry)
+			case len(args) > 2 && (args[1] == "add" || args[1] == "take"):
+				return t.editMembers(ctx, s, args[0], args[1] == "add", args[2:])
 			case len(args) == 2 && args[1] == "versions":
 				return t.versionsAt(ctx, s, "groups/"+url.PathEscape(args[0]))
 			case len(args) == 3 && args[1] == "back":
 				return t.groupBack(ctx, s, args[0], args[2], *dry)
 			default:
-				return usage("after NAME comes set, delete, versions, or back VERSION")
+				return usage("after NAME comes set, add HOST, take HOST, delete, versions, or back VERSION")
 			}
 		}
 	},
@@ -94,6 +98,30 @@ func printGroup(s Streams, g appliance.GroupRow) error {
 	}
 	_, err := fmt.Fprintf(s.Out, "The hosts: wuamesh hosts --group %s\n", g.Name)
 	return err
+}
+
+// editMembers gives hosts to a group one by one, or takes them out of it.
+func (t *target) editMembers(ctx context.Context, s Streams, name string, add bool, hosts []string) error {
+	var ids []agentproto.HostID
+	for _, h := range hosts {
+		host, err := t.find(ctx, s, h)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, host.ID)
+	}
+	body := api.Members{Add: ids}
+	if !add {
+		body = api.Members{Drop: ids}
+	}
+	var g appliance.GroupRow
+	if err := t.post(ctx, s, "groups/"+url.PathEscape(name)+"/members", body, &g); err != nil {
+		return err
+	}
+	if t.json {
+		return printJSON(s.Out, g)
+	}
+	return printGroup(s, g)
 }
 
 func (t *target) deleteGroup(ctx context.Context, s Streams, name string, dry bool) error {
