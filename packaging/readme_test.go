@@ -22,6 +22,9 @@ var ranBy = map[string][2]string{
 	"wuamesh token join":                       {"packaging/branch_test.go", "wuamesh token join"},
 	"wuamesh join --site brest TOKEN":          {"packaging/mesh_test.go", `"join", "--site"`},
 
+	"wuamesh limits set --from-sites 20 --window 'Mon-Fri 07:00-19:00 2 from-sites,from-microsoft'": {"ui/cli/limits_test.go", `"limits", "set", "--from-sites", "20", "--window", "Mon-Fri 07:00-19:00 2 from-sites,from-microsoft"`},
+	"wuamesh limits open": {"ui/cli/limits_test.go", `"limits", "open"}`},
+
 	"wuamesh admin paul set --role operator": {"ui/cli/cli_test.go", `"admin paul set --role operator"`},
 	"wuamesh admin maelle password":          {"ui/cli/cli_test.go", `"admin maelle password"`},
 	"wuamesh admin maelle logout":            {"ui/cli/cli_test.go", `"admin vera logout"`},
