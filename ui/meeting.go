@@ -56,7 +56,7 @@ func objectURL(object string) string {
 	case "repository-rule":
 		return repositoryPath
 	case "site":
-		return "/downloads#moved"
+		return limitsOf(name)
 	case "admin":
 		return "/access"
 	}
