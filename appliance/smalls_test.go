@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestSmallFiles asks for files about as large as the buffers on their way, on
@@ -112,6 +113,11 @@ func TestASmallFileIsSeenToChange(t *testing.T) {
 			t.Fatal(what, ": not served before")
 		}
 		must(t, change())
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+			// Times of files move in steps of some milliseconds; within one, what is
+			// in memory is still served, which are the right bytes.
+			must(t, os.Chtimes(path, time.Time{}, info.ModTime().Add(time.Second)))
+		}
 		if served() {
 			t.Error(what, ": still served")
 		}
