@@ -43,6 +43,7 @@ func BenchmarkWholeCatalogue(b *testing.B) {
 		"title words": "&q=cumulative+x64+2026",
 		"KB":          "&q=KB" + newest.KBs[0],
 		"CVE":         "&q=" + newest.CVEs[0],
+		"month":       "&restart=never&pub=" + newest.Published.UTC().Format("2006-01"),
 		"product":     "&severity=Critical&product=" + string(newest.Products[0].ID),
 		"by title":    "&sort=title&after=" + url.QueryEscape(string(newest.ID)),
 	} {

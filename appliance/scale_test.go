@@ -76,7 +76,7 @@ func BenchmarkScale(b *testing.B) {
 				}
 			}
 			for _, path := range []string{
-				"/agents/profiles", "/agents/profiles/settings-1", "/groups/branch-03", "/overview", "/updates", "/updates?severity=Critical&state=PENDING", "/updates/" + string(updates.Updates[0].ID),
+				"/agents/profiles", "/agents/profiles/settings-1", "/groups/branch-03", "/overview", "/updates", "/updates?severity=Critical&state=PENDING", "/updates?pub=2026-10&restart=always", "/updates/" + string(updates.Updates[0].ID),
 				"/hosts", "/hosts?q=pc-000&sort=-pending", "/hosts?group=branch-03&sort=scan", host, "/rules", "/rules/rules-03", "/downloads", "/clean", "/audit", "/access", "/mesh", "/mesh/repository-rules",
 			} {
 				name := strings.ReplaceAll(path, "/", " ")[1:]
