@@ -222,10 +222,6 @@ func (p *play) choosePilots(ctx context.Context) error {
 	if _, err = p.nodes[0].PutGroup(ctx, demoOwner, "servers", servers); err != nil {
 		return err
 	}
-	if _, err = p.nodes[0].PutGroup(ctx, demoOwner, "pilots", e); err != nil {
-		return err
-	}
-	often := appliance.ProfileEdit{Description: "Servers are looked at twice a day.", Options: map[string]string{"download_scheduling": "12h"}, Groups: []string{"servers"}}
-	_, err = p.nodes[0].PutProfile(ctx, demoOwner, "servers", often)
+	_, err = p.nodes[0].PutGroup(ctx, demoOwner, "pilots", e)
 	return err
 }
