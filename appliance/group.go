@@ -239,25 +239,45 @@ func (a *Appliance) EditMembers(ctx context.Context, by Actor, name string, add,
 		}
 		edit := editRecord{By: by.Name, At: tx.Now()}
 		return a.versionedIn(groupHistory, tx, by, name, "edit group", func() error {
-			for _, id := range add {
-				if _, in, err := members.find(tx, name+"/"+string(id)); err != nil || in {
-					if err != nil {
-						return err
-					}
-					continue
-				}
-				if err := members.put(tx, name+"/"+string(id), edit); err != nil {
-					return err
-				}
+			plus, minus, err := moveMembers(tx, name, add, drop, edit)
+			if err != nil || len(plus)+len(minus) == 0 {
+				return err
 			}
-			for _, id := range drop {
-				if err := members.del(tx, name+"/"+string(id)); err != nil {
-					return err
-				}
-			}
-			return a.audit(tx, by, "edit group", "group "+name, joinIDs(drop), joinIDs(add))
+			return a.audit(tx, by, "edit group", "group "+name, joinIDs(minus), joinIDs(plus))
 		})
 	})
+}
+
+// moveMembers writes what differs, and says which hosts that were: one that was
+// in the group already, or never in it, leaves no trace.
+func moveMembers(tx *replicate.Tx, name string, add, drop []agentproto.HostID, edit editRecord) (plus, minus []agentproto.HostID, err error) {
+	for _, id := range add {
+		key := name + "/" + string(id)
+		if _, in, err := members.find(tx, key); err != nil || in {
+			if err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if err := members.put(tx, key, edit); err != nil {
+			return nil, nil, err
+		}
+		plus = append(plus, id)
+	}
+	for _, id := range drop {
+		key := name + "/" + string(id)
+		if _, in, err := members.find(tx, key); err != nil || !in {
+			if err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if err := members.del(tx, key); err != nil {
+			return nil, nil, err
+		}
+		minus = append(minus, id)
+	}
+	return plus, minus, nil
 }
 
 // joinIDs are hosts for the audit log, the first of very many.

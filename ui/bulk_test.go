@@ -118,6 +118,12 @@ func TestHostsIntoAGroup(t *testing.T) {
 	if _, page := a.post("/hosts", "/hosts/groups", out); !strings.Contains(page, "brest: 51 hosts in the group, 2 gone.") {
 		t.Errorf("two taken out:\n%s", page)
 	}
+	if _, page := a.post("/hosts", "/hosts/groups", out); !strings.Contains(page, "brest: 51 hosts in the group.") {
+		t.Errorf("taken out again:\n%s", page)
+	}
+	if log, _, err := a.node.Audit(t.Context(), "group brest", appliance.Page{}); err != nil || len(log) != 3 {
+		t.Errorf("taking out who is not in it is in the audit log: %+v, %v", log, err)
+	}
 	list, err := a.node.GroupVersions(t.Context(), "brest")
 	if err != nil || len(list) != 3 {
 		t.Fatal(list, err)
