@@ -190,13 +190,13 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// The days as they are typed, Monday first.
-var weekdays = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
+// Weekdays are the days as they are typed, Monday first.
+var Weekdays = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 
 const everyDay = "every day"
 
 // DayChoices are days that forms offer.
-var DayChoices = append([]string{everyDay, "Mon-Fri", "Sat,Sun"}, weekdays...)
+var DayChoices = append([]string{everyDay, "Mon-Fri", "Sat,Sun"}, Weekdays...)
 
 // daysText says days as parseDays reads them.
 func daysText(days []time.Weekday) string {
@@ -221,10 +221,10 @@ func daysText(days []time.Weekday) string {
 			last++
 		}
 		if last-i < 2 {
-			list = append(list, weekdays[i])
+			list = append(list, Weekdays[i])
 			continue
 		}
-		list = append(list, weekdays[i]+"-"+weekdays[last])
+		list = append(list, Weekdays[i]+"-"+Weekdays[last])
 		i = last
 	}
 	return strings.Join(list, ",")
@@ -258,7 +258,7 @@ func parseDays(field, text string) (days []time.Weekday, err error) {
 // dayOf is the number of a day, 0 for Monday, -1 for none.
 func dayOf(word string) int {
 	word = strings.TrimSpace(word)
-	return slices.IndexFunc(weekdays, func(d string) bool { return len(word) >= 3 && strings.EqualFold(word[:3], d) })
+	return slices.IndexFunc(Weekdays, func(d string) bool { return len(word) >= 3 && strings.EqualFold(word[:3], d) })
 }
 
 func minuteText(m int) string { return fmt.Sprintf("%02d:%02d", m/60%24, m%60) }

@@ -37,7 +37,7 @@ func TestLimitForm(t *testing.T) {
 	if !reflect.DeepEqual(l, want) {
 		t.Errorf("it is read as\n%+v, want\n%+v", l, want)
 	}
-	if got := l.String(); !strings.HasPrefix(got, "from other sites 10 Mbit/s, Mon-Fri 07:00 to 19:00 nothing, Sat,Sun 22:00 to 06:00 without limit; to other sites 2.5 Mbit/s") {
+	if got := l.String(); !strings.HasPrefix(got, "from other sites 10 Mbit/s, Mon-Fri 07:00 to 19:00 nothing, Sat,Sun 22:00 to 06:00 no limit; to other sites 2.5 Mbit/s") {
 		t.Errorf("it is said as %q", got)
 	}
 	if l, err := (appliance.LimitForm{Rates: map[appliance.Line]string{appliance.FromSites: "0.000000001"}, Months: map[appliance.Line]string{appliance.FromSites: "0.000000000001"}}).Limits(); err != nil || l.WANDown.Rate != 1 || l.WANDown.Month != 1 {

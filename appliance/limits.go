@@ -188,9 +188,9 @@ func (l Limits) String() string {
 
 // planText says a plan of one line for people.
 func planText(p swarm.Plan) string {
-	text := rateText(p.Rate)
+	text := RateText(p.Rate)
 	for _, w := range p.Windows {
-		text += fmt.Sprintf(", %s %s to %s %s", daysText(w.Days), minuteText(w.From), minuteText(w.To), rateText(w.Rate))
+		text += fmt.Sprintf(", %s %s to %s %s", daysText(w.Days), minuteText(w.From), minuteText(w.To), RateText(w.Rate))
 	}
 	if p.Month > 0 {
 		text += ", " + bytesText(p.Month) + " a month"
@@ -198,10 +198,11 @@ func planText(p swarm.Plan) string {
 	return text
 }
 
-func rateText(rate int64) string {
+// RateText says a rate in bytes per second, 0 for no limit, [Never].
+func RateText(rate int64) string {
 	switch rate {
 	case 0:
-		return "without limit"
+		return "no limit"
 	case swarm.Never:
 		return "nothing"
 	}

@@ -260,11 +260,7 @@ func (u *UI) groupAgain(r *http.Request, v groupView, p *appliance.Problem) (rep
 
 // groupVersionNow is the last version of a group; empty for none.
 func (u *UI) groupVersionNow(r *http.Request, name string) string {
-	list, err := u.node.GroupVersions(r.Context(), name)
-	if err != nil || len(list) == 0 {
-		return ""
-	}
-	return list[0].ID
+	return newest(u.node.GroupVersions(r.Context(), name))
 }
 
 // groupDeleteForm says what deleting a group does, before it does.

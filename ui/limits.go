@@ -184,7 +184,7 @@ func limitLines(l appliance.Limits) (list []limitLine) {
 
 // rest says what holds at all times, or when no window does.
 func (l limitLine) rest() string {
-	text := rateWords(l.Rate)
+	text := appliance.RateText(l.Rate)
 	if l.Windows > 0 {
 		text += " outside of windows"
 	} else {
@@ -194,16 +194,6 @@ func (l limitLine) rest() string {
 		text += ", " + size(l.Month) + " a month"
 	}
 	return upperFirst(text) + "."
-}
-
-func rateWords(rate int64) string {
-	switch rate {
-	case 0:
-		return "no limit"
-	case appliance.Never:
-		return "nothing"
-	}
-	return strconv.FormatFloat(float64(rate)*8/1e6, 'f', -1, 64) + " Mbit/s"
 }
 
 // Where things of the chart of a week are, in its units; 430 are as wide as
@@ -245,9 +235,6 @@ func weekClass(rate int64) string {
 	return "w-lim"
 }
 
-// dayNames are the days as charts and forms name them.
-var dayNames = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
-
 // nowIn is the day of the week, from 0 for Monday, and the minute.
 func nowIn(now time.Time) (day, minute int) {
 	return (int(now.Weekday()) + 6) % 7, now.Hour()*60 + now.Minute()
@@ -259,9 +246,9 @@ func weekWords(l limitLine) string {
 	for d, spans := range l.Week {
 		var parts []string
 		for _, s := range spans {
-			parts = append(parts, fmt.Sprintf("%02d:%02d to %02d:%02d %s", s.From/60, s.From%60, s.To/60, s.To%60, rateWords(s.Rate)))
+			parts = append(parts, fmt.Sprintf("%02d:%02d to %02d:%02d %s", s.From/60, s.From%60, s.To/60, s.To%60, appliance.RateText(s.Rate)))
 		}
-		list = append(list, dayNames[d]+" "+strings.Join(parts, ", "))
+		list = append(list, appliance.Weekdays[d]+" "+strings.Join(parts, ", "))
 	}
 	return strings.Join(list, "; ") + "."
 }

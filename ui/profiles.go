@@ -186,11 +186,7 @@ func (v profileView) wrongIn(field string) string {
 }
 
 func (u *UI) profileVersionNow(r *http.Request, name string) string {
-	list, err := u.node.ProfileVersions(r.Context(), name)
-	if err != nil || len(list) == 0 {
-		return ""
-	}
-	return list[0].ID
+	return newest(u.node.ProfileVersions(r.Context(), name))
 }
 
 // profileDeleteForm says what deleting a profile does, before it does.

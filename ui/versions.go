@@ -53,11 +53,7 @@ func (u *UI) version(r *http.Request) (reply, error) {
 
 // latestVersion is the id of the latest version of a package, empty for none.
 func (u *UI) latestVersion(r *http.Request, name string) string {
-	list, err := u.node.Versions(r.Context(), name)
-	if err != nil || len(list) == 0 {
-		return ""
-	}
-	return list[0].ID
+	return newest(u.node.Versions(r.Context(), name))
 }
 
 // ruleUndo takes an edit back, for whoever has just made it.
@@ -80,4 +76,12 @@ func (u *UI) versionRestore(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	return goTo("/rules/"+name).saying("%s is what it was. %s", name, i.Summary()).undoing(u, r, name, before), nil
+}
+
+// newest is the id of the first of versions; empty for none.
+func newest(list []appliance.PackageVersion, err error) string {
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return list[0].ID
 }
