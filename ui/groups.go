@@ -239,7 +239,7 @@ func (u *UI) groupSave(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	rep := goTo("/groups/"+v.Name).saying("Saved. %s %s Hosts hear of it at their next check-in.", membersText(members), impact.Summary())
-	return rep.undoingAt("/groups/"+v.Name, v.Seen, u.groupVersionNow(r, v.Name)), nil
+	return u.history.groups.undoing(rep, r, v.Name, v.Seen), nil
 }
 
 // groupAgain shows the form with what is wrong where it is wrong.
@@ -258,11 +258,6 @@ func (u *UI) groupAgain(r *http.Request, v groupView, p *appliance.Problem) (rep
 	return u.groupWith(r, v)
 }
 
-// groupVersionNow is the last version of a group; empty for none.
-func (u *UI) groupVersionNow(r *http.Request, name string) string {
-	return newest(u.node.GroupVersions(r.Context(), name))
-}
-
 // groupDeleteForm says what deleting a group does, before it does.
 func (u *UI) groupDeleteForm(r *http.Request) (reply, error) {
 	g, err := u.node.Group(r.Context(), r.PathValue("name"))
@@ -274,29 +269,6 @@ func (u *UI) groupDeleteForm(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	return show(groupDeletePage(g, i)), nil
-}
-
-func (u *UI) groupDelete(r *http.Request) (reply, error) {
-	name := r.PathValue("name")
-	i, err := u.node.PreviewDeleteGroup(r.Context(), name)
-	if err != nil {
-		return reply{}, err
-	}
-	before := u.groupVersionNow(r, name)
-	if err := u.node.DeleteGroup(r.Context(), actor(r), name); err != nil {
-		return reply{}, err
-	}
-	rep := goTo("/groups").saying("Group %s is deleted. %s It is listed below, to bring it back.", name, i.Summary())
-	return rep.undoingAt("/groups/"+name, before, u.groupVersionNow(r, name)), nil
-}
-
-// groupUndo takes an edit back, for whoever has just made it.
-func (u *UI) groupUndo(r *http.Request) (reply, error) {
-	name := r.PathValue("name")
-	if err := u.node.UndoGroup(r.Context(), actor(r), name, r.FormValue("of")); err != nil {
-		return reply{}, err
-	}
-	return goTo("/groups/"+name).saying("Undone: %s is what it was.", name), nil
 }
 
 // groupVersionView is a group as it was, and what going back would do.
@@ -332,19 +304,6 @@ func (u *UI) groupVersion(r *http.Request) (reply, error) {
 		v.Impact = &i
 	}
 	return show(groupVersionPage(v)), nil
-}
-
-func (u *UI) groupRestore(r *http.Request) (reply, error) {
-	name, id := r.PathValue("name"), r.PathValue("version")
-	i, err := u.node.PreviewGroupVersion(r.Context(), name, id)
-	if err != nil {
-		return reply{}, err
-	}
-	before := u.groupVersionNow(r, name)
-	if err := u.node.RestoreGroup(r.Context(), actor(r), name, id); err != nil {
-		return reply{}, err
-	}
-	return goTo("/groups/"+name).saying("%s is what it was. %s", name, i.Summary()).undoingAt("/groups/"+name, before, u.groupVersionNow(r, name)), nil
 }
 
 // membersText says in numbers who is in a group after an edit.

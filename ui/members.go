@@ -85,5 +85,5 @@ func (u *UI) membersSave(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	rep := goTo(v.Back).saying("%s: %s %s", g.Name, membersText(members), impact.Summary())
-	return rep.undoingAt("/groups/"+g.Name, g.Version, u.groupVersionNow(r, g.Name)), nil
+	return u.history.groups.undoing(rep, r, g.Name, g.Version), nil
 }

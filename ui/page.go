@@ -47,21 +47,6 @@ func (r reply) saying(format string, args ...any) reply {
 // edit it is about.
 type undo struct{ action, of string }
 
-// undoing offers to take the edit of a package back, when there was one:
-// before is the version that was the latest until then.
-func (r reply) undoing(u *UI, req *http.Request, name, before string) reply {
-	return r.undoingAt("/rules/"+name, before, u.latestVersion(req, name))
-}
-
-// undoingAt is undoing of what is at a path, which was at one version and is at
-// another now.
-func (r reply) undoingAt(path, before, now string) reply {
-	if before != "" && now != before {
-		r.undo = undo{path + "/undo", now}
-	}
-	return r
-}
-
 // toasted is what a cookie carries to the next page.
 func (r reply) toasted() string {
 	return strings.Join([]string{r.toast, r.undo.action, r.undo.of}, "\x00")

@@ -162,7 +162,7 @@ func (u *UI) profileSave(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	rep := goTo(profilesPath+"/"+v.Name).saying("%s saved. %s Hosts that are connected hear of it at once.", v.Name, impact.Summary())
-	return rep.undoingAt(profilesPath+"/"+v.Name, v.Seen, u.profileVersionNow(r, v.Name)), nil
+	return u.history.profiles.undoing(rep, r, v.Name, v.Seen), nil
 }
 
 // wrong shows what is wrong where it is wrong.
@@ -185,10 +185,6 @@ func (v profileView) wrongIn(field string) string {
 	return ""
 }
 
-func (u *UI) profileVersionNow(r *http.Request, name string) string {
-	return newest(u.node.ProfileVersions(r.Context(), name))
-}
-
 // profileDeleteForm says what deleting a profile does, before it does.
 func (u *UI) profileDeleteForm(r *http.Request) (reply, error) {
 	name := r.PathValue("name")
@@ -197,29 +193,6 @@ func (u *UI) profileDeleteForm(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	return show(profileDeletePage(name, i)), nil
-}
-
-func (u *UI) profileDelete(r *http.Request) (reply, error) {
-	name := r.PathValue("name")
-	i, err := u.node.PreviewDeleteProfile(r.Context(), name)
-	if err != nil {
-		return reply{}, err
-	}
-	before := u.profileVersionNow(r, name)
-	if err := u.node.DeleteProfile(r.Context(), actor(r), name); err != nil {
-		return reply{}, err
-	}
-	rep := goTo(profilesPath).saying("Settings profile %s is deleted. %s It is listed below, to bring it back.", name, i.Summary())
-	return rep.undoingAt(profilesPath+"/"+name, before, u.profileVersionNow(r, name)), nil
-}
-
-// profileUndo takes an edit back, for whoever has just made it.
-func (u *UI) profileUndo(r *http.Request) (reply, error) {
-	name := r.PathValue("name")
-	if err := u.node.UndoProfile(r.Context(), actor(r), name, r.FormValue("of")); err != nil {
-		return reply{}, err
-	}
-	return goTo(profilesPath+"/"+name).saying("Undone: %s is what it was.", name), nil
 }
 
 // profileVersionView is a profile as it was, and what going back would do.
@@ -256,19 +229,6 @@ func (u *UI) profileVersion(r *http.Request) (reply, error) {
 		v.Impact = &i
 	}
 	return show(profileVersionPage(v)), nil
-}
-
-func (u *UI) profileRestore(r *http.Request) (reply, error) {
-	name, id := r.PathValue("name"), r.PathValue("version")
-	i, err := u.node.PreviewProfileVersion(r.Context(), name, id)
-	if err != nil {
-		return reply{}, err
-	}
-	before := u.profileVersionNow(r, name)
-	if err := u.node.RestoreProfile(r.Context(), actor(r), name, id); err != nil {
-		return reply{}, err
-	}
-	return goTo(profilesPath+"/"+name).saying("%s is what it was. %s", name, i.Summary()).undoingAt(profilesPath+"/"+name, before, u.profileVersionNow(r, name)), nil
 }
 
 func (v profileView) title() string {

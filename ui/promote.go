@@ -35,7 +35,7 @@ func (u *UI) promote(r *http.Request) (reply, error) {
 	if v.Step, err = u.node.PreviewPromotion(r.Context(), v.Name); err != nil {
 		return reply{}, err
 	}
-	before := u.latestVersion(r, v.Name)
+	before := u.history.packages.latest(r, v.Name)
 	err = u.node.Promote(r.Context(), actor(r), v.Name, v.Reason)
 	if p, ok := formError(err); ok {
 		v.Problem = p
@@ -44,5 +44,6 @@ func (u *UI) promote(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo("/rules/"+v.Name).saying("%s is %s now. %s", v.Name, v.Step.To, v.Step.Impact.Summary()).undoing(u, r, v.Name, before), nil
+	rep := goTo("/rules/"+v.Name).saying("%s is %s now. %s", v.Name, v.Step.To, v.Step.Impact.Summary())
+	return u.history.packages.undoing(rep, r, v.Name, before), nil
 }

@@ -176,7 +176,7 @@ func (u *UI) ruleSave(r *http.Request) (reply, error) {
 		v.Impact = &impact
 		return u.editor(r, v)
 	}
-	before := u.latestVersion(r, v.Name)
+	before := u.history.packages.latest(r, v.Name)
 	if err == nil {
 		_, err = u.node.PutPackage(r.Context(), actor(r), v.Name, v.Edit)
 	}
@@ -187,7 +187,8 @@ func (u *UI) ruleSave(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo("/rules/"+v.Name).saying("%s saved. %s", v.Name, impact.Summary()).undoing(u, r, v.Name, before), nil
+	rep := goTo("/rules/"+v.Name).saying("%s saved. %s", v.Name, impact.Summary())
+	return u.history.packages.undoing(rep, r, v.Name, before), nil
 }
 
 // add reads the new line of the form, if there is one.
@@ -217,15 +218,6 @@ func parseFormLine(s string) (rules.Line, error) {
 	verb, rest, _ := strings.Cut(s, " ")
 	kind, value, _ := strings.Cut(rest, " ")
 	return rules.ParseLine(verb, kind, value)
-}
-
-func (u *UI) ruleDelete(r *http.Request) (reply, error) {
-	name := r.PathValue("name")
-	before := u.latestVersion(r, name)
-	if err := u.node.DeletePackage(r.Context(), actor(r), name); err != nil {
-		return reply{}, err
-	}
-	return goTo("/rules").saying("Package %s is deleted. WUA Rules lists it below, to bring it back.", name).undoing(u, r, name, before), nil
 }
 
 var kindTexts = map[rules.Kind]string{

@@ -16,14 +16,15 @@ import (
 
 // UI serves the pages of one node.
 type UI struct {
-	node  *appliance.Appliance
-	log   *slog.Logger
-	files *assets
+	node    *appliance.Appliance
+	log     *slog.Logger
+	files   *assets
+	history histories
 }
 
 // New returns the pages of node as one handler.
 func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
-	u := &UI{node: node, log: log.With("part", "ui"), files: static}
+	u := &UI{node: node, log: log.With("part", "ui"), files: static, history: historiesOf(node)}
 	mux := http.NewServeMux()
 	mux.Handle("GET /a/", u.files)
 	mux.Handle("GET /login", u.open(u.loginForm))
@@ -54,15 +55,15 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("POST /updates/{id}/stop/undo", u.page(u.stopUndo))
 	mux.Handle("POST /index/download", u.page(u.indexDownload))
 	mux.Handle("POST /index/missing", u.page(u.indexMissing))
+	for _, h := range []history{u.history.packages, u.history.groups, u.history.profiles} {
+		h.handle(mux, u)
+	}
 	mux.Handle("GET /groups", u.page(u.groups))
 	mux.Handle("GET /groups/new", u.page(u.groupNew))
 	mux.Handle("POST /groups", u.page(u.groupSave))
 	mux.Handle("GET /groups/{name}", u.page(u.group))
 	mux.Handle("GET /groups/{name}/delete", u.page(u.groupDeleteForm))
-	mux.Handle("POST /groups/{name}/delete", u.page(u.groupDelete))
-	mux.Handle("POST /groups/{name}/undo", u.page(u.groupUndo))
 	mux.Handle("GET /groups/{name}/versions/{version}", u.page(u.groupVersion))
-	mux.Handle("POST /groups/{name}/versions/{version}", u.page(u.groupRestore))
 	mux.Handle("POST /groups/{name}", u.page(u.groupSave))
 	mux.Handle("GET /agents", u.page(u.agents))
 	mux.Handle("POST /agents", u.page(u.agentsMake))
@@ -72,10 +73,7 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET "+profilesPath+"/{name}", u.page(u.profile))
 	mux.Handle("POST "+profilesPath+"/{name}", u.page(u.profileSave))
 	mux.Handle("GET "+profilesPath+"/{name}/delete", u.page(u.profileDeleteForm))
-	mux.Handle("POST "+profilesPath+"/{name}/delete", u.page(u.profileDelete))
-	mux.Handle("POST "+profilesPath+"/{name}/undo", u.page(u.profileUndo))
 	mux.Handle("GET "+profilesPath+"/{name}/versions/{version}", u.page(u.profileVersion))
-	mux.Handle("POST "+profilesPath+"/{name}/versions/{version}", u.page(u.profileRestore))
 	mux.Handle("GET /downloads", u.page(u.downloads))
 	mux.Handle("POST /downloads/retry", u.page(u.downloadsRetry))
 	mux.Handle("POST /downloads/{id}", u.page(u.downloadSteer))
@@ -94,14 +92,11 @@ func New(node *appliance.Appliance, log *slog.Logger) http.Handler {
 	mux.Handle("GET /rules/{name}", u.page(u.rule))
 	mux.Handle("POST /rules", u.page(u.ruleSave))
 	mux.Handle("GET /rules/{name}/versions/{version}", u.page(u.version))
-	mux.Handle("POST /rules/{name}/versions/{version}", u.page(u.versionRestore))
 	mux.Handle("GET /rules/{name}/promote", u.page(u.promoteForm))
 	mux.Handle("POST /rules/{name}/promote", u.page(u.promote))
 	mux.Handle("POST /views", u.page(u.viewSave))
 	mux.Handle("POST /views/{id}/delete", u.page(u.viewDrop))
 	mux.Handle("POST /rules/{name}/ring", u.page(u.ringSave))
-	mux.Handle("POST /rules/{name}/undo", u.page(u.ruleUndo))
-	mux.Handle("POST /rules/{name}/delete", u.page(u.ruleDelete))
 	mux.Handle("GET /hosts", u.page(u.hosts))
 	mux.Handle("POST /hosts/actions", u.page(u.hostsAction))
 	mux.Handle("POST /hosts/groups", u.page(u.membersSave))

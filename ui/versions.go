@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"context"
 	"net/http"
 
 	"wuamesh/appliance"
@@ -51,37 +52,89 @@ func (u *UI) version(r *http.Request) (reply, error) {
 	return show(versionPage(v)), nil
 }
 
-// latestVersion is the id of the latest version of a package, empty for none.
-func (u *UI) latestVersion(r *http.Request, name string) string {
-	return newest(u.node.Versions(r.Context(), name))
+// A history is what is the same of everything that keeps its versions:
+// packages, groups and settings profiles.
+type history struct {
+	what     string // one of them, in a sentence
+	list     string // the path of their list
+	versions func(ctx context.Context, name string) ([]appliance.PackageVersion, error)
+	preview  func(ctx context.Context, name, version string) (appliance.Impact, error)
+	restore  func(ctx context.Context, by appliance.Actor, name, version string) error
+	undo     func(ctx context.Context, by appliance.Actor, name, of string) error
+
+	previewDelete func(ctx context.Context, name string) (appliance.Impact, error)
+	delete        func(ctx context.Context, by appliance.Actor, name string) error
 }
 
-// ruleUndo takes an edit back, for whoever has just made it.
-func (u *UI) ruleUndo(r *http.Request) (reply, error) {
-	name := r.PathValue("name")
-	if err := u.node.Undo(r.Context(), actor(r), name, r.FormValue("of")); err != nil {
-		return reply{}, err
+// histories has those of a node.
+type histories struct{ packages, groups, profiles history }
+
+func historiesOf(a *appliance.Appliance) histories {
+	return histories{
+		packages: history{"Package", "/rules", a.Versions, a.PreviewVersion, a.Restore, a.Undo, a.PreviewDeletePackage, a.DeletePackage},
+		groups:   history{"Group", "/groups", a.GroupVersions, a.PreviewGroupVersion, a.RestoreGroup, a.UndoGroup, a.PreviewDeleteGroup, a.DeleteGroup},
+		profiles: history{"Settings profile", profilesPath, a.ProfileVersions, a.PreviewProfileVersion, a.RestoreProfile, a.UndoProfile, a.PreviewDeleteProfile, a.DeleteProfile},
 	}
-	return goTo("/rules/"+name).saying("Undone: %s is what it was.", name), nil
 }
 
-func (u *UI) versionRestore(r *http.Request) (reply, error) {
-	name, id := r.PathValue("name"), r.PathValue("version")
-	i, err := u.node.PreviewVersion(r.Context(), name, id)
-	if err != nil {
-		return reply{}, err
-	}
-	before := u.latestVersion(r, name)
-	if err := u.node.Restore(r.Context(), actor(r), name, id); err != nil {
-		return reply{}, err
-	}
-	return goTo("/rules/"+name).saying("%s is what it was. %s", name, i.Summary()).undoing(u, r, name, before), nil
+// handle registers what is done with versions.
+func (h history) handle(mux *http.ServeMux, u *UI) {
+	mux.Handle("POST "+h.list+"/{name}/undo", u.page(h.takeBack))
+	mux.Handle("POST "+h.list+"/{name}/versions/{version}", u.page(h.goBack))
+	mux.Handle("POST "+h.list+"/{name}/delete", u.page(h.remove))
 }
 
-// newest is the id of the first of versions; empty for none.
-func newest(list []appliance.PackageVersion, err error) string {
+// latest is the id of the latest version; empty for none.
+func (h history) latest(r *http.Request, name string) string {
+	list, err := h.versions(r.Context(), name)
 	if err != nil || len(list) == 0 {
 		return ""
 	}
 	return list[0].ID
+}
+
+// undoing offers to take the edit back that an answer is about, when there was
+// one: before is the version that was the latest until then.
+func (h history) undoing(rep reply, r *http.Request, name, before string) reply {
+	if now := h.latest(r, name); before != "" && now != before {
+		rep.undo = undo{h.list + "/" + name + "/undo", now}
+	}
+	return rep
+}
+
+// takeBack takes an edit back, for whoever has just made it.
+func (h history) takeBack(r *http.Request) (reply, error) {
+	name := r.PathValue("name")
+	if err := h.undo(r.Context(), actor(r), name, r.FormValue("of")); err != nil {
+		return reply{}, err
+	}
+	return goTo(h.list+"/"+name).saying("Undone: %s is what it was.", name), nil
+}
+
+// goBack makes one what it was at a version.
+func (h history) goBack(r *http.Request) (reply, error) {
+	name, version := r.PathValue("name"), r.PathValue("version")
+	i, err := h.preview(r.Context(), name, version)
+	if err != nil {
+		return reply{}, err
+	}
+	before := h.latest(r, name)
+	if err := h.restore(r.Context(), actor(r), name, version); err != nil {
+		return reply{}, err
+	}
+	return h.undoing(goTo(h.list+"/"+name).saying("%s is what it was. %s", name, i.Summary()), r, name, before), nil
+}
+
+func (h history) remove(r *http.Request) (reply, error) {
+	name := r.PathValue("name")
+	i, err := h.previewDelete(r.Context(), name)
+	if err != nil {
+		return reply{}, err
+	}
+	before := h.latest(r, name)
+	if err := h.delete(r.Context(), actor(r), name); err != nil {
+		return reply{}, err
+	}
+	rep := goTo(h.list).saying("%s %s is deleted. %s It is listed below, to bring it back.", h.what, name, i.Summary())
+	return h.undoing(rep, r, name, before), nil
 }
