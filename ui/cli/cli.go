@@ -42,13 +42,16 @@ type Runner func(ctx context.Context, s Streams, args []string) error
 // ErrUsage is wrong use: exit code 2.
 var ErrUsage = errors.New("wrong use")
 
+// errDiffers is a difference that was asked for and printed: exit code 3.
+var errDiffers = errors.New("there are differences")
+
 // usage returns an error of wrong use that says what.
 func usage(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrUsage}, args...)...)
 }
 
 // Main runs the command that args name and returns the exit code: 0 done,
-// 1 failed, 2 wrong use.
+// 1 failed, 2 wrong use, 3 differences that --exit-code asked about.
 func Main(ctx context.Context, commands []Command, args []string, s Streams) int {
 	if len(args) == 0 || slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
 		if len(args) > 1 {
@@ -99,6 +102,9 @@ func parse(fs *flag.FlagSet, args []string) (rest []string, err error) {
 }
 
 func explain(c Command, err error, w io.Writer) int {
+	if errors.Is(err, errDiffers) {
+		return 3
+	}
 	if p, ok := errors.AsType[*agentproto.Problem](err); ok {
 		fmt.Fprintf(w, "wuamesh %s: %s\n", c.Name, p.Title)
 		if p.Hint != "" {

@@ -35,7 +35,7 @@ var manualSections = []struct{ title, text string }{
 WUAMESH_NODE, WUAMESH_TOKEN, WUAMESH_PIN
 	Stand for --node, --token and --pin.`},
 	{"Exit status", `
-0 done, 1 failed, 2 wrong usage.`},
+0 done, 1 failed, 2 wrong usage, 3 differences that rules diff --exit-code found.`},
 	{"Service", `
 wuamesh.service runs the node as user wuamesh, without root and without a way to become it. Ports 443 and 80 are held by
 wuamesh-https.socket and wuamesh-http.socket, so that no connection is refused while the node restarts. To listen elsewhere

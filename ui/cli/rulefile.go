@@ -20,8 +20,8 @@ var fileVerbs = map[string]bool{"export": true, "import": true, "diff": true}
 
 // A ruleFile is how the rule set comes out or in.
 type ruleFile struct {
-	wapt, prune, parts, members bool
-	pkg, seen                   string
+	wapt, prune, parts, members, exitCode bool
+	pkg, seen                             string
 }
 
 func (f *ruleFile) flags(fs *flag.FlagSet) {
@@ -30,6 +30,7 @@ func (f *ruleFile) flags(fs *flag.FlagSet) {
 	fs.BoolVar(&f.prune, "prune", false, "import, diff: also delete packages, settings profiles and groups that the file does not have. Kinds that it does not mention stay; an empty table, such as [profile], says that there is none")
 	fs.BoolVar(&f.members, "members", false, "export: also the hosts that groups were given one by one. Where a file has no list of them they stay as they are")
 	fs.StringVar(&f.seen, "seen", "", "import: the `version` that diff printed; refused when it would change something else by now")
+	fs.BoolVar(&f.exitCode, "exit-code", false, "diff: exit with 3 when the file would change something, for scripts")
 	fs.BoolVar(&f.parts, "parts", false, "import: when one edit cannot hold it all, an edit for each package, profile and group")
 }
 
@@ -37,6 +38,8 @@ func (t *target) ruleFile(ctx context.Context, s Streams, args []string, f ruleF
 	switch {
 	case f.members && (f.wapt || args[0] != "export"):
 		return usage("--members is for export of TOML")
+	case f.exitCode && args[0] != "diff":
+		return usage("--exit-code is for diff")
 	case f.wapt && f.pkg == "":
 		return usage("--wapt is about one package: name it with --package")
 	case args[0] == "export" && len(args) == 1:
@@ -62,12 +65,13 @@ func (t *target) ruleFile(ctx context.Context, s Streams, args []string, f ruleF
 		return err
 	}
 	if t.json {
-		return printJSON(s.Out, d)
+		err = printJSON(s.Out, d)
+	} else if err = printDiff(s, d); err == nil && (args[0] == "diff" || dry) && !d.Empty() {
+		_, err = fmt.Fprintf(s.Out, "wuamesh rules import %s --seen %s does just this.\n", strings.Join(append(args[1:], f.words()...), " "), d.Version)
 	}
-	if err := printDiff(s, d); err != nil || args[0] != "diff" && !dry || d.Empty() {
-		return err
+	if err == nil && f.exitCode && !d.Empty() {
+		return errDiffers
 	}
-	_, err = fmt.Fprintf(s.Out, "wuamesh rules import %s --seen %s does just this.\n", strings.Join(append(args[1:], f.words()...), " "), d.Version)
 	return err
 }
 
