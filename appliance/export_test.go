@@ -35,6 +35,9 @@ const Batch = batch
 // Backoff is backoff.
 var Backoff = backoff
 
+// AsksPlainly is the file that a request asks for and for no more.
+func AsksPlainly(request []byte) []byte { return asksPlainly(request) }
+
 // HandleFolder is the folder's handler.
 func (a *Appliance) HandleFolder() http.Handler { return a.folder.handler() }
 

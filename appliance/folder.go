@@ -47,13 +47,13 @@ type folder struct {
 	// held, because both call back here.
 	mu      sync.RWMutex
 	held    map[string]*heldFile
-	doubts  map[string]bool                     // files to be verified
-	strange map[string]time.Time                // files that nothing is known of, by when they changed
-	marks   map[string]time.Time                // files deleted by hand
-	queue   map[string]*task                    // downloads that have not ended, by file
-	ended   []Task                              // the newest last
-	bundled map[string]BundleFile               // of the last imported bundle, what is to be brought
-	sends   map[*http.ResponseController]string // to whom a file is being sent
+	doubts  map[string]bool          // files to be verified
+	strange map[string]time.Time     // files that nothing is known of, by when they changed
+	marks   map[string]time.Time     // files deleted by hand
+	queue   map[string]*task         // downloads that have not ended, by file
+	ended   []Task                   // the newest last
+	bundled map[string]BundleFile    // of the last imported bundle, what is to be brought
+	sends   map[writeDeadline]string // to whom a file is being sent
 	cab     microsoft.CabVersion
 	cabNext time.Time // when Microsoft is asked again
 	refused refusedCab
@@ -69,6 +69,9 @@ type heldFile struct {
 
 	said   sync.Once
 	header http.Header // what answers say about it; see describe
+
+	plainly sync.Once
+	plain   []byte // see plainHeader
 }
 
 // A holding is how a file in this node's folder looked when it was verified.
@@ -88,7 +91,7 @@ func (h holding) is(info fs.FileInfo) bool {
 func openFolder(a *Appliance) (*folder, error) {
 	f := &folder{
 		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
-		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1), blocking: make(chan struct{}, 1), sends: map[*http.ResponseController]string{},
+		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1), blocking: make(chan struct{}, 1), sends: map[writeDeadline]string{},
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
 		marks: map[string]time.Time{}, queue: map[string]*task{}, bundled: map[string]BundleFile{},
 	}

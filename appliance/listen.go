@@ -91,7 +91,7 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 		handler = leaving(ctx, handler)
 		g.Go(func() error {
 			srv := &http.Server{
-				Handler: handler, TLSConfig: tlsConf, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+				Handler: handler, TLSConfig: tlsConf, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
 				// HTTP/2 is not set up by itself where there is another protocol.
 				Protocols: both, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){peerProtocol: a.acceptPeer},
 				ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
@@ -101,10 +101,10 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 			stop := context.AfterFunc(ctx, func() { l.(*net.TCPListener).SetDeadline(time.Unix(1, 0)) })
 			defer stop()
 			var err error
-			if tlsConf != nil {
-				err = srv.ServeTLS(untilDeadline{l}, "", "")
+			if accepting := (untilDeadline{l}); tlsConf != nil {
+				err = srv.ServeTLS(accepting, "", "")
 			} else {
-				err = srv.Serve(untilDeadline{l})
+				err = srv.Serve(smallsListener{accepting, ctx, a})
 			}
 			if ctx.Err() == nil {
 				return err
@@ -113,7 +113,7 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 			if a.handover {
 				time.Sleep(handoverTime)
 			}
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 6*time.Second)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastRequests)
 			defer cancel()
 			if err := srv.Shutdown(last); err != nil {
 				a.log.WarnContext(ctx, "requests cut off", "err", err)
@@ -126,6 +126,14 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 	run(a.plain(), a.http, nil)
 	return g.Wait()
 }
+
+// How long a caller may take for the header of a request and from one request
+// to the next, and requests in all after the process was told to end.
+const (
+	headerTime   = 10 * time.Second
+	idleTime     = 2 * time.Minute
+	lastRequests = 6 * time.Second
+)
 
 // handoverTime is how long callers with open connections have to hear that they
 // should make new ones, which the next process takes.
@@ -158,10 +166,7 @@ func (l untilDeadline) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return &joiningConn{TCPConn: tcp}, nil
-	}
-	return c, nil
+	return &joiningConn{TCPConn: c.(*net.TCPConn)}, nil
 }
 
 // A joiningConn can send a small answer with one write. The buffer of net/http
@@ -216,6 +221,9 @@ func joiningConnOf(r *http.Request) *joiningConn {
 	c, _ := r.Context().Value(connKey{}).(net.Conn)
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
+	}
+	if smalls, ok := c.(*smallsConn); ok {
+		c = smalls.joiningConn
 	}
 	if joining, ok := c.(*joiningConn); ok && r.ProtoMajor == 1 {
 		return joining

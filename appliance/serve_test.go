@@ -240,7 +240,7 @@ func rawGet(t testing.TB, at, path string) (int, []byte) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprintf(c, "GET /%s%s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n", base, path)
+	fmt.Fprintf(c, "GET /%s%s HTTP/1.1\r\nHost: node\r\n\r\n", base, path)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatalf("%q: %v", path, err)

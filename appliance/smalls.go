@@ -37,17 +37,22 @@ func (f *folder) contentOf(name string, h *heldFile) (io.ReadSeekCloser, error) 
 	if h.Bytes > small {
 		return f.openAs(name, h)
 	}
+	b, err := f.smallOf(name, h)
+	return inMemory{bytes.NewReader(b)}, err
+}
+
+// smallOf is the content of a small file that looks as it should.
+func (f *folder) smallOf(name string, h *heldFile) ([]byte, error) {
 	if b := f.smalls.of(h); b != nil {
 		_, err := f.looksAs(name, h) // in the folder, still
-		return inMemory{bytes.NewReader(b)}, err
+		return b, err
 	}
 	file, err := f.openAs(name, h)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	b, err := f.smalls.read(file, h)
-	return inMemory{bytes.NewReader(b)}, err
+	return f.smalls.read(file, h)
 }
 
 // of is a file in memory; nil if it is not there.

@@ -1,13 +1,11 @@
 package appliance_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"wuamesh/agentproto/rules"
 )
 
 // TestSmallFiles asks for files about as large as the buffers on their way, on
@@ -193,7 +193,8 @@ func TestEscapedNames(t *testing.T) {
 }
 
 // TestAStopCutsSmallFiles asks for one file more often than buffers hold, and
-// reads no answer until it is under an emergency stop.
+// reads no answer until it is under an emergency stop: by requests that the
+// node answers by itself, and by such as net/http answers.
 func TestAStopCutsSmallFiles(t *testing.T) {
 	t.Parallel()
 	world, sites := branches(t, 10_000, "hq-01")
@@ -205,16 +206,23 @@ func TestAStopCutsSmallFiles(t *testing.T) {
 	eventually(t, "served", s.serves(name))
 	_, whole := get(t, "GET", s.FolderURL()+name)
 
-	at := strings.TrimPrefix(s.FolderURL(), "http://")
-	at, _, _ = strings.Cut(at, "/")
-	conn, err := net.Dial("tcp", at)
-	must(t, err)
-	defer conn.Close()
+	if len(whole) > 32<<10 {
+		t.Fatalf("%d bytes are not small", len(whole))
+	}
+	for _, request := range []string{aligned(name), "GET /waptwua/" + name + " HTTP/1.1\r\nHost: node\r\nX-Other: 1\r\n\r\n"} {
+		s.cutsAt(t, u.ID, name, request, whole)
+		must(t, s.UndoStop(t.Context(), owner, u.ID))
+		eventually(t, "served again", s.serves(name))
+	}
+}
+
+func (s *site) cutsAt(t *testing.T, update rules.UpdateID, name, request string, whole []byte) {
+	t.Helper()
+	w := s.wire(t)
 	const times = 5000 // nearly 100 MB
-	go io.WriteString(conn, strings.Repeat("GET /waptwua/"+name+" HTTP/1.1\r\nHost: node\r\n\r\n", times))
-	in := bufio.NewReader(conn)
+	go io.WriteString(w, strings.Repeat(request, times))
 	read := func() (int, []byte, error) {
-		resp, err := http.ReadResponse(in, nil)
+		resp, err := http.ReadResponse(w.in, nil)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -222,22 +230,11 @@ func TestAStopCutsSmallFiles(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		return resp.StatusCode, b, err
 	}
-	if len(whole) > 32<<10 {
-		t.Fatalf("%d bytes are not small", len(whole))
-	}
 	if code, b, err := read(); code != 200 || !bytes.Equal(b, whole) || err != nil {
 		t.Fatal(code, err)
 	}
-	was := int64(-1)
-	eventually(t, "the buffers are full", func() error {
-		st, err := s.Status(t.Context())
-		if more := st.ToAgents - was; err != nil || more > 0 {
-			was = st.ToAgents
-			return fmt.Errorf("%d bytes more, %v", more, err)
-		}
-		return nil
-	})
-	must(t, s.Stop(t.Context(), owner, u.ID, "blue screens"))
+	s.sendsNoMore(t)
+	must(t, s.Stop(t.Context(), owner, update, "blue screens"))
 	s.refuses(t, name, "blue screens")
 	got, last := 1, 200
 	for {

@@ -273,15 +273,18 @@ func refuse(w http.ResponseWriter, why string) {
 	})
 }
 
-// sending notes who is being sent a file, so that a stop can end it.
-func (f *folder) sending(name string, ctl *http.ResponseController) (end func()) {
+// A writeDeadline is where something is sent, as far as ending that goes.
+type writeDeadline interface{ SetWriteDeadline(time.Time) error }
+
+// sending notes where a file is being sent, so that a stop can end it.
+func (f *folder) sending(name string, to writeDeadline) (end func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sends[ctl] = name
+	f.sends[to] = name
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		delete(f.sends, ctl)
+		delete(f.sends, to)
 	}
 }
 
@@ -304,9 +307,9 @@ func (f *folder) endBlocked(ctx context.Context) error {
 	defer f.changed()
 	var ended []*task
 	f.mu.Lock()
-	for ctl, name := range f.sends {
+	for to, name := range f.sends {
 		if f.block(name) != "" {
-			ctl.SetWriteDeadline(time.Unix(1, 0)) // long over: the connection breaks
+			to.SetWriteDeadline(time.Unix(1, 0)) // long over: the connection breaks
 		}
 	}
 	for name, t := range f.queue {
