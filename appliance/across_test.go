@@ -58,6 +58,7 @@ func knows(t testing.TB, s *site, id agentproto.HostID) {
 // another, and edits its rules there: both reach it over its stream, and what
 // became of the command is seen where it was given.
 func TestOrdersCrossTheMesh(t *testing.T) {
+	t.Parallel()
 	a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
 	b.joinTo(t, a)
 	m := b.enrol(t, 1, b.enrolToken(t, 1))

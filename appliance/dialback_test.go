@@ -12,6 +12,7 @@ import (
 // TestDialBack has nodes find out from others whether they can be called:
 // a member, one behind a firewall, and a machine that wants to join.
 func TestDialBack(t *testing.T) {
+	t.Parallel()
 	a, b := bareNode(t, "rns-01"), bareNode(t, "lor-01")
 	hidden, line := behind(t, "brs-01")
 	hidden.joinTo(t, a)

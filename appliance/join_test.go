@@ -108,6 +108,7 @@ func TestJoin(t *testing.T) {
 // TestJoinRefusals is every way to fail at joining, each in its own words
 // and with what to do.
 func TestJoinRefusals(t *testing.T) {
+	t.Parallel()
 	a, other := bareNode(t, "rns-01"), bareNode(t, "oth-01")
 	otherToken, err := replicate.ParseJoinToken(other.joinToken(t))
 	if err != nil {
@@ -251,6 +252,7 @@ func (c *valveConn) Read(b []byte) (int, error) {
 // TestFirstCopyIsComing stops the first copy of everything half-way: until it
 // is whole the node says that it is coming, and not that it is in step.
 func TestFirstCopyIsComing(t *testing.T) {
+	t.Parallel()
 	a := bareNode(t, "rns-01")
 	for i := range 400 {
 		e := appliance.PackageEdit{Maturity: rules.Prod, Description: rand.Text() + rand.Text() + rand.Text() + rand.Text()}

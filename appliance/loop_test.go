@@ -288,6 +288,7 @@ func TestAnUnluckyDownloadSaysWhy(t *testing.T) {
 
 // TestRestartKeepsEverything stops the node and starts it on the same data.
 func TestRestartKeepsEverything(t *testing.T) {
+	t.Parallel()
 	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 2, FileBytes: 200_000})
 	srv := httptest.NewServer(world)
 	defer srv.Close()

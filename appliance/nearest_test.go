@@ -137,6 +137,7 @@ func (s *site) streamsTo(t *testing.T, id agentproto.HostID, from *site) {
 // which it only heard of, is reached there by commands, and comes home when
 // the branch's node is back, also while nothing asks it to.
 func TestAwayAndHome(t *testing.T) {
+	t.Parallel()
 	hq, _ := behind(t, "hq-01")
 	home, line := behind(t, "brs-01")
 	home.joinTo(t, hq)
@@ -156,6 +157,7 @@ func TestAwayAndHome(t *testing.T) {
 // branch of which Active Directory knows the name: it is told to go to the
 // branch's node, and does.
 func TestPlacedBySite(t *testing.T) {
+	t.Parallel()
 	hq, _ := behind(t, "hq-01")
 	branch := startIn(t, t.TempDir(), nil, "http://127.0.0.1:1", func(c *appliance.Config) {
 		c.Name, c.Site, c.Internet = "lor-01", "Lorient", false
@@ -180,6 +182,7 @@ func TestPlacedBySite(t *testing.T) {
 // anywhere else: with its key alone it is let in by another node, and nobody
 // touches it.
 func TestHostsOfARemovedNode(t *testing.T) {
+	t.Parallel()
 	hq, _ := behind(t, "hq-01")
 	gone, _ := behind(t, "brs-01")
 	gone.joinTo(t, hq)

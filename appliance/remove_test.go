@@ -130,6 +130,7 @@ func (s *site) reach(t testing.TB, name string) string {
 // goes on with it until it hears, and refuses it from then on; hosts that the
 // removed node let in get in at any other by themselves, with their key.
 func TestRemoveNode(t *testing.T) {
+	t.Parallel()
 	a, wa := behind(t, "rns-01")
 	b, wb := behind(t, "brs-01")
 	thief, wt := behind(t, "lor-01")
@@ -206,6 +207,7 @@ func TestRemoveNode(t *testing.T) {
 // TestClone copies a node's disk and runs both: the second one is refused,
 // and says what to do.
 func TestClone(t *testing.T) {
+	t.Parallel()
 	a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
 	b.joinTo(t, a)
 	b.stop()
@@ -236,6 +238,7 @@ func TestClone(t *testing.T) {
 // TestRotation changes the gossip key and every certificate under traffic:
 // edits go on arriving, nobody is away.
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	a, b, c := bareNode(t, "rns-01"), bareNode(t, "brs-01"), bareNode(t, "lor-01")
 	b.joinTo(t, a)
 	c.joinTo(t, a)
@@ -290,6 +293,7 @@ func TestRotation(t *testing.T) {
 // TestAnchors makes a second anchor with the passphrase, and lets it admit a
 // node while the founder is gone.
 func TestAnchors(t *testing.T) {
+	t.Parallel()
 	a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
 	passphrase, err := a.Found(t.Context(), owner, "", "")
 	if err != nil {
@@ -316,6 +320,7 @@ func TestAnchors(t *testing.T) {
 // TestOneUse asks two nodes at once with one token, on two machines: one gets
 // in. A machine that lost the answer gets it again.
 func TestOneUse(t *testing.T) {
+	t.Parallel()
 	a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
 	b.joinTo(t, a)
 	token := a.joinToken(t)

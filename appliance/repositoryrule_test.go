@@ -214,6 +214,7 @@ func TestRepositoryRulesMeet(t *testing.T) {
 // host's page says why, and without fallback the branch's node is all it is
 // told; when the rule goes it comes back.
 func TestRepositoryRuleMovesAHost(t *testing.T) {
+	t.Parallel()
 	hq, _ := behind(t, "hq-01")
 	branch, _ := behind(t, "brs-01")
 	branch.joinTo(t, hq)

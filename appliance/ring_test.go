@@ -32,6 +32,7 @@ func (s *site) ring(t testing.TB) *appliance.RingState {
 // be paused, and go on by itself when nothing is in its way: once for all
 // nodes, with its reason.
 func TestRing(t *testing.T) {
+	t.Parallel()
 	a, b := bareNode(t, "rns-01"), bareNode(t, "brs-01")
 	b.joinTo(t, a)
 	token := a.enrolToken(t, 3)

@@ -192,6 +192,7 @@ func FuzzPlainRequest(f *testing.F) {
 // TestSmallFilesObeyLimits sets limits of what goes to agents while a
 // connection has had small files without.
 func TestSmallFilesObeyLimits(t *testing.T) {
+	t.Parallel()
 	name, b := payload("kb", ".cab", 30_000)
 	s := startWith(t, map[string][]byte{name: b}, func(c *appliance.Config) { c.Site = "rennes" })
 	w := s.wire(t)

@@ -92,6 +92,7 @@ func TestDiagnosis(t *testing.T) {
 // TestMeshState looks at a mesh of three from each of its nodes, whole and
 // with one of them cut off.
 func TestMeshState(t *testing.T) {
+	t.Parallel()
 	a, _ := behind(t, "rns-01")
 	b, _ := behind(t, "brs-01")
 	c, _ := behind(t, "lor-01")

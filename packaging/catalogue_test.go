@@ -27,7 +27,7 @@ type scanCab struct {
 	header catalogue.Header
 }
 
-// scanCabs makes the cabs of consecutive months of 20,000 updates, each
+// scanCabs makes the cabs of consecutive months of 8,000 updates, each
 // imported over the one before, and a file with the root that signs them.
 func scanCabs(t *testing.T, months int) (list []scanCab, root string) {
 	t.Helper()
@@ -37,7 +37,7 @@ func scanCabs(t *testing.T, months int) (list []scanCab, root string) {
 	if err := os.WriteFile(root, authority.RootPEM(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w := cabgen.New(cabgen.Options{Seed: 5, Updates: 20_000, Monthly: 4_000, Reshard: true, Inner: cabtest.MSZIP, Outer: cabtest.None})
+	w := cabgen.New(cabgen.Options{Seed: 5, Updates: 8_000, Monthly: 1_600, Reshard: true, Inner: cabtest.MSZIP, Outer: cabtest.None})
 	var before *catalogue.Catalogue
 	for n := range months {
 		plain, err := w.Cab()
