@@ -1,6 +1,7 @@
 package appliance_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
@@ -8,11 +9,14 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"wuamesh/agentproto/rules"
 )
@@ -253,5 +257,51 @@ func (s *site) cutsAt(t *testing.T, update rules.UpdateID, name, request string,
 	}
 	if last == 200 && got == times {
 		t.Error("all were sent")
+	}
+}
+
+// TestKeysChangeWhileSmallFilesAreSent has a client ask for new keys (RFC 8446,
+// section 4.6.3) right after each of its requests: crypto/tls answers that from
+// the goroutine that reads, while the file is sent.
+func TestKeysChangeWhileSmallFilesAreSent(t *testing.T) {
+	t.Parallel()
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("needs openssl; packaging/check installs it")
+	}
+	name, b := payload("kb", ".cab", 30_000)
+	s := startWith(t, map[string][]byte{name: b}, nil)
+	eventually(t, "served", s.serves(name))
+	stdin, typed, err := os.Pipe()
+	must(t, err)
+	defer typed.Close()
+	cmd := exec.CommandContext(t.Context(), openssl, "s_client", "-brief", "-tls1_3", "-connect", strings.TrimPrefix(s.URL(), "https://"))
+	cmd.Stdin, cmd.Stderr = stdin, t.Output()
+	answers, err := cmd.StdoutPipe()
+	must(t, errors.Join(err, cmd.Start(), stdin.Close()))
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	in := bufio.NewReader(answers)
+	// What is typed while the last of it waits would be one text with it.
+	enter := func(text string) {
+		t.Helper()
+		_, err := io.WriteString(typed, text)
+		must(t, err)
+		eventually(t, "openssl has read "+text[:1], func() error {
+			if n, err := unix.IoctlGetInt(int(typed.Fd()), unix.TIOCINQ); err != nil || n > 0 {
+				return fmt.Errorf("%d bytes wait, %v", n, err)
+			}
+			return nil
+		})
+	}
+	for i := range 100 {
+		enter("GET /waptwua/" + name + " HTTP/1.1\r\nHost: node\r\n\r\n")
+		enter("K\n")
+		resp, err := http.ReadResponse(in, nil)
+		must(t, err)
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 200 || !bytes.Equal(got, b) {
+			t.Fatalf("answer %d: %s, %d bytes, %v", i, resp.Status, len(got), err)
+		}
 	}
 }
