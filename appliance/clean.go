@@ -22,6 +22,9 @@ import (
 const (
 	graceByHand  = 10 * time.Minute
 	graceAtNight = 24 * time.Hour
+	// What was found in the folder is for hosts that may not have their agent
+	// yet: it came over the line once, and agents are rolled out over weeks.
+	graceFound = 30 * 24 * time.Hour
 )
 
 // cleanNightly cleans every night at a minute between 2:30 and 3:30, local
@@ -71,7 +74,8 @@ func (a *Appliance) Clean(ctx context.Context, by Actor) (CleanPlan, error) {
 }
 
 // unused are the files that no host needs any more and that were neither
-// completed nor sent within grace, by name. The scan cab is always needed, and
+// completed nor sent within grace, at night those that were found in the folder
+// not within graceFound, by name. The scan cab is always needed, and
 // what an admin uploaded and no update names is that admin's to delete.
 func (f *folder) unused(grace time.Duration) CleanPlan {
 	var old []FileRow
@@ -80,7 +84,11 @@ func (f *folder) unused(grace time.Duration) CleanPlan {
 	for name, h := range f.held {
 		brought[name] = h.Uploaded != ""
 		used := time.Unix(max(h.asked.Load(), h.Completed.Unix()), 0)
-		if name != microsoft.ScanCabName && time.Since(used) >= grace {
+		wait := grace
+		if h.Found && grace == graceAtNight {
+			wait = graceFound
+		}
+		if name != microsoft.ScanCabName && time.Since(used) >= wait {
 			old = append(old, rowOf(name, h))
 		}
 	}

@@ -90,6 +90,28 @@ func TestCleaning(t *testing.T) {
 	eventually(t, "needed again", s.serves(installed))
 }
 
+// TestAFoundFileWaitsForItsHosts has a file in the folder that no host needs
+// yet, as after WAPT: it stays for a month, also over a restart, and by hand it
+// can go at once.
+func TestAFoundFileWaitsForItsHosts(t *testing.T) {
+	name, b := payload("kb", ".cab", 10_000)
+	s := startWith(t, map[string][]byte{name: b}, nil)
+	s.stop()
+	s = startIn(t, s.dir, s.world, "http://127.0.0.1:1", nil)
+	eventually(t, "served", s.serves(name))
+	s.Age(29 * 24 * time.Hour)
+	if night := s.UnusedAtNight(); len(night.Files) != 0 {
+		t.Errorf("after 29 days %+v goes", night.Files)
+	}
+	if p, err := s.Unused(t.Context()); err != nil || len(p.Files) != 1 {
+		t.Errorf("by hand %+v goes, %v", p.Files, err)
+	}
+	s.Age(2 * 24 * time.Hour) // more
+	if night := s.UnusedAtNight(); len(night.Files) != 1 || night.Files[0].Name != name {
+		t.Errorf("after 31 days %+v goes", night.Files)
+	}
+}
+
 // TestDescribedAnew loses the manifest of a file that was just sent: that it
 // is described anew is no reason to clean it earlier.
 func TestDescribedAnew(t *testing.T) {

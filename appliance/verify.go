@@ -98,7 +98,7 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 		return err
 	}
 	f.log.InfoContext(ctx, "file verified", "file", name, "bytes", got.Size)
-	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{Bytes: info.Size(), Modified: info.ModTime()}})
+	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{Bytes: info.Size(), Modified: info.ModTime(), Found: true}})
 }
 
 // doubtAnew has files verified anew that are not what the scan cab says now.
