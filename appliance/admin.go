@@ -163,7 +163,8 @@ func (a *Appliance) DeleteAdmin(ctx context.Context, by Actor, name string) erro
 	if err := by.need(Owner); err != nil {
 		return err
 	}
-	if _, ok := a.cat.admin(name); !ok {
+	was, ok := a.cat.admin(name)
+	if !ok {
 		return notFound("There is no admin %s.", name)
 	}
 	if a.cat.lastOwner(name) {
@@ -173,7 +174,7 @@ func (a *Appliance) DeleteAdmin(ctx context.Context, by Actor, name string) erro
 		if err := cmp.Or(admins.del(tx, name), delAll(tx, savedViews, name+"/")); err != nil {
 			return err
 		}
-		return a.audit(tx, by, "delete admin", "admin "+name, "", "")
+		return a.audit(tx, by, "delete admin", "admin "+name, string(was.Role), "")
 	})
 }
 

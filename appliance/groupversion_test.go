@@ -141,3 +141,32 @@ func TestGroupsOfACut(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatWasDeletedIsInTheAuditLog deletes what an admin can make: the log has
+// what it was.
+func TestWhatWasDeletedIsInTheAuditLog(t *testing.T) {
+	s := start(t, nil)
+	m := s.enrol(t, 1, s.enrolToken(t, 1))
+	must(t, second(s.PutGroup(t.Context(), owner, "brest", appliance.GroupEdit{Members: []agentproto.HostID{m.id}, Settings: map[string]string{"install_delay": "5d"}})))
+	must(t, second(s.PutPackage(t.Context(), owner, "old", appliance.PackageEdit{Maturity: rules.Preprod, Groups: []string{"brest"}, Lines: []rules.Line{{Verb: rules.Forbid, Kind: rules.ByKB, Value: "5091157"}}})))
+	must(t, s.PutAdmin(t.Context(), owner, "yann", appliance.Operator, "correct horse battery"))
+	must(t, s.DeletePackage(t.Context(), owner, "old"))
+	must(t, s.DeleteGroup(t.Context(), owner, "brest"))
+	must(t, s.DeleteAdmin(t.Context(), owner, "yann"))
+	for object, want := range map[string][]string{
+		"admin yann": {"operator"}, "group brest": {"install_delay", "5d", "1 host given one by one"}, "package old": {"PREPROD", "5091157", "brest"},
+	} {
+		log, _, err := s.Audit(t.Context(), object, appliance.Page{})
+		must(t, err)
+		i := slices.IndexFunc(log, func(e appliance.AuditEntry) bool { return strings.HasPrefix(e.Action, "delete") })
+		if i < 0 {
+			t.Errorf("%s: nothing says that it was deleted", object)
+			continue
+		}
+		for _, w := range want {
+			if !strings.Contains(log[i].Before, w) {
+				t.Errorf("%s of %s: it had %q, without %q", log[i].Action, object, log[i].Before, w)
+			}
+		}
+	}
+}

@@ -170,7 +170,7 @@ func (s *sharing) wayOfCab(living map[string]bool, have, refused string, interne
 	if internet {
 		return byMicrosoft, ""
 	}
-	return byWaiting, "No node with a newer one can be reached."
+	return byWaiting, "No node that can be reached has a newer one; those that download from Microsoft look for it each day."
 }
 
 // rank is this node's turn among those that may download a file from

@@ -287,16 +287,18 @@ func (a *Appliance) DeletePackage(ctx context.Context, by Actor, name string) er
 }
 
 func (a *Appliance) removePackage(tx *replicate.Tx, by Actor, name string) error {
-	if _, ok, err := packages.find(tx, name); err != nil || !ok {
+	was, err := stateOf(tx, name)
+	if err != nil || was.head == nil {
 		return cmpErr(err, noPackage(name))
 	}
-	err := a.versioned(tx, by, name, "delete rule package", func() error {
+	err = a.versioned(tx, by, name, "delete rule package", func() error {
 		return cmp.Or(packages.del(tx, name), dropRing(tx, name), delAll(tx, lines, name+"/"), delAll(tx, assigns, name+"/"))
 	})
 	if err != nil {
 		return err
 	}
-	return a.audit(tx, by, "delete rule package", "package "+name, "", "")
+	had := append([]string{string(was.head.Maturity)}, onlyIn(was.entries, nil)...)
+	return a.audit(tx, by, "delete rule package", "package "+name, strings.Join(had, ", "), "")
 }
 
 func cmpErr(err, otherwise error) error {
