@@ -362,6 +362,10 @@ func (f *folder) cabView() CabView {
 	return v
 }
 
+// AsksMicrosoft says whether this node downloads from Microsoft; one that does
+// not has everything from others.
+func (a *Appliance) AsksMicrosoft() bool { return a.config().Internet }
+
 // DownloadCab asks Microsoft for the scan cab now.
 func (a *Appliance) DownloadCab(ctx context.Context, by Actor) error {
 	if err := cmp.Or(by.need(Operator), a.folder.online()); err != nil {

@@ -326,7 +326,7 @@ func (u *UI) indexDownload(r *http.Request) (reply, error) {
 	if err := u.node.DownloadCab(r.Context(), actor(r)); err != nil {
 		return reply{}, err
 	}
-	return goTo("/updates").saying("Microsoft is being asked for a newer wsusscn2.cab."), nil
+	return goTo("/updates").saying("%s", u.cabAsked()), nil
 }
 
 func (u *UI) indexMissing(r *http.Request) (reply, error) {
@@ -334,7 +334,15 @@ func (u *UI) indexMissing(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return goTo("/updates").saying("Microsoft is being asked for wsusscn2.cab; %s queued.", count(n, "missing file")), nil
+	return goTo("/updates").saying("%s %s queued.", u.cabAsked(), upperFirst(count(n, "missing file"))), nil
+}
+
+// cabAsked says who looks for a newer scan cab.
+func (u *UI) cabAsked() string {
+	if u.node.AsksMicrosoft() {
+		return "Microsoft is being asked for a newer wsusscn2.cab."
+	}
+	return "The other nodes are being asked for a newer wsusscn2.cab: this one does not download from Microsoft."
 }
 
 // foreseen says what a package will decide once a host reports an update.
