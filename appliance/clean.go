@@ -74,8 +74,8 @@ func (a *Appliance) Clean(ctx context.Context, by Actor) (CleanPlan, error) {
 }
 
 // unused are the files that no host needs any more and that were neither
-// completed nor sent within grace, at night those that were found in the folder
-// not within graceFound, by name. The scan cab is always needed, and
+// completed nor sent within grace, at night neither found in the folder within
+// graceFound, by name. The scan cab is always needed, and
 // what an admin uploaded and no update names is that admin's to delete.
 func (f *folder) unused(grace time.Duration) CleanPlan {
 	var old []FileRow
@@ -84,11 +84,8 @@ func (f *folder) unused(grace time.Duration) CleanPlan {
 	for name, h := range f.held {
 		brought[name] = h.Uploaded != ""
 		used := time.Unix(max(h.asked.Load(), h.Completed.Unix()), 0)
-		wait := grace
-		if h.Found && grace == graceAtNight {
-			wait = graceFound
-		}
-		if name != microsoft.ScanCabName && time.Since(used) >= wait {
+		waits := grace == graceAtNight && time.Since(h.Found) < graceFound
+		if name != microsoft.ScanCabName && !waits && time.Since(used) >= grace {
 			old = append(old, rowOf(name, h))
 		}
 	}

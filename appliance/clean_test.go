@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,54 @@ func TestAFoundFileWaitsForItsHosts(t *testing.T) {
 	s.Age(2 * 24 * time.Hour) // more
 	if night := s.UnusedAtNight(); len(night.Files) != 1 || night.Files[0].Name != name {
 		t.Errorf("after 31 days %+v goes", night.Files)
+	}
+}
+
+// TestAFetchedFileIsNotFound has a file that a host fetched verified anew: it
+// is no more found in the folder than before.
+func TestAFetchedFileIsNotFound(t *testing.T) {
+	s := start(t, nil)
+	list, byID := described(s.world)
+	s.allow(t)
+	m := s.enrol(t, 1, s.enrolToken(t, 1))
+	m.report(t, needs(list[0]), byID)
+	name := list[0].Files[0].Name
+	eventually(t, "download", s.serves(name))
+	st := needs(list[0])
+	st[0].Installed = true
+	m.report(t, st, byID)
+	later := time.Now().Add(time.Second)
+	must(t, os.Chtimes(filepath.Join(s.dir, "waptwua", name), later, later))
+	get(t, "GET", s.FolderURL()+name) // sees it
+	eventually(t, "verified anew", s.serves(name))
+	s.Age(48 * time.Hour)
+	if night := s.UnusedAtNight(); len(night.Files) != 1 || night.Files[0].Name != name {
+		t.Errorf("at night %+v goes", night.Files)
+	}
+}
+
+// TestAFolderFoundBesideAnother adopts files in a mesh that has long had them:
+// they are new here.
+func TestAFolderFoundBesideAnother(t *testing.T) {
+	_, sites := branches(t, 10_000, "hq-01", "brs-01")
+	hq, branch := sites[0], sites[1]
+	name, b := payload("kb", ".cab", 10_000)
+	put(t, hq.dir, name, b)
+	must(t, hq.Look(t.Context()))
+	eventually(t, "adopted at headquarters", hq.serves(name))
+	must(t, hq.AgeRecord(t.Context(), name, 100*24*time.Hour))
+	eventually(t, "its age is known at the branch", func() error {
+		if age := branch.AgeOfRecord(name); age < 99*24*time.Hour {
+			return fmt.Errorf("%v", age)
+		}
+		return nil
+	})
+	put(t, branch.dir, name, b)
+	must(t, branch.Look(t.Context()))
+	eventually(t, "adopted at the branch", branch.serves(name))
+	branch.Age(25 * time.Hour)
+	if night := branch.UnusedAtNight(); len(night.Files) != 0 {
+		t.Errorf("the first night %+v goes", night.Files)
 	}
 }
 

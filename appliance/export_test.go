@@ -56,9 +56,22 @@ func (a *Appliance) Age(d time.Duration) {
 	defer a.folder.mu.Unlock()
 	for name, h := range a.folder.held { // what is held is never changed in place but replaced
 		old := &heldFile{fileRecord: h.fileRecord, holding: h.holding}
-		old.Completed = h.Completed.Add(-d)
+		old.Completed, old.Found = h.Completed.Add(-d), h.Found.Add(-d)
 		a.folder.held[name] = old
 	}
+}
+
+// AgeRecord makes the mesh's record of a file that much older.
+func (a *Appliance) AgeRecord(ctx context.Context, name string, d time.Duration) error {
+	rec, _ := a.folder.share.record(name)
+	rec.Completed = rec.Completed.Add(-d)
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return files.put(tx, name, rec) })
+}
+
+// AgeOfRecord is how long ago the mesh says that a file was completed.
+func (a *Appliance) AgeOfRecord(name string) time.Duration {
+	rec, _ := a.folder.share.record(name)
+	return time.Since(rec.Completed)
 }
 
 // Describe makes the manifests that are missing, as a node does at its start.

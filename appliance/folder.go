@@ -80,9 +80,9 @@ type holding struct {
 	Bytes    int64     `json:"bytes"`
 	Modified time.Time `json:"modified"`
 	Arrived  time.Time `json:"arrived,omitzero"`
-	// Found says that it lay in the folder, brought by hand or by WAPT before,
-	// and was not fetched for a host.
-	Found bool `json:"found,omitzero"`
+	// Found is since when it lies in the folder without having been fetched:
+	// brought by hand, or by WAPT before. Zero for what was fetched.
+	Found time.Time `json:"found,omitzero"`
 }
 
 func (h holding) is(info fs.FileInfo) bool {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"wuamesh/appliance/microsoft"
 	"wuamesh/replicate"
@@ -94,11 +95,28 @@ func (f *folder) verifyFile(ctx context.Context, name string) error {
 		f.log.WarnContext(ctx, "wrong file in the folder is deleted", "file", name, "err", errors.New(wrong))
 		return errors.Join(f.removeIf(name, info), f.forget(ctx, []string{name}, nil))
 	}
-	if err := f.share.keepManifest(m); err != nil {
+	found, err := f.found(ctx, name)
+	if err == nil {
+		err = f.share.keepManifest(m)
+	}
+	if err != nil {
 		return err
 	}
 	f.log.InfoContext(ctx, "file verified", "file", name, "bytes", got.Size)
-	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{Bytes: info.Size(), Modified: info.ModTime(), Found: true}})
+	return f.hold(ctx, name, &heldFile{fileRecord: got, holding: holding{Bytes: info.Size(), Modified: info.ModTime(), Found: found}})
+}
+
+// found is the Found of a file that lies in the folder: now, unless it was held
+// before.
+func (f *folder) found(ctx context.Context, name string) (at time.Time, err error) {
+	err = f.node.db.View(ctx, func(tx *replicate.Tx) error {
+		was, ok, err := holdings.find(tx, name)
+		if at = was.Found; !ok {
+			at = time.Now()
+		}
+		return err
+	})
+	return at, err
 }
 
 // doubtAnew has files verified anew that are not what the scan cab says now.
