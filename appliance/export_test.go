@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/big"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -35,8 +36,15 @@ const Batch = batch
 // Backoff is backoff.
 var Backoff = backoff
 
-// AsksPlainly is the file that a request asks for and for no more.
-func AsksPlainly(request []byte) []byte { return asksPlainly(request) }
+// AsksPlainly is the file that a request asks for, if for no more.
+func AsksPlainly(request []byte) (name string, plain bool) { return asksPlainly(request) }
+
+// PassedOn is what a connection of the plain listener leaves to net/http first.
+func (a *Appliance) PassedOn(ctx context.Context, c *net.TCPConn) (string, error) {
+	p := make([]byte, 4096)
+	n, err := a.folder.answerSmalls(ctx, &joiningConn{TCPConn: c}).Read(p)
+	return string(p[:n]), err
+}
 
 // HandleFolder is the folder's handler.
 func (a *Appliance) HandleFolder() http.Handler { return a.folder.handler() }

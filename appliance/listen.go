@@ -101,10 +101,10 @@ func (a *Appliance) serve(ctx context.Context, pages http.Handler) error {
 			stop := context.AfterFunc(ctx, func() { l.(*net.TCPListener).SetDeadline(time.Unix(1, 0)) })
 			defer stop()
 			var err error
-			if accepting := (untilDeadline{l}); tlsConf != nil {
-				err = srv.ServeTLS(accepting, "", "")
+			if tlsConf != nil {
+				err = srv.ServeTLS(untilDeadline{l}, "", "")
 			} else {
-				err = srv.Serve(smallsListener{accepting, ctx, a})
+				err = srv.Serve(smallsListener{untilDeadline{l}, ctx, a.folder})
 			}
 			if ctx.Err() == nil {
 				return err

@@ -41,8 +41,14 @@ func (f *folder) contentOf(name string, h *heldFile) (io.ReadSeekCloser, error) 
 	return inMemory{bytes.NewReader(b)}, err
 }
 
+// errNotSmall is a file too large to be sent from memory.
+var errNotSmall = errors.New("not small")
+
 // smallOf is the content of a small file that looks as it should.
 func (f *folder) smallOf(name string, h *heldFile) ([]byte, error) {
+	if h.Bytes > small {
+		return nil, errNotSmall
+	}
 	if b := f.smalls.of(h); b != nil {
 		_, err := f.looksAs(name, h) // in the folder, still
 		return b, err

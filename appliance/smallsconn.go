@@ -5,7 +5,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,18 +33,24 @@ type smallsConn struct {
 // files, until the process ends.
 type smallsListener struct {
 	untilDeadline
-	ctx  context.Context
-	node *Appliance
+	ctx    context.Context
+	folder *folder
 }
 
 func (l smallsListener) Accept() (net.Conn, error) {
-	joining, err := l.untilDeadline.Accept()
+	c, err := l.untilDeadline.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &smallsConn{joiningConn: joining.(*joiningConn), ctx: l.ctx, folder: l.node.folder}
-	c.unhook = context.AfterFunc(l.ctx, func() {
-		if l.node.handover {
+	return l.folder.answerSmalls(l.ctx, c.(*joiningConn)), nil
+}
+
+// answerSmalls makes a new connection one that answers for small files until
+// ctx ends.
+func (f *folder) answerSmalls(ctx context.Context, joining *joiningConn) *smallsConn {
+	c := &smallsConn{joiningConn: joining, ctx: ctx, folder: f}
+	c.unhook = context.AfterFunc(ctx, func() {
+		if f.node.handover {
 			time.Sleep(handoverTime)
 		}
 		c.mu.Lock()
@@ -54,7 +59,7 @@ func (l smallsListener) Accept() (net.Conn, error) {
 			c.SetReadDeadline(time.Unix(1, 0)) // long over
 		}
 	})
-	return c, nil
+	return c
 }
 
 // Read is called by net/http for the first bytes of the connection, and comes
@@ -103,31 +108,26 @@ func (c *smallsConn) pass() {
 // answer sends the file that a request asks for. It does nothing when that is
 // not one of the plainest, or when more than to send it is called for.
 func (c *smallsConn) answer(request []byte) (done bool) {
-	f, name := c.folder, asksPlainly(request)
-	if name == nil || c.ctx.Err() != nil {
+	f := c.folder
+	name, plain := asksPlainly(request)
+	if !plain || c.ctx.Err() != nil || f.share.limits.Limited(swarm.Agents, swarm.Up) {
 		return false
 	}
-	f.mu.RLock()
-	h := f.held[string(name)]
-	f.mu.RUnlock()
-	if h == nil || h.Bytes > small || f.share.limits.Limited(swarm.Agents, swarm.Up) {
-		return false
-	}
-	b, h, err := opened(f, string(name), f.smallOf)
-	if err != nil || h.Bytes > small {
+	b, h, err := opened(f, name, f.smallOf)
+	if err != nil {
 		return false
 	}
 	now := time.Now()
 	c.SetWriteDeadline(now.Add(usualRetry))
-	defer f.sending(string(name), c)()
-	if f.block(string(name)) != "" {
+	defer f.sending(name, c)()
+	if f.block(name) != "" {
 		return false
 	}
 	h.asked.Store(now.Unix())
 	out := joinBuffers.Get().(*bytes.Buffer)
 	defer joinBuffers.Put(out)
 	defer out.Reset()
-	out.Write(h.plainHeader(string(name)))
+	out.Write(h.plainHeader(name))
 	out.Write(now.UTC().AppendFormat(out.AvailableBuffer(), http.TimeFormat))
 	out.WriteString("\r\n\r\n")
 	header := out.Len()
@@ -142,43 +142,37 @@ func (c *smallsConn) answer(request []byte) (done bool) {
 
 // asksPlainly is the name of the file that a whole request asks for, if it has
 // nothing in it that could call for another answer than that file (RFC 9112,
-// section 3; RFC 9110, sections 12 and 13); else nil. Names of files in the
-// folder need no escapes.
-func asksPlainly(request []byte) []byte {
-	line, fields, _ := bytes.Cut(request, []byte("\r\n"))
-	name, ok := bytes.CutPrefix(line, []byte("GET "+agentproto.PathFolder))
-	name, ok2 := bytes.CutSuffix(name, []byte(" HTTP/1.1"))
+// section 3; RFC 9110, sections 12 and 13). Names of files in the folder need
+// no escapes.
+func asksPlainly(request []byte) (name string, plain bool) {
+	line, fields, _ := strings.Cut(string(request), "\r\n")
+	name, get := strings.CutPrefix(line, "GET "+agentproto.PathFolder)
+	name, version := strings.CutSuffix(name, " HTTP/1.1")
 	hosts := 0
-	for len(fields) > len("\r\n") && ok && ok2 {
-		var field []byte
-		field, fields, _ = bytes.Cut(fields, []byte("\r\n"))
-		key, value, colon := bytes.Cut(field, []byte(":"))
-		if !colon {
-			return nil
+	for field := range strings.SplitSeq(strings.TrimSuffix(fields, "\r\n\r\n"), "\r\n") {
+		key, value, _ := strings.Cut(field, ":")
+		if !plainField(strings.ToLower(key), strings.Trim(value, " ")) || len(key) == len(field) {
+			return "", false
 		}
-		value = bytes.Trim(value, " ")
-		switch strings.ToLower(string(key)) {
-		case "host":
+		if strings.EqualFold(key, "host") {
 			hosts++
-			ok = consistsOf(value, func(b byte) bool {
-				return b >= '0' && b <= ':' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b == '.' || b == '-' || b == '[' || b == ']'
-			})
-		case "user-agent", "accept", "accept-encoding", "accept-language":
-			ok = consistsOf(value, func(b byte) bool { return b >= ' ' && b <= '~' })
-		case "connection":
-			ok = strings.EqualFold(string(value), "keep-alive")
-		default:
-			ok = false
 		}
 	}
-	if !ok || !ok2 || hosts != 1 {
-		return nil
-	}
-	return name
+	return name, get && version && hosts == 1
 }
 
-func consistsOf(b []byte, of func(byte) bool) bool {
-	return !slices.ContainsFunc(b, func(c byte) bool { return !of(c) })
+// plainField says of a field of a request that every answer is the same with
+// it, as far as the folder goes.
+func plainField(key, value string) bool {
+	switch key {
+	case "host":
+		return strings.Trim(value, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.:-[]") == ""
+	case "user-agent", "accept", "accept-encoding", "accept-language":
+		return !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' })
+	case "connection":
+		return strings.EqualFold(value, "keep-alive")
+	}
+	return false
 }
 
 // plainHeader is what [http.ServeContent] says of the whole file, up to the

@@ -159,6 +159,41 @@ func TestOddRequests(t *testing.T) {
 	}
 }
 
+// TestOnlyTheRestIsPassedOn looks at what net/http gets to see of a connection:
+// nothing of the requests that the node answers by itself, all of the first one
+// that it does not.
+func TestOnlyTheRestIsPassedOn(t *testing.T) {
+	name, b := payload("kb", ".cab", 4000)
+	large, l := payload("kb", ".cab", 40_000)
+	s := startWith(t, map[string][]byte{name: b, large: l}, nil)
+	eventually(t, "served", s.serves(large))
+	get := "GET /waptwua/" + name + " HTTP/1.1\r\nHost: node\r\n"
+	for _, rest := range []string{
+		get + "Range: bytes=0-9\r\n\r\n" + get + "\r\n", get + "Connection: close\r\n\r\n", "GET /waptwua/" + large + " HTTP/1.1\r\nHost: node\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: node\r\n\r\n", get, "G", "\x16\x03\x01", get + "Host: node\r\n\r\n",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer l.Close()
+		c, err := net.Dial("tcp", l.Addr().String())
+		must(t, err)
+		defer c.Close()
+		w := &wire{c, bufio.NewReader(c)}
+		w.write(t, get+"\r\n"+get+"User-Agent: x\r\n\r\n"+rest)
+		of, err := l.Accept()
+		must(t, err)
+		defer of.Close()
+		if passed, err := s.PassedOn(t.Context(), of.(*net.TCPConn)); passed != rest || err != nil {
+			t.Errorf("passed on is %q, %v, not %q", passed, err, rest)
+		}
+		for range 2 {
+			if resp, got := w.read(t); resp == nil || resp.StatusCode != 200 || !bytes.Equal(got, b) {
+				t.Errorf("before %q: %v, %d bytes", rest, resp, len(got))
+			}
+		}
+	}
+}
+
 // FuzzPlainRequest looks for a request that the node answers by itself and
 // net/http reads otherwise.
 func FuzzPlainRequest(f *testing.F) {
@@ -172,8 +207,8 @@ func FuzzPlainRequest(f *testing.F) {
 		if end < 4 {
 			return
 		}
-		name := appliance.AsksPlainly(b[:end])
-		if name == nil || bytes.ContainsAny(name, "%?#/ ") { // nothing in the folder has such a name
+		name, plain := appliance.AsksPlainly(b[:end])
+		if !plain || strings.ContainsAny(name, "%?#/ ") { // nothing in the folder has such a name
 			return
 		}
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
@@ -183,7 +218,7 @@ func FuzzPlainRequest(f *testing.F) {
 		for _, key := range []string{"User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Connection"} {
 			r.Header.Del(key)
 		}
-		if r.Method != "GET" || r.URL.Path != "/waptwua/"+string(name) || r.ContentLength != 0 || r.TransferEncoding != nil || r.Close || !r.ProtoAtLeast(1, 1) || len(r.Header) > 0 {
+		if r.Method != "GET" || r.URL.Path != "/waptwua/"+name || r.ContentLength != 0 || r.TransferEncoding != nil || r.Close || !r.ProtoAtLeast(1, 1) || len(r.Header) > 0 {
 			t.Errorf("%q asks for %q: %+v", b[:end], name, r)
 		}
 	})
@@ -225,7 +260,7 @@ func TestSmallFilesObeyLimits(t *testing.T) {
 }
 
 // TestTheEndOfSmallFiles ends a node while one client asks again and again and
-// another is silent: no answer is cut, and nobody is waited for.
+// another is silent: no answer is cut, and the connections end.
 func TestTheEndOfSmallFiles(t *testing.T) {
 	name, b := payload("kb", ".cab", 30_000)
 	s := startWith(t, map[string][]byte{name: b}, nil)
