@@ -71,9 +71,18 @@ type histories struct{ packages, groups, profiles history }
 
 func historiesOf(a *appliance.Appliance) histories {
 	return histories{
-		packages: history{"Package", "/rules", a.Versions, a.PreviewVersion, a.Restore, a.Undo, a.PreviewDeletePackage, a.DeletePackage},
-		groups:   history{"Group", "/groups", a.GroupVersions, a.PreviewGroupVersion, a.RestoreGroup, a.UndoGroup, a.PreviewDeleteGroup, a.DeleteGroup},
-		profiles: history{"Settings profile", profilesPath, a.ProfileVersions, a.PreviewProfileVersion, a.RestoreProfile, a.UndoProfile, a.PreviewDeleteProfile, a.DeleteProfile},
+		packages: history{
+			what: "Package", list: "/rules", versions: a.Versions, preview: a.PreviewVersion, restore: a.Restore, undo: a.Undo,
+			previewDelete: a.PreviewDeletePackage, delete: a.DeletePackage,
+		},
+		groups: history{
+			what: "Group", list: "/groups", versions: a.GroupVersions, preview: a.PreviewGroupVersion, restore: a.RestoreGroup, undo: a.UndoGroup,
+			previewDelete: a.PreviewDeleteGroup, delete: a.DeleteGroup,
+		},
+		profiles: history{
+			what: "Settings profile", list: profilesPath, versions: a.ProfileVersions, preview: a.PreviewProfileVersion, restore: a.RestoreProfile, undo: a.UndoProfile,
+			previewDelete: a.PreviewDeleteProfile, delete: a.DeleteProfile,
+		},
 	}
 }
 
