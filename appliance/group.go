@@ -356,21 +356,7 @@ func (a *Appliance) removeGroup(tx *replicate.Tx, by Actor, name string) error {
 	if err := a.keepVersion(groupHistory, tx, by, name, "delete group", was, versionState{}); err != nil {
 		return err
 	}
-	return a.audit(tx, by, "delete group", "group "+name, strings.Join(hadBesides(was), ", "), "")
-}
-
-// hadBesides is what a group had, its hosts as a number: they may be very many,
-// and its version has each.
-func hadBesides(s versionState) (had []string) {
-	hosts := 0
-	for _, entry := range onlyIn(s.entries, nil) {
-		if strings.HasPrefix(entry, memberEntry) {
-			hosts++
-			continue
-		}
-		had = append(had, entry)
-	}
-	return append(had, things(hosts, "host", "hosts")+" given one by one")
+	return a.audit(tx, by, "delete group", "group "+name, was.hadText(), "")
 }
 
 var errEveryone = &Problem{Kind: Conflict, Msg: "The group all cannot be deleted: it is every host."}

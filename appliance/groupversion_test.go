@@ -154,7 +154,7 @@ func TestWhatWasDeletedIsInTheAuditLog(t *testing.T) {
 	must(t, s.DeleteGroup(t.Context(), owner, "brest"))
 	must(t, s.DeleteAdmin(t.Context(), owner, "yann"))
 	for object, want := range map[string][]string{
-		"admin yann": {"operator"}, "group brest": {"install_delay", "5d", "1 host given one by one"}, "package old": {"PREPROD", "5091157", "brest"},
+		"admin yann": {"operator"}, "group brest": {"install_delay = 5d, 1 host given one by one"}, "package old": {"PREPROD, group brest, forbid KB5091157"},
 	} {
 		log, _, err := s.Audit(t.Context(), object, appliance.Page{})
 		must(t, err)

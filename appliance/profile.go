@@ -490,7 +490,7 @@ func (a *Appliance) removeProfile(tx *replicate.Tx, by Actor, name string) error
 	if err != nil {
 		return err
 	}
-	return a.audit(tx, by, "delete settings profile", "profile "+name, strings.Join(onlyIn(s.entries, nil), ", "), "")
+	return a.audit(tx, by, "delete settings profile", "profile "+name, s.hadText(), "")
 }
 
 // takeProfile takes a changed record of a profile into memory.

@@ -297,8 +297,7 @@ func (a *Appliance) removePackage(tx *replicate.Tx, by Actor, name string) error
 	if err != nil {
 		return err
 	}
-	had := append([]string{string(was.head.Maturity)}, onlyIn(was.entries, nil)...)
-	return a.audit(tx, by, "delete rule package", "package "+name, strings.Join(had, ", "), "")
+	return a.audit(tx, by, "delete rule package", "package "+name, was.hadText(), "")
 }
 
 func cmpErr(err, otherwise error) error {

@@ -293,20 +293,12 @@ func (c *catalogue) texts(s versionState, set ruleSet) map[string]bool {
 	}
 	for entry := range s.entries {
 		kind, rest, _ := strings.Cut(entry, "/")
-		_, l := lineOf("/" + entry)
 		switch {
-		case kind == "option":
-			key, value, _ := strings.Cut(rest, "=")
-			all[key+" = "+cmp.Or(value, "none")] = true
 		case kind == "group" && !c.isGroup(rest) && set.said["group"][rest] == nil:
 		case (kind == "host" || kind+"/" == memberEntry) && c.hosts[agentproto.HostID(rest)] == nil:
 		case kind+"/" == termEntry && !slices.Contains(facts, factOf(entry)):
-		case groupEntryText(entry) != "":
-			all[groupEntryText(entry)] = true
-		case l.Kind != "":
-			all[l.String()] = true
 		default:
-			all[kind+" "+rest] = true
+			all[entryWords(entry)] = true
 		}
 	}
 	return all

@@ -320,25 +320,56 @@ func (c *catalogue) versionRow(r row[versionRecord], current bool) PackageVersio
 	return p
 }
 
-// entryText says what a line, an option or an assignment is, for people.
-func (c *catalogue) entryText(key string) string {
+// entryWords says what a line, an option or an assignment is, with the ids of
+// what it names.
+func entryWords(key string) string {
 	if option, ok := strings.CutPrefix(key, optionEntry); ok {
 		name, value, _ := strings.Cut(option, "=")
 		return name + " = " + cmp.Or(value, "none")
 	}
 	if text := groupEntryText(key); text != "" {
-		return c.hostNamed(text)
+		return text
 	}
+	if _, l := lineOf("/" + key); l.Kind != "" {
+		return l.String()
+	}
+	return strings.Replace(key, "/", " ", 1)
+}
+
+// hadText is what something had that is deleted. Hosts are a number: they may
+// be very many, and its version has each.
+func (s versionState) hadText() string {
+	var had []string
+	if s.head.Maturity != "" {
+		had = append(had, string(s.head.Maturity))
+	}
+	hosts := 0
+	for _, key := range onlyIn(s.entries, nil) {
+		if strings.HasPrefix(key, memberEntry) || strings.HasPrefix(key, "host/") {
+			hosts++
+		} else {
+			had = append(had, entryWords(key))
+		}
+	}
+	if hosts > 0 {
+		had = append(had, things(hosts, "host", "hosts")+" given one by one")
+	}
+	return strings.Join(had, ", ")
+}
+
+// entryText is entryWords with names, for people.
+func (c *catalogue) entryText(key string) string {
+	words := entryWords(key)
 	_, l := lineOf("/" + key)
-	switch l.Kind {
-	case "":
-		return c.hostNamed(strings.Replace(key, "/", " ", 1))
-	case rules.ByUpdateID:
-		return cmp.Or(joined(string(l.Verb), c.name(rules.UpdateID(l.Value)).Title), l.String())
-	case rules.ByProduct, rules.ByClassification:
-		return cmp.Or(joined(string(l.Verb)+" "+string(l.Kind), c.named(agentproto.Category{ID: rules.CategoryID(l.Value)}).Title), l.String())
+	switch {
+	case l.String() != words:
+		return c.hostNamed(words)
+	case l.Kind == rules.ByUpdateID:
+		return cmp.Or(joined(string(l.Verb), c.name(rules.UpdateID(l.Value)).Title), words)
+	case l.Kind == rules.ByProduct, l.Kind == rules.ByClassification:
+		return cmp.Or(joined(string(l.Verb)+" "+string(l.Kind), c.named(agentproto.Category{ID: rules.CategoryID(l.Value)}).Title), words)
 	}
-	return l.String()
+	return words
 }
 
 // joined is both words, nothing without the second.
