@@ -74,7 +74,7 @@ func (a *Appliance) Clean(ctx context.Context, by Actor) (CleanPlan, error) {
 }
 
 // unused are the files that no host needs any more and that were neither
-// completed nor sent within grace, at night neither found in the folder within
+// completed nor sent within grace, nor asked for by another node, at night neither found in the folder within
 // graceFound, by name. The scan cab is always needed, and
 // what an admin uploaded and no update names is that admin's to delete.
 func (f *folder) unused(grace time.Duration) CleanPlan {
@@ -93,7 +93,8 @@ func (f *folder) unused(grace time.Duration) CleanPlan {
 	plan := CleanPlan{Files: []FileRow{}}
 	for _, row := range old {
 		w, known := f.node.cat.fileNamed(row.Name)
-		if f.node.cat.needs(row.Name) || !known && brought[row.Name] {
+		_, asked := f.share.ask(row.Name, time.Now())
+		if f.node.cat.needs(row.Name) || !known && brought[row.Name] || asked {
 			continue
 		}
 		row.Note = "No update that hosts report has this file."

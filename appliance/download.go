@@ -39,6 +39,8 @@ type order struct {
 	sites             map[string]int // of those hosts, how many wait at each site
 	forced            bool           // somebody asked for it by name
 	now               bool           // do not wait for the next try of one that failed
+	errand            string         // the other node it is for; empty for this one
+	asked             time.Time      // when that one was
 }
 
 // order queues files. One that is in the queue already is not queued again:
@@ -61,6 +63,15 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 			f.queue[o.file] = t
 			n++
 		}
+		if t.By == "" || o.errand == "" {
+			t.errand = o.errand
+		}
+		if o.forced {
+			if now.Sub(t.asked).Abs() >= askAgain {
+				wake(f.share.asking)
+			}
+			t.asked = now
+		}
 		before := t.Task
 		if o.now && t.Status == statusFailed {
 			t.Status, t.NextTry = statusQueued, time.Time{}
@@ -73,7 +84,7 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 		t.askedBy(o.by)
 		t.Title, t.Size = cmp.Or(o.title, t.Title), cmp.Or(o.size, t.Size)
 		t.hosts, t.forced = max(o.hosts, t.hosts), t.forced || o.forced
-		if t.sites == nil || len(o.sites) > 0 {
+		if t.sites == nil || len(o.sites) > 0 && o.errand == t.errand {
 			t.sites = o.sites
 		}
 		t.forcedHere = t.forcedHere || o.now && o.forced
@@ -189,11 +200,17 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 		if t.Status == statusRunning || t.Status == statusPaused {
 			continue
 		}
-		if until := t.NextTry.Sub(now); until > 0 && until <= longestWait && !t.limited { // a clock that was set back counts for nothing
-			wait = min(wait, until)
+		late := t.NextTry.Sub(now)
+		waits := late > 0 && late <= longestWait && !t.limited // a clock that was set back counts for nothing
+		if waits && t.way != byMicrosoft {
+			wait = min(wait, late)
 			continue
 		}
 		by, waiting := f.share.way(t, u)
+		if waits && by != byPeers { // which may have it by now
+			wait = min(wait, late, lookAgain)
+			continue
+		}
 		if t.Waiting = waiting; by != lane {
 			wait = min(wait, lookAgain)
 			continue
@@ -273,6 +290,10 @@ func (f *folder) try(ctx context.Context, t *task) {
 	row := t.Task
 	f.mu.Unlock()
 	f.save(ctx, t)
+	if t.way == byMicrosoft {
+		f.share.answer(ctx, row)
+	}
+	wake(f.share.asking)
 	switch {
 	case errors.Is(err, swarm.ErrOver):
 		f.log.InfoContext(ctx, "the node that downloaded the file stopped; it comes another way", "file", row.File, "fetched", fetched)

@@ -547,3 +547,28 @@ func (a *Appliance) InMemory() (n int64) {
 	}
 	return n
 }
+
+// LeaseTime is how long the next node waits for one whose turn it is.
+const LeaseTime = leaseTime
+
+// NoAsk is an error while the mesh is asked for a file.
+func (a *Appliance) NoAsk(file string) error {
+	if r, stands := a.folder.share.ask(file, time.Now()); stands {
+		return fmt.Errorf("the ask stands: %+v", r)
+	}
+	return nil
+}
+
+// NothingQueued is an error while a file is in the queue.
+func (a *Appliance) NothingQueued(file string) error {
+	if a.folder.queued(file) {
+		return fmt.Errorf("%s is queued", file)
+	}
+	return nil
+}
+
+// LookForWanted looks for files that hosts and other nodes wait for.
+func (a *Appliance) LookForWanted(ctx context.Context) error {
+	_, err := a.folder.lookForWanted(ctx, order{by: bySchedule})
+	return err
+}

@@ -100,13 +100,45 @@ func hashOf(text string) uint64 {
 // waits for. The folder's lock is held.
 func (s *sharing) way(t *task, u *turn) (way, string) {
 	if t.Kind == kindScan {
-		by, why := s.wayOfCab(u.living, s.f.cab.SHA256, s.f.refused.SHA256, u.internet)
+		by, why := s.wayOfCab(u, s.f.cab.SHA256, s.f.refused.SHA256)
 		return s.unlessLimited(t, u, by, why)
 	}
 	s.mu.RLock()
 	known := s.files[t.File].Root != ""
-	reached, away := "", ""
-	for id := range s.holders[t.short] {
+	reached, away := s.at(t.short, u)
+	lease, leased := s.leases[t.File]
+	s.mu.RUnlock()
+	if t.errand != "" && reached != "" {
+		return byWaiting, s.nameOf(reached) + " has it for the node that was asked."
+	}
+	if known && u.swarm && reached != "" {
+		return byPeers, ""
+	}
+	if known && u.swarm && away != "" && !u.internet {
+		return byWaiting, "It is on " + s.nameOf(away) + ", which cannot be reached now."
+	}
+	if leased && lease.Node != u.self && lease.holds(u.now) && u.living[lease.Node] {
+		if lease.Draft != nil && u.swarm && t.errand == "" {
+			return byPeers, ""
+		}
+		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
+	}
+	rank, first := u.without(t.errand).rank(t.hash, t.sites)
+	switch {
+	case rank < 0 && first == "":
+		return byWaiting, "No node that may download from Microsoft can be reached."
+	case rank < 0:
+		return byWaiting, cmp.Or(s.said(t.File, u.now), s.nameOf(first)+" will download it from Microsoft.")
+	case rank > 0 && !t.forcedHere && u.now.Sub(t.Queued) < time.Duration(rank)*leaseTime:
+		return byWaiting, s.nameOf(first) + " will download it from Microsoft; this node does if it does not."
+	}
+	return s.unlessLimited(t, u, byMicrosoft, "")
+}
+
+// at are nodes that have a file: one that can be reached, and the first of
+// those that cannot; empty for none. The lock is held.
+func (s *sharing) at(short string, u *turn) (reached, away string) {
+	for id := range s.holders[short] {
 		switch {
 		case id == u.self:
 		case u.living[id]:
@@ -115,30 +147,7 @@ func (s *sharing) way(t *task, u *turn) (way, string) {
 			away = id
 		}
 	}
-	lease, leased := s.leases[t.File]
-	s.mu.RUnlock()
-	if known && u.swarm && reached != "" {
-		return byPeers, ""
-	}
-	if known && u.swarm && away != "" && !u.internet {
-		return byWaiting, "It is on " + s.nameOf(away) + ", which cannot be reached now."
-	}
-	if leased && lease.Node != u.self && lease.holds(u.now) && u.living[lease.Node] {
-		if lease.Draft != nil && u.swarm {
-			return byPeers, ""
-		}
-		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
-	}
-	rank, first := u.rank(t.hash, t.sites)
-	switch {
-	case rank < 0 && first == "":
-		return byWaiting, "No node that may download from Microsoft can be reached."
-	case rank < 0:
-		return byWaiting, s.nameOf(first) + " will download it from Microsoft."
-	case rank > 0 && !t.forcedHere && u.now.Sub(t.Queued) < time.Duration(rank)*leaseTime:
-		return byWaiting, s.nameOf(first) + " will download it from Microsoft; this node does if it does not."
-	}
-	return s.unlessLimited(t, u, byMicrosoft, "")
+	return reached, away
 }
 
 // unlessLimited puts a download from Microsoft off while the site's limits let
@@ -162,15 +171,19 @@ func (s *sharing) unlessLimited(t *task, u *turn, by way, why string) (way, stri
 
 // wayOfCab is way for the scan cab: from a peer that has a newer one, else
 // one of the internet nodes asks Microsoft.
-func (s *sharing) wayOfCab(living map[string]bool, have, refused string, internet bool) (way, string) {
+func (s *sharing) wayOfCab(u *turn, have, refused string) (way, string) {
 	rec, known := s.record(microsoft.ScanCabName)
-	if known && rec.SHA256 != have && rec.SHA256 != refused && s.swarm.Load() != nil && slices.ContainsFunc(s.others(microsoft.ScanCabName), func(id string) bool { return living[id] }) {
+	if known && rec.SHA256 != have && rec.SHA256 != refused && u.swarm && slices.ContainsFunc(s.others(microsoft.ScanCabName), func(id string) bool { return u.living[id] }) {
 		return byPeers, ""
 	}
-	if internet {
+	if u.internet {
 		return byMicrosoft, ""
 	}
-	return byWaiting, "No node that can be reached has a newer one; those that download from Microsoft look for it each day."
+	_, first := u.rank(hashOf(microsoft.ScanCabName), nil)
+	if first == "" {
+		return byWaiting, "No node that may download from Microsoft can be reached; the first that can is asked for a newer one."
+	}
+	return byWaiting, cmp.Or(s.said(microsoft.ScanCabName, u.now), s.nameOf(first)+" is asked for a newer one.")
 }
 
 // rank is this node's turn among those that may download a file from
@@ -210,6 +223,16 @@ func (u *turn) rank(file uint64, waiting map[string]int) (rank int, first string
 		}
 	}
 	return rank, first
+}
+
+// without is the turn when a node cannot, which has asked the others.
+func (u *turn) without(node string) *turn {
+	if node == "" {
+		return u
+	}
+	less := *u
+	less.candidates = slices.DeleteFunc(slices.Clone(u.candidates), func(c candidate) bool { return c.id == node })
+	return &less
 }
 
 // mix is a hash of a number (the finalizer of SplitMix64).

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"wuamesh/agentproto"
@@ -58,6 +59,13 @@ func (a *Appliance) keepCab(ctx context.Context) error {
 		if f.held[microsoft.ScanCabName] == nil && !f.doubts[microsoft.ScanCabName] {
 			due = time.Now()
 		}
+		at, by, asked := f.share.cabAsked(time.Now())
+		if turn := at.Add(time.Duration(rank) * leaseTime); asked && turn.Before(due) {
+			due = turn
+			if rank == 0 { // whatever this node's clock says
+				due = time.Now()
+			}
+		}
 		f.cabNext = due
 		busy := f.cabTask() != nil
 		f.mu.Unlock()
@@ -65,7 +73,7 @@ func (a *Appliance) keepCab(ctx context.Context) error {
 			return nil
 		}
 		jitter = rand.N(cabJitter)
-		_, err := f.order(ctx, []order{cabOrder(bySchedule, false)}, nil)
+		_, err := f.order(ctx, []order{cabOrder(or(asked, by, bySchedule), false)}, nil)
 		return err
 	})
 }
@@ -338,9 +346,10 @@ func (f *folder) cabView() CabView {
 	}
 	t := f.cabTask()
 	switch {
+	case !f.node.config().Internet && t != nil && t.Status == statusQueued && t.Waiting != "":
+		v.Note = "this node does not download from Microsoft: " + strings.TrimSuffix(t.Waiting, ".")
 	case !f.node.config().Internet:
 		v.Note = "this node does not download from Microsoft"
-		return v
 	case t != nil && t.Status == statusRunning:
 		v.Running, v.Progress, v.Note = true, t.Percent(), "asking Microsoft"
 		if t.Done > 0 {

@@ -36,7 +36,8 @@ type sharing struct {
 	began  time.Time
 
 	dirty      chan struct{} // the folder's files changed
-	cabNews    chan struct{} // a node has another scan cab
+	cabNews    chan struct{} // a node has another scan cab, or one was asked for
+	asking     chan struct{} // somebody asked for a file
 	rotting    chan string   // held files that are not what they were
 	duplicates atomic.Int64  // files that two nodes downloaded from Microsoft
 
@@ -47,6 +48,7 @@ type sharing struct {
 	mu      sync.RWMutex
 	files   map[string]fileRecord      // of the mesh, by name
 	leases  map[string]leaseRecord     // by file
+	asks    map[string]askRecord       // by file
 	folders map[string]folderRecord    // by node
 	holders map[string]map[string]bool // by shortName, then node
 	shelves map[string]string          // what this node wrote of itself, by bucket
@@ -84,15 +86,15 @@ func bucketOf(short string) string {
 
 func newSharing(f *folder) *sharing {
 	return &sharing{
-		f: f, limits: swarm.NewLimits(), began: time.Now(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), rotting: make(chan string, 16),
-		files: map[string]fileRecord{}, leases: map[string]leaseRecord{}, folders: map[string]folderRecord{},
+		f: f, limits: swarm.NewLimits(), began: time.Now(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), asking: make(chan struct{}, 1), rotting: make(chan string, 16),
+		files: map[string]fileRecord{}, leases: map[string]leaseRecord{}, asks: map[string]askRecord{}, folders: map[string]folderRecord{},
 		holders: map[string]map[string]bool{}, shelves: map[string]string{}, index: map[swarm.Digest]string{}, faults: map[string]faultRecord{},
 	}
 }
 
 // load takes the records in, and puts them right with what is held now.
 func (s *sharing) load(tx *replicate.Tx) error {
-	for _, prefix := range []string{files.prefix, leases.prefix, folders.prefix, shelves.prefix, limitPlans.prefix, faults.prefix} {
+	for _, prefix := range []string{files.prefix, leases.prefix, asks.prefix, folders.prefix, shelves.prefix, limitPlans.prefix, faults.prefix} {
 		for r, err := range tx.Scan(prefix) {
 			if err != nil {
 				return err
@@ -127,6 +129,12 @@ func (s *sharing) take(r replicate.Record) (news bool) {
 		return takeInto(s.files, id, r)
 	case leases.prefix:
 		return takeInto(s.leases, id, r)
+	case asks.prefix:
+		if id == microsoft.ScanCabName {
+			wake(s.cabNews)
+			wake(s.asking)
+		}
+		return takeInto(s.asks, id, r)
 	case faults.prefix:
 		takeInto(s.faults, id, r)
 	case folders.prefix:
@@ -185,6 +193,7 @@ func (s *sharing) run(ctx context.Context) error {
 	g.Go(func() error { return s.scrub(ctx) })
 	g.Go(func() error { return every(ctx, s.f.log, time.Minute, s.saveTraffic) })
 	g.Go(func() error { return s.tellLinks(ctx) })
+	g.Go(func() error { return s.keepAsks(ctx) })
 	g.Go(func() error {
 		mesh, err := s.awaitMesh(ctx)
 		if err != nil {

@@ -152,7 +152,7 @@ func TestAPeersCabIsVerified(t *testing.T) {
 	if err := branch.DownloadCab(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
-	branch.has(t, cab, func(k appliance.Task) bool { return strings.Contains(k.Waiting, "No node") })
+	branch.has(t, cab, func(k appliance.Task) bool { return strings.Contains(k.Waiting, "Microsoft has no newer one") })
 	if k := branch.task(t, cab); k.Peers > int64(len(world.Cab())) {
 		t.Errorf("%d bytes came of a cab of %d that was refused", k.Peers, len(world.Cab()))
 	}

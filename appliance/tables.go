@@ -36,6 +36,7 @@ var (
 	presences  = table[presenceRecord]{"presence/"} // <host>: the node it is at
 	files      = table[fileRecord]{"file/"}         // <name>; of any node's folder
 	leases     = table[leaseRecord]{"lease/"}       // <name>: who downloads it from Microsoft
+	asks       = table[askRecord]{"ask/"}           // <name>: asked for where it cannot come from Microsoft
 	folders    = table[folderRecord]{"folder/"}     // <node>
 	shelves    = table[shelfRecord]{"shelf/"}       // <node>/<part of the names>: what lies in its folder
 	faults     = table[faultRecord]{"fault/"}       // <node that found it>/<node whose bytes were wrong>

@@ -45,6 +45,8 @@ type task struct {
 	hosts   int            // that wait for the file
 	sites   map[string]int // of those hosts, how many wait at each site
 	forced  bool           // somebody asked for it by name: it stays when no host waits
+	asked   time.Time      // when somebody last did
+	errand  string         // the only node it is for, when that is another; see askRecord
 	wrong   int            // tries in a row that brought a wrong file
 	settled bool           // there is room for it within the quota
 	limited bool           // NextTry is when the site's limits let it go on
@@ -153,7 +155,7 @@ func (f *folder) loadTasks(tx *replicate.Tx) error {
 			t.NextTry = latest
 		}
 		f.queue[t.File] = taskOf(t)
-		f.queue[t.File].forced = t.By != bySchedule
+		f.queue[t.File].forced, f.queue[t.File].asked = t.By != bySchedule, t.Queued
 	}
 	slices.SortFunc(f.ended, func(x, y Task) int { return x.Finished.Compare(y.Finished) })
 	return nil

@@ -32,7 +32,7 @@ func (f *folder) follow(list []replicate.Record) {
 	f.share.follow(list)
 	for _, r := range list {
 		switch kind, _, _ := strings.Cut(r.Key, "/"); kind {
-		case "host", "status", "update", "package", "line", "assign", "group", "member", "term", "stop", "profile", "option", "grant":
+		case "host", "status", "update", "package", "line", "assign", "group", "member", "term", "stop", "profile", "option", "grant", "ask":
 			f.lookSoon()
 			return
 		}
@@ -71,8 +71,9 @@ func (a *Appliance) keepFiles(ctx context.Context) error {
 }
 
 // lookForWanted queues every file that a host waits for and the folder lacks,
-// and takes out of the queue what nobody waits for any more; it returns how
-// many it queued. What an admin deleted stays away until an agent asks.
+// and what another node was asked for in vain; it takes out of the queue what
+// nobody waits for any more, and returns how many it queued. What an admin
+// deleted stays away until somebody asks.
 func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
 	if f.online() != nil {
 		return 0, nil
@@ -81,6 +82,7 @@ func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
 	waited := make(map[string]bool, len(list))
 	orders := make([]order, 0, len(list))
 	u, fits := f.share.turn(time.Now()), f.fitting(list)
+	errands := f.errands(u)
 	f.mu.RLock()
 	for _, w := range list {
 		waited[w.Name] = true
@@ -89,6 +91,12 @@ func (f *folder) lookForWanted(ctx context.Context, o order) (int, error) {
 		}
 		o.kind, o.file, o.title, o.size, o.hosts, o.sites = kindUpdate, w.Name, w.title, w.Size, w.hosts, w.sites
 		orders = append(orders, o)
+	}
+	for _, e := range errands {
+		waited[e.file] = true
+		if mark, marked := f.marks[e.file]; f.held[e.file] == nil && !f.doubts[e.file] && !(marked && mark.After(e.asked)) {
+			orders = append(orders, e)
+		}
 	}
 	var idle []*task
 	for name, t := range f.queue {

@@ -332,15 +332,15 @@ func TestFilesMoveOnThePage(t *testing.T) {
 	}
 }
 
-// TestWithoutInternetNothingIsPromised asks for a newer scan cab at a node of a
-// mesh that does not download from Microsoft.
-func TestWithoutInternetNothingIsPromised(t *testing.T) {
+// TestWithoutInternetAnotherIsAsked asks for a newer scan cab at a node of a
+// mesh in which no node downloads from Microsoft.
+func TestWithoutInternetAnotherIsAsked(t *testing.T) {
 	_, second := pair(t, &lines{})
-	const from = "A newer wsusscn2.cab comes as soon as another node has it"
+	const from = "A node that downloads from Microsoft is asked for a newer wsusscn2.cab"
 	for path, want := range map[string]string{"/index/download": from, "/index/missing": "0 missing files queued."} {
 		if _, page := second.post("/updates", path, url.Values{}); !strings.Contains(page, from) || !strings.Contains(page, want) || strings.Contains(page, "Microsoft is being asked") {
 			t.Errorf("%s says\n%s", path, page)
 		}
 	}
-	second.until("/downloads", "No node that can be reached has a newer one; those that download from Microsoft look for it each day.")
+	second.until("/downloads", "No node that may download from Microsoft can be reached; the first that can is asked for a newer one.")
 }

@@ -342,7 +342,7 @@ func (u *UI) cabAsked() string {
 	if u.node.AsksMicrosoft() {
 		return "Microsoft is being asked for a newer wsusscn2.cab."
 	}
-	return "A newer wsusscn2.cab comes as soon as another node has it: this one does not download from Microsoft."
+	return "A node that downloads from Microsoft is asked for a newer wsusscn2.cab: this one does not."
 }
 
 // foreseen says what a package will decide once a host reports an update.
