@@ -260,9 +260,14 @@ func (f *folder) try(ctx context.Context, t *task) {
 	var status string
 	var fetched int64
 	trying, end := f.trying(ctx, t)
-	err := f.makeRoom(trying, t)
-	if err == nil {
-		status, fetched, err = fetch(trying, t)
+	there, err := f.there(trying, t)
+	switch {
+	case there:
+		status = statusDone
+	case err == nil:
+		if err = f.makeRoom(trying, t); err == nil {
+			status, fetched, err = fetch(trying, t)
+		}
 	}
 	if cause := context.Cause(trying); err != nil && (errors.Is(cause, errStopped) || errors.Is(cause, errSteered)) {
 		err = cause
@@ -279,6 +284,9 @@ func (f *folder) try(ctx context.Context, t *task) {
 		t.Peers += fetched
 	} else {
 		t.Fetched += fetched
+	}
+	if fetched > 0 || t.way == byMicrosoft {
+		t.futile = 0
 	}
 	t.Rate = 0
 	if err != nil {
@@ -335,7 +343,6 @@ func (f *folder) trying(ctx context.Context, t *task) (trying context.Context, e
 func (f *folder) failed(t *task, err error) {
 	now := time.Now().UTC()
 	t.settled = false
-	var full *microsoft.FullError
 	var quota *quotaError
 	if errors.Is(err, errStopped) {
 		f.stopped(t)
@@ -357,10 +364,10 @@ func (f *folder) failed(t *task, err error) {
 		t.Error, t.Hint = quota.explain(f.node.NodeName())
 		return
 	}
-	if errors.As(err, &full) {
+	if problem, hint, full := f.foundFull(err); full {
 		// Nobody's fault and no try: it goes on when there is space.
 		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1
-		t.Error, t.Hint = f.full(full.Free, full.Need-int64(f.node.config().DiskFloor))
+		t.Error, t.Hint = problem, hint
 		return
 	}
 	t.Status, t.Finished = statusFailed, now
@@ -372,6 +379,7 @@ func (f *folder) failed(t *task, err error) {
 	wait := f.backoff(t.Attempts)
 	if t.way == byPeers {
 		wait = min(wait, lookAgain) // they are ours, and another way may be better by then
+		t.futile++
 	}
 	var mismatch *microsoft.MismatchError
 	var unsigned *microsoft.SignatureError
@@ -399,20 +407,27 @@ func backoff(try int) time.Duration {
 	return wait*4/5 + rand.N(wait*2/5)
 }
 
-// fetchFile downloads one update file. One that lies in the folder already,
-// because recording it did not work out, is verified instead.
-func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched int64, err error) {
-	if info, err := f.root.Lstat(t.File); err == nil && info.Mode().IsRegular() {
-		if err := f.verifyFile(ctx, t.File); err != nil {
-			return "", 0, err
-		}
-		if s := f.state(t.File); s.State == Downloaded {
-			f.mu.Lock()
-			t.Size, t.Done = s.Size, s.Size
-			f.mu.Unlock()
-			return statusDone, 0, nil
-		}
+// there says whether an update file lies in the folder already, because
+// recording it did not work out; one that is right is held then.
+func (f *folder) there(ctx context.Context, t *task) (bool, error) {
+	if info, err := f.root.Lstat(t.File); t.Kind != kindUpdate || err != nil || !info.Mode().IsRegular() {
+		return false, nil
 	}
+	if err := f.verifyFile(ctx, t.File); err != nil {
+		return false, err
+	}
+	s := f.state(t.File)
+	if s.State != Downloaded {
+		return false, nil
+	}
+	f.mu.Lock()
+	t.Size, t.Done = s.Size, s.Size
+	f.mu.Unlock()
+	return true, nil
+}
+
+// fetchFile downloads one update file.
+func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched int64, err error) {
 	w, ok := f.node.cat.fileNamed(t.File)
 	if !ok {
 		return "", 0, errForgotten

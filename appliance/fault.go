@@ -58,10 +58,15 @@ func (s *sharing) lied(peer string, d swarm.Digest) {
 // whole soon.
 func (s *sharing) rotten(d swarm.Digest) {
 	if name := s.heldAs(d); name != "" {
-		select {
-		case s.rotting <- name:
-		default: // the next who asks finds it
-		}
+		s.suspect(name)
+	}
+}
+
+// suspect has a held file read at once.
+func (s *sharing) suspect(name string) {
+	select {
+	case s.rotting <- name:
+	default: // the next who asks finds it
 	}
 }
 

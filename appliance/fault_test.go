@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
 	"wuamesh/appliance/microsoft/microsofttest"
 	"wuamesh/replicate/swarm"
@@ -132,8 +133,12 @@ func TestALyingNodeIsShown(t *testing.T) {
 	name := hq.wants(t, 1)[0]
 	liar.has(t, name, status("done"))
 	liar.stop()
-	lies(t, filepath.Join(dir, "waptwua"), name)
 	liar = startIn(t, dir, world, srv.URL, func(c *appliance.Config) { c.Name, c.Site, c.Internet = "brs-01", "brs-01", false })
+	if _, err := hq.PutPackage(t.Context(), owner, "later", appliance.PackageEdit{Maturity: rules.Prod}); err != nil {
+		t.Fatal(err)
+	}
+	liar.sees(t, "later") // by now it has looked at its own manifests, of which a wrong one is made again
+	lies(t, filepath.Join(dir, "waptwua"), name)
 	lor := inMesh(t, t.TempDir(), world, srv.URL, "lor-01", hq, nil)
 	lor.has(t, name, status("done"))
 	eventually(t, "the file", lor.serves(name))
@@ -151,8 +156,8 @@ func TestALyingNodeIsShown(t *testing.T) {
 	}
 }
 
-// lies makes a stopped node believe in a wrong file: its disk has one, and a
-// manifest whose pieces agree with it.
+// lies makes a node believe in a wrong file, of which it has sent nothing since
+// its start: its disk has one, and a manifest whose pieces agree with it.
 func lies(t testing.TB, folder, name string) {
 	t.Helper()
 	path := filepath.Join(folder, name)
@@ -285,5 +290,116 @@ func TestClocksThatAreWrong(t *testing.T) {
 	hq.wants(t, 2)
 	for _, name := range []string{leased, failing} {
 		hq.has(t, name, status("done"))
+	}
+}
+
+// TestADamagedManifest damages the manifest of a file while its node is down,
+// as a power cut does, in all ways: peers get the file from it all the same.
+func TestADamagedManifest(t *testing.T) {
+	t.Parallel()
+	for what, damage := range map[string]func(string) error{
+		"empty":   func(path string) error { return os.Truncate(path, 0) },
+		"lost":    os.Remove,
+		"garbled": func(path string) error { rot(t, path); return nil },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 300_000})
+			srv := httptest.NewServer(world)
+			t.Cleanup(srv.Close)
+			dir := t.TempDir()
+			hq := inMesh(t, dir, world, srv.URL, "hq-01", nil, nil)
+			name := hq.wants(t, 1)[0]
+			hq.has(t, name, status("done"))
+			hq.stop()
+			for _, path := range manifests(t, dir) {
+				if err := damage(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hq = startIn(t, dir, world, srv.URL, func(c *appliance.Config) { c.Name, c.Site = "hq-01", "hq-01" })
+			branch := inMesh(t, t.TempDir(), world, srv.URL, "brs-01", hq, nil)
+			branch.has(t, name, status("done"))
+		})
+	}
+}
+
+// TestAHolderThatGivesNothing has a node claim a file of which it can give no
+// piece, because it can keep no manifest: another node that may asks Microsoft.
+func TestAHolderThatGivesNothing(t *testing.T) {
+	t.Parallel()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 300_000})
+	srv := httptest.NewServer(world)
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	broken := inMesh(t, dir, world, srv.URL, "hq-01", nil, nil)
+	name := broken.wants(t, 1)[0]
+	broken.has(t, name, status("done"))
+	broken.stop()
+	for _, path := range manifests(t, dir) {
+		if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "in the way"), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken = startIn(t, dir, world, srv.URL, func(c *appliance.Config) { c.Name, c.Site = "hq-01", "hq-01" })
+	other := inMesh(t, t.TempDir(), world, srv.URL, "hq-02", broken, nil)
+	other.Waits(50*time.Millisecond, time.Hour)
+	if k := other.has(t, name, status("done")); k.From != "Microsoft" || k.Attempts < 4 {
+		t.Errorf("it came so: %+v", k)
+	}
+}
+
+// manifests are those that a node's folder has on disk.
+func manifests(t testing.TB, dir string) []string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, "waptwua", ".pieces", "*"))
+	if err != nil || len(list) == 0 {
+		t.Fatal("there are no manifests", err)
+	}
+	return list
+}
+
+// TestTheRecordsDiskIsFull fills the disk with the records while a file comes
+// to a folder that lies elsewhere: what came is recorded when there is room,
+// and does not come a second time.
+func TestTheRecordsDiskIsFull(t *testing.T) {
+	t.Parallel()
+	world, list := branches(t, 1_000_000, "hq-01")
+	dir, folder := t.TempDir(), t.TempDir()
+	smallDisk(t, dir, "160m")
+	s := inMesh(t, dir, world, "http://127.0.0.1:1", "brs-01", list[0], func(c *appliance.Config) { c.Folder = folder })
+	defer s.stop()
+	s.Waits(time.Hour, 50*time.Millisecond)
+	limit(t, s, appliance.Limits{WANDown: swarm.Plan{Rate: 400_000}})
+	name := s.wants(t, 1)[0]
+	s.has(t, name, status("running"))
+	filler := filepath.Join(dir, "filler")
+	fillDisk(t, filler, dir)
+	s.has(t, name, func(k appliance.Task) bool {
+		return k.Status == "queued" && strings.Contains(k.Error, "The disk with the records of this node is full")
+	})
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	k := s.has(t, name, status("done"))
+	eventually(t, "the file", s.serves(name))
+	if k.Peers != k.Size || k.Error != "" {
+		t.Errorf("%d bytes came of %d: %+v", k.Peers, k.Size, k)
+	}
+}
+
+// fillDisk leaves almost nothing free on the disk of a directory.
+func fillDisk(t testing.TB, file, dir string) {
+	t.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(file)
+	if err == nil {
+		err = errors.Join(syscall.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-1<<20), f.Close())
+	}
+	if err != nil {
+		t.Fatal("fill the disk: ", err)
 	}
 }

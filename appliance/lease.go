@@ -29,11 +29,12 @@ type leaseRecord struct {
 }
 
 const (
-	leaseTime  = 60 * time.Second
-	leaseRenew = 20 * time.Second
-	lookAgain  = 15 * time.Second // at who downloads and who has a file
-	sourceless = 60 * time.Second // a fetch without any source is given up after it
-	settleTime = 20 * time.Second // from the start, until nodes that are not reached count as away
+	leaseTime   = 60 * time.Second
+	leaseRenew  = 20 * time.Second
+	lookAgain   = 15 * time.Second // at who downloads and who has a file
+	sourceless  = 60 * time.Second // a fetch without any source is given up after it
+	futileTries = 3                // at peers that have a file and give nothing of it, before Microsoft is asked instead
+	settleTime  = 20 * time.Second // from the start, until nodes that are not reached count as away
 )
 
 // A way is how a file comes to this node.
@@ -111,7 +112,7 @@ func (s *sharing) way(t *task, u *turn) (way, string) {
 	if t.errand != "" && reached != "" {
 		return byWaiting, s.nameOf(reached) + " has it for the node that was asked."
 	}
-	if known && u.swarm && reached != "" {
+	if known && u.swarm && reached != "" && (t.futile < futileTries || !u.internet) {
 		return byPeers, ""
 	}
 	if known && u.swarm && away != "" && !u.internet {
@@ -123,7 +124,11 @@ func (s *sharing) way(t *task, u *turn) (way, string) {
 		}
 		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
 	}
-	rank, first := u.without(t.errand).rank(t.hash, t.sites)
+	cannot := t.errand
+	if t.futile >= futileTries {
+		cannot = reached
+	}
+	rank, first := u.without(cannot).rank(t.hash, t.sites)
 	switch {
 	case rank < 0 && first == "":
 		return byWaiting, "No node that may download from Microsoft can be reached."
@@ -225,7 +230,8 @@ func (u *turn) rank(file uint64, waiting map[string]int) (rank int, first string
 	return rank, first
 }
 
-// without is the turn when a node cannot, which has asked the others.
+// without is the turn when a node cannot: it asked the others, or has the file
+// and gives nothing of it.
 func (u *turn) without(node string) *turn {
 	if node == "" {
 		return u
@@ -347,11 +353,7 @@ func (s *sharing) fetchFromPeers(ctx context.Context, t *task) (status string, f
 	s.f.mu.Lock()
 	t.Waiting, t.NextTry = "", time.Time{}
 	s.f.mu.Unlock()
-	var full *swarm.FullError
-	switch {
-	case errors.As(err, &full):
-		return "", fetched, &microsoft.FullError{Free: s.f.free(), Need: full.Need + int64(s.f.node.config().DiskFloor)}
-	case err != nil:
+	if err != nil {
 		return "", fetched, err
 	}
 	s.f.mu.Lock()

@@ -35,11 +35,12 @@ type sharing struct {
 	limits *swarm.Limits
 	began  time.Time
 
-	dirty      chan struct{} // the folder's files changed
-	cabNews    chan struct{} // a node has another scan cab, or one was asked for
-	asking     chan struct{} // somebody asked for a file
-	rotting    chan string   // held files that are not what they were
-	duplicates atomic.Int64  // files that two nodes downloaded from Microsoft
+	dirty       chan struct{} // the folder's files changed
+	cabNews     chan struct{} // a node has another scan cab, or one was asked for
+	asking      chan struct{} // somebody asked for a file
+	undescribed chan struct{} // a held file lacks its manifest
+	rotting     chan string   // held files that are not what they were
+	duplicates  atomic.Int64  // files that two nodes downloaded from Microsoft
 
 	reading sync.Mutex        // of manifests
 	recent  []*swarm.Manifest // the last ones that were used
@@ -86,7 +87,7 @@ func bucketOf(short string) string {
 
 func newSharing(f *folder) *sharing {
 	return &sharing{
-		f: f, limits: swarm.NewLimits(), began: time.Now(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), asking: make(chan struct{}, 1), rotting: make(chan string, 16),
+		f: f, limits: swarm.NewLimits(), began: time.Now(), dirty: make(chan struct{}, 1), cabNews: make(chan struct{}, 1), asking: make(chan struct{}, 1), undescribed: make(chan struct{}, 1), rotting: make(chan string, 16),
 		files: map[string]fileRecord{}, leases: map[string]leaseRecord{}, asks: map[string]askRecord{}, folders: map[string]folderRecord{},
 		holders: map[string]map[string]bool{}, shelves: map[string]string{}, index: map[swarm.Digest]string{}, faults: map[string]faultRecord{},
 	}
@@ -189,7 +190,7 @@ func (s *sharing) takeShelf(id string, r replicate.Record) {
 func (s *sharing) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keepShelves(ctx) })
-	g.Go(func() error { return s.describeAll(ctx) })
+	g.Go(func() error { return everyOr(ctx, s.f.log, describePeriod, s.undescribed, s.describeAll) })
 	g.Go(func() error { return s.scrub(ctx) })
 	g.Go(func() error { return every(ctx, s.f.log, time.Minute, s.saveTraffic) })
 	g.Go(func() error { return s.tellLinks(ctx) })
@@ -335,6 +336,7 @@ func (s *sharing) open(d swarm.Digest) (*os.File, *swarm.Manifest, error) {
 	}
 	m, err := s.manifest(d)
 	if err != nil {
+		wake(s.undescribed)
 		return nil, nil, err
 	}
 	file, h, err := s.f.open(name)
@@ -344,6 +346,9 @@ func (s *sharing) open(d swarm.Digest) (*os.File, *swarm.Manifest, error) {
 	h.asked.Store(time.Now().Unix()) // what peers take stays a while
 	return file, m, nil
 }
+
+// describePeriod is how often it is looked whether every file has its manifest.
+const describePeriod = 24 * time.Hour
 
 // manifestDir is where manifests lie, by the digest of their file.
 const manifestDir = ".pieces"
@@ -355,6 +360,14 @@ func (s *sharing) manifest(d swarm.Digest) (*swarm.Manifest, error) {
 	if i := slices.IndexFunc(s.recent, func(m *swarm.Manifest) bool { return m.SHA256 == d }); i >= 0 {
 		return s.recent[i], nil
 	}
+	m, err := s.readManifest(d)
+	if err == nil {
+		s.recent = append(s.recent[max(0, len(s.recent)-15):], m)
+	}
+	return m, err
+}
+
+func (s *sharing) readManifest(d swarm.Digest) (*swarm.Manifest, error) {
 	r, err := s.f.root.Open(path.Join(manifestDir, d.String()))
 	if err != nil {
 		return nil, err
@@ -368,11 +381,11 @@ func (s *sharing) manifest(d swarm.Digest) (*swarm.Manifest, error) {
 	if err != nil || m.SHA256 != d {
 		return nil, errors.Join(fmt.Errorf("the manifest of %s on disk is damaged", d), err)
 	}
-	s.recent = append(s.recent[max(0, len(s.recent)-15):], m)
 	return m, nil
 }
 
-// keepManifest writes a manifest to disk; one that is lost is made again.
+// keepManifest writes a manifest to disk. It is not synced: one that is lost or
+// damaged, as after a power cut, is made again.
 func (s *sharing) keepManifest(m *swarm.Manifest) error {
 	if err := s.f.root.Mkdir(manifestDir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep a manifest: %w", err)
@@ -386,6 +399,9 @@ func (s *sharing) keepManifest(m *swarm.Manifest) error {
 	if err = errors.Join(err, w.Close()); err == nil {
 		err = s.f.root.Rename(name+".new", name)
 	}
+	s.reading.Lock()
+	s.recent = slices.DeleteFunc(s.recent, func(old *swarm.Manifest) bool { return old.SHA256 == m.SHA256 })
+	s.reading.Unlock()
 	if err != nil {
 		return fmt.Errorf("keep a manifest: %w", err)
 	}
@@ -423,26 +439,26 @@ func (s *sharing) described(ctx context.Context, name string, rec fileRecord) (f
 	return rec, nil
 }
 
-// describeAll describes, at the start, files that came before there were
-// manifests, or whose manifest was lost.
+// describeAll describes files that came before there were manifests, or whose
+// manifest was lost or damaged: at the start, and when a peer asked in vain.
 func (s *sharing) describeAll(ctx context.Context) error {
 	s.f.mu.RLock()
-	var names []string
-	for name, h := range s.f.held {
-		if d, err := swarm.ParseDigest(h.SHA256); err == nil {
-			if _, err := s.f.root.Lstat(path.Join(manifestDir, d.String())); err != nil || h.Root == "" {
-				names = append(names, name)
-			}
-		}
-	}
+	held := maps.Clone(s.f.held)
 	s.f.mu.RUnlock()
-	slices.Sort(names)
-	for _, name := range names {
-		err := s.describeHeld(ctx, name)
+	for _, name := range slices.Sorted(maps.Keys(held)) {
+		d, err := swarm.ParseDigest(held[name].SHA256)
+		if err != nil {
+			continue
+		}
+		if m, err := s.readManifest(d); err == nil && m.Root().String() == held[name].Root {
+			continue
+		}
+		err = s.describeHeld(ctx, name)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
+			s.suspect(name)
 			s.f.log.WarnContext(ctx, "file not described; peers cannot fetch it from here", "file", name, "err", err)
 		}
 	}

@@ -48,6 +48,7 @@ type task struct {
 	asked   time.Time      // when somebody last did
 	errand  string         // the only node it is for, when that is another; see askRecord
 	wrong   int            // tries in a row that brought a wrong file
+	futile  int            // tries in a row that brought nothing of it from the peers that have it
 	settled bool           // there is room for it within the quota
 	limited bool           // NextTry is when the site's limits let it go on
 
