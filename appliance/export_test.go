@@ -548,6 +548,11 @@ func (a *Appliance) InMemory() (n int64) {
 	return n
 }
 
+// PutScrub says, for the next start, which file was the last to be read again.
+func (a *Appliance) PutScrub(ctx context.Context, file string, at time.Time) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return scrubs.put(tx, "folder", scrubRecord{file, at}) })
+}
+
 // LeaseTime is how long the next node waits for one whose turn it is.
 const LeaseTime = leaseTime
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -138,34 +139,56 @@ func (s *sharing) forgetFaults(ctx context.Context) error {
 // scrubPeriod is how long the node takes to read its whole folder again.
 const scrubPeriod = 7 * 24 * time.Hour
 
+// A scrubRecord is how far the folder was read again: by name, the last file.
+type scrubRecord struct {
+	File string    `json:"file"`
+	At   time.Time `json:"at"`
+}
+
 // scrub reads the folder again, a file now and then, so that all of it was
 // read once a week, and at once what was found to be wrong: what rotted is
 // deleted and fetched from peers.
 func (s *sharing) scrub(ctx context.Context) error {
 	for {
-		s.f.mu.RLock()
-		names := make([]string, 0, len(s.f.held))
-		for name := range s.f.held {
-			names = append(names, name)
-		}
-		s.f.mu.RUnlock()
-		slices.Sort(names)
-		for i := 0; i <= len(names); i++ {
-			pause := time.NewTimer(scrubPeriod / time.Duration(len(names)+1))
-			select {
-			case <-ctx.Done():
-				pause.Stop()
-				return nil
-			case name := <-s.rotting:
-				s.scrubFile(ctx, name)
-			case <-pause.C:
-				if i < len(names) {
-					s.scrubFile(ctx, names[i])
-				}
-			}
+		pause := time.NewTimer(s.scrubDue(ctx, time.Now()))
+		select {
+		case <-ctx.Done():
 			pause.Stop()
+			return nil
+		case name := <-s.rotting:
+			s.scrubFile(ctx, name)
+		case <-pause.C:
 		}
+		pause.Stop()
 	}
+}
+
+// scrubDue reads the file whose turn it is, when its time has come, and says
+// how long it is until the next one's. Whose turn it is outlives a restart: a
+// node that is switched off every night reads all of its folder too.
+func (s *sharing) scrubDue(ctx context.Context, now time.Time) time.Duration {
+	s.f.mu.RLock()
+	names := slices.Sorted(maps.Keys(s.f.held))
+	s.f.mu.RUnlock()
+	pause := scrubPeriod / time.Duration(len(names)+1)
+	if wait := s.scrubbed.At.Add(pause).Sub(now); wait > 0 && wait <= pause { // a clock that was set back counts for nothing
+		return wait
+	}
+	first := s.scrubbed.At.IsZero() // start of all: nothing is due yet
+	s.scrubbed.At = now
+	if !first && len(names) > 0 {
+		next, found := slices.BinarySearch(names, s.scrubbed.File)
+		if found {
+			next++
+		}
+		s.scrubbed.File = names[next%len(names)]
+		s.scrubFile(ctx, s.scrubbed.File)
+	}
+	err := s.f.node.db.Update(ctx, func(tx *replicate.Tx) error { return scrubs.put(tx, "folder", s.scrubbed) })
+	if err != nil && ctx.Err() == nil {
+		s.f.log.WarnContext(ctx, "how far the folder was read again is not recorded", "err", err)
+	}
+	return pause
 }
 
 // scrubFile compares one held file with its record.

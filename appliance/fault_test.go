@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,6 +118,42 @@ func TestARottenFileHeals(t *testing.T) {
 	for _, s := range []*site{hq, brs, lor} {
 		s.told(t, "The disk of brs-01 changed 1 file", name)
 	}
+}
+
+// TestTheFolderIsReadAgain has a file rot that nobody asks for: reading the
+// folder again goes on where it was before the node was restarted, finds it, and
+// the file comes from a peer.
+func TestTheFolderIsReadAgain(t *testing.T) {
+	t.Parallel()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 300_000})
+	srv := httptest.NewServer(world)
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	hq := inMesh(t, t.TempDir(), world, srv.URL, "hq-01", nil, nil)
+	branch := inMesh(t, dir, world, "http://127.0.0.1:1", "brs-01", hq, nil)
+	names := branch.wants(t, 3)
+	for _, name := range names {
+		branch.has(t, name, status("done"))
+	}
+	slices.Sort(names)
+	path := filepath.Join(dir, "waptwua", names[1])
+	right, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := branch.PutScrub(t.Context(), names[0], time.Now().Add(-7*24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	branch.stop()
+	rot(t, path)
+	branch = startIn(t, dir, world, "http://127.0.0.1:1", func(c *appliance.Config) { c.Name, c.Site, c.Internet = "brs-01", "brs-01", false })
+	branch.told(t, "The disk of brs-01 changed 1 file", names[1])
+	eventually(t, "the right file", func() error {
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, right) {
+			return fmt.Errorf("it is wrong: %v", err)
+		}
+		return branch.serves(names[1])()
+	})
 }
 
 // TestALyingNodeIsShown has a node that believes in a wrong file, manifest and

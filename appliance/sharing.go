@@ -42,6 +42,8 @@ type sharing struct {
 	rotting     chan string   // held files that are not what they were
 	duplicates  atomic.Int64  // files that two nodes downloaded from Microsoft
 
+	scrubbed scrubRecord // of scrub's goroutine
+
 	reading sync.Mutex        // of manifests
 	recent  []*swarm.Manifest // the last ones that were used
 
@@ -103,7 +105,9 @@ func (s *sharing) load(tx *replicate.Tx) error {
 			s.take(r)
 		}
 	}
-	return s.loadSpent(tx, time.Now())
+	scrubbed, _, err := scrubs.find(tx, "folder")
+	s.scrubbed = scrubbed
+	return errors.Join(err, s.loadSpent(tx, time.Now()))
 }
 
 // follow sees every change of the store before its Update returns.

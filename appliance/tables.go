@@ -69,6 +69,7 @@ var (
 	carried     = localTable[carriedRecord]{"carried/"}       // <node>: what it had when its last bundle was made
 	traffics    = localTable[Traffic]{"traffic/"}             // <day>
 	trends      = localTable[TrendDay]{"trend/"}              // <day>
+	scrubs      = localTable[scrubRecord]{"scrub/"}           // folder
 	deleted     = localTable[time.Time]{"deleted/"}           // <name>: not fetched until an agent asks
 	answers     = localTable[Answers]{"answers/"}             // node: what the setup page was told
 	storages    = localTable[Storage]{"storage/"}             // node: what the settings page was told
