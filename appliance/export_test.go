@@ -185,13 +185,24 @@ func (a *Appliance) Scrub(ctx context.Context, name string) { a.folder.share.scr
 // PutDraft writes the lease of a file as another node would that passes it on.
 func (a *Appliance) PutDraft(ctx context.Context, file, node string, size int64) error {
 	return a.db.Update(ctx, func(tx *replicate.Tx) error {
-		return leases.put(tx, file, leaseRecord{node, tx.Now().Add(leaseTime), &draftRecord{Size: size}})
+		return leases.put(tx, file, leaseRecord{Node: node, Draft: &draftRecord{Size: size}})
 	})
 }
 
 // PutLease writes the lease of a file as another node would.
-func (a *Appliance) PutLease(ctx context.Context, file, node string, until time.Time) error {
-	return a.db.Update(ctx, func(tx *replicate.Tx) error { return leases.put(tx, file, leaseRecord{Node: node, Until: until}) })
+func (a *Appliance) PutLease(ctx context.Context, file, node string, renewed time.Time) error {
+	return a.db.Update(ctx, func(tx *replicate.Tx) error { return leases.put(tx, file, leaseRecord{Node: node, Renewed: renewed}) })
+}
+
+// WaitsFor is what a queued file waits for after a while in which nothing is
+// heard; empty when the node downloads it.
+func (a *Appliance) WaitsFor(file string, later time.Duration) string {
+	f := a.folder
+	u := f.share.turn(time.Now().Add(later))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, why := f.share.way(f.queue[file], u)
+	return why
 }
 
 // PutOption writes an option of a profile as a node of any version may.

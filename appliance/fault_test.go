@@ -311,22 +311,31 @@ func TestTheLeaseHolderVanishes(t *testing.T) {
 	}
 }
 
-// TestClocksThatAreWrong has a lease that ends in fifty years and a next try
-// beyond all waits: nobody waits for either.
+// TestClocksThatAreWrong has leases of holders whose clocks are fifty years off,
+// and a next try beyond all waits: a lease holds for a minute after it was heard
+// of, and nobody waits for the try.
 func TestClocksThatAreWrong(t *testing.T) {
 	t.Parallel()
 	_, list := branches(t, 100_000, "hq-01", "brs-01")
 	hq, brs := list[0], list[1]
 	updates, _ := described(hq.world)
-	leased, failing := updates[0].Files[0].Name, updates[1].Files[0].Name
-	if err := hq.PutLease(t.Context(), leased, brs.NodeID(), time.Now().AddDate(50, 0, 0)); err != nil {
-		t.Fatal(err)
+	for i, years := range []int{-50, 50} {
+		if err := hq.PutLease(t.Context(), updates[i].Files[0].Name, brs.NodeID(), time.Now().AddDate(years, 0, 0)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	failing := updates[2].Files[0].Name
 	hq.Waits(1000*time.Hour, time.Hour) // as after a clock was set back by weeks
 	hq.world.Fault(failing, microsofttest.Fault{Status: 503})
-	hq.wants(t, 2)
-	for _, name := range []string{leased, failing} {
-		hq.has(t, name, status("done"))
+	names := hq.wants(t, 3)
+	hq.has(t, failing, status("done"))
+	for _, name := range names[:2] {
+		if why := hq.WaitsFor(name, 0); why != "brs-01 downloads it from Microsoft." {
+			t.Errorf("with a lease it waits for %q", why)
+		}
+		if why := hq.WaitsFor(name, appliance.LeaseTime); why != "" {
+			t.Errorf("a minute after the lease was heard of it waits for %q", why)
+		}
 	}
 }
 

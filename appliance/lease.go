@@ -23,9 +23,11 @@ import (
 // time, on two sides of a cut, download the file twice, which harms nobody and
 // is counted.
 type leaseRecord struct {
-	Node  string       `json:"node"`
-	Until time.Time    `json:"until"`
-	Draft *draftRecord `json:"draft,omitempty"` // peers may have what came so far
+	Node    string       `json:"node"`
+	Renewed time.Time    `json:"renewed"`
+	Draft   *draftRecord `json:"draft,omitempty"` // peers may have what came so far
+
+	heard time.Time // by this node's own clock
 }
 
 const (
@@ -259,11 +261,9 @@ func (s *sharing) keeps(w wantedFile, u *turn) bool {
 	return rank == 0 && len(s.others(w.Name)) == 0
 }
 
-// holds says whether a lease is in force. One far ahead is of a clock that is
-// wrong.
-func (l leaseRecord) holds(now time.Time) bool {
-	return l.Until.After(now) && l.Until.Before(now.Add(2*leaseTime))
-}
+// holds says whether a lease is in force: not for long after it was heard of,
+// whatever the clock of its holder says.
+func (l leaseRecord) holds(now time.Time) bool { return now.Sub(l.heard) < leaseTime }
 
 // A lease is one that this node holds.
 type lease struct {
@@ -291,7 +291,7 @@ func (s *sharing) holdLease(ctx context.Context, file string) *lease {
 
 func (l *lease) put(ctx context.Context) error {
 	return l.s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-		return leases.put(tx, l.file, leaseRecord{l.s.f.node.db.NodeID(), tx.Now().Add(leaseTime), l.draft.Load()})
+		return leases.put(tx, l.file, leaseRecord{Node: l.s.f.node.db.NodeID(), Renewed: tx.Now(), Draft: l.draft.Load()})
 	})
 }
 

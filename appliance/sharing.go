@@ -133,7 +133,12 @@ func (s *sharing) take(r replicate.Record) (news bool) {
 		}
 		return takeInto(s.files, id, r)
 	case leases.prefix:
-		return takeInto(s.leases, id, r)
+		takeInto(s.leases, id, r)
+		if l, ok := s.leases[id]; ok {
+			l.heard = time.Now()
+			s.leases[id] = l
+		}
+		return true
 	case asks.prefix:
 		if id == microsoft.ScanCabName {
 			wake(s.cabNews)
