@@ -306,6 +306,9 @@ func (f *folder) try(ctx context.Context, t *task) {
 	case errors.Is(err, swarm.ErrOver):
 		f.log.InfoContext(ctx, "the node that downloaded the file stopped; it comes another way", "file", row.File, "fetched", fetched)
 		return
+	case row.Status == statusQueued && errors.As(err, new(*limitedError)):
+		f.log.InfoContext(ctx, "download waits for the site's limits", "file", row.File, "fetched", fetched, "next", row.NextTry)
+		return
 	case errors.Is(err, errSteered):
 		f.log.InfoContext(ctx, "download ended by an admin", "file", row.File, "status", row.Status)
 		if row.Status == statusCancelled {
@@ -362,6 +365,12 @@ func (f *folder) failed(t *task, err error) {
 	if errors.As(err, &quota) {
 		t.Status, t.NextTry, t.Attempts = statusQueued, now.Add(f.recheck), t.Attempts-1
 		t.Error, t.Hint = quota.explain(f.node.NodeName())
+		return
+	}
+	if limited, ok := errors.AsType[*limitedError](err); ok {
+		// What came stays; meanwhile another internet node may go on.
+		t.Status, t.NextTry, t.Attempts, t.limited = statusQueued, limited.until, t.Attempts-1, true
+		f.wakeWorkers()
 		return
 	}
 	if problem, hint, full := f.foundFull(err); full {
@@ -433,7 +442,7 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 		return "", 0, errForgotten
 	}
 	l := f.share.holdLease(ctx, t.File)
-	defer l.release()
+	defer func() { l.release(err) }()
 	f.share.takeUp(ctx, t, w.download())
 	o := f.options(t)
 	defer l.passOn(ctx, &o)()
@@ -463,14 +472,8 @@ var errForgotten = errors.New("no update that is known names this file any more"
 
 func (f *folder) options(t *task) microsoft.DownloadOptions {
 	return microsoft.DownloadOptions{
-		Floor: int64(f.node.config().DiskFloor),
-		Throttle: func(ctx context.Context, n int) error {
-			if until := f.share.limits.Blocked(swarm.Source, swarm.Down, time.Now()); !until.IsZero() {
-				f.wait(t, "The site's limits let nothing come from Microsoft now.", until)
-				defer f.wait(t, "", time.Time{})
-			}
-			return f.share.limits.Take(ctx, swarm.Source, swarm.Down, int64(n))
-		},
+		Floor:    int64(f.node.config().DiskFloor),
+		Throttle: func(ctx context.Context, n int) error { return f.throttle(ctx, t, n) },
 		Progress: func(done, total int64) {
 			f.mu.Lock()
 			t.progress(done, total, time.Now())
@@ -478,6 +481,35 @@ func (f *folder) options(t *task) microsoft.DownloadOptions {
 			f.node.watch.tell("downloads")
 		},
 	}
+}
+
+// throttle waits until the site's limits let n bytes more come from Microsoft.
+func (f *folder) throttle(ctx context.Context, t *task, n int) error {
+	limits := f.share.limits
+	for {
+		until := limits.Blocked(swarm.Source, swarm.Down, time.Now())
+		if time.Until(until) > leaseTime {
+			return &limitedError{until}
+		}
+		if !until.IsZero() {
+			f.wait(t, "The site's limits let nothing come from Microsoft now.", until)
+			defer f.wait(t, "", time.Time{})
+		}
+		look, cancel := context.WithTimeout(ctx, time.Second) // they may be changed meanwhile
+		err := limits.Take(look, swarm.Source, swarm.Down, int64(n))
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// A limitedError ends a download that the site's limits stop for so long that
+// it would keep others from downloading the file.
+type limitedError struct{ until time.Time }
+
+func (e *limitedError) Error() string {
+	return "the site's limits let nothing come from Microsoft before " + clock(e.until)
 }
 
 // wait says what a running download waits for, and until when.

@@ -100,6 +100,31 @@ func TestGoesOnWhereTheOtherEnded(t *testing.T) {
 	}
 }
 
+// TestALimitHandsOver closes the line to Microsoft of the node that downloads a
+// file, in the middle: it goes on waiting alone, another one goes on with the
+// download.
+func TestALimitHandsOver(t *testing.T) {
+	t.Parallel()
+	_, list := branches(t, 16<<20, "hq-01", "hq-02", "brs-01")
+	for _, s := range list[:2] {
+		limit(t, s, appliance.Limits{Source: swarm.Plan{Rate: 8 << 20}})
+	}
+	name := list[2].wants(t, 1)[0]
+	list[2].has(t, name, func(k appliance.Task) bool { return k.Done > 4<<20 })
+	first, next := list[0], list[1]
+	if next.task(t, name).From == "Microsoft" {
+		first, next = next, first
+	}
+	limit(t, first, stalled)
+	for _, s := range list {
+		s.has(t, name, status("done"))
+	}
+	begun, ended := first.task(t, name), next.task(t, name)
+	if ended.From != "Microsoft" || begun.Fetched == 0 || begun.Fetched+ended.Fetched > ended.Size+8*swarm.MinPiece { // the last ones were not passed on yet
+		t.Errorf("of %d bytes one downloaded %d, the other %d", ended.Size, begun.Fetched, ended.Fetched)
+	}
+}
+
 // TestADraftOfAnotherSize has a node say that the file it downloads has another
 // size than hosts know: no room is made for that, and it is said.
 func TestADraftOfAnotherSize(t *testing.T) {

@@ -25,7 +25,8 @@ import (
 type leaseRecord struct {
 	Node    string       `json:"node"`
 	Renewed time.Time    `json:"renewed"`
-	Draft   *draftRecord `json:"draft,omitempty"` // peers may have what came so far
+	Draft   *draftRecord `json:"draft,omitempty"`  // peers may have what came so far
+	Limited time.Time    `json:"limited,omitzero"` // given back: until then the holder's limits let nothing come
 
 	heard time.Time // by this node's own clock
 }
@@ -127,11 +128,17 @@ func (s *sharing) way(t *task, u *turn) (way, string) {
 		return byWaiting, s.nameOf(lease.Node) + " downloads it from Microsoft."
 	}
 	cannot := t.errand
-	if t.futile >= futileTries {
+	limited := leased && lease.Node != u.self && lease.Limited.After(u.now)
+	switch {
+	case limited:
+		cannot = lease.Node
+	case t.futile >= futileTries:
 		cannot = reached
 	}
 	rank, first := u.without(cannot).rank(t.hash, t.sites)
 	switch {
+	case rank < 0 && first == "" && limited:
+		return byWaiting, s.nameOf(lease.Node) + " goes on at " + clock(lease.Limited) + ": until then its site's limits let nothing come from Microsoft."
 	case rank < 0 && first == "":
 		return byWaiting, "No node that may download from Microsoft can be reached."
 	case rank < 0:
@@ -232,8 +239,8 @@ func (u *turn) rank(file uint64, waiting map[string]int) (rank int, first string
 	return rank, first
 }
 
-// without is the turn when a node cannot: it asked the others, or has the file
-// and gives nothing of it.
+// without is the turn when a node cannot: it asked the others, its limits let
+// nothing come, or it has the file and gives nothing of it.
 func (u *turn) without(node string) *turn {
 	if node == "" {
 		return u
@@ -263,7 +270,9 @@ func (s *sharing) keeps(w wantedFile, u *turn) bool {
 
 // holds says whether a lease is in force: not for long after it was heard of,
 // whatever the clock of its holder says.
-func (l leaseRecord) holds(now time.Time) bool { return now.Sub(l.heard) < leaseTime }
+func (l leaseRecord) holds(now time.Time) bool {
+	return now.Sub(l.heard) < leaseTime && l.Limited.IsZero()
+}
 
 // A lease is one that this node holds.
 type lease struct {
@@ -295,12 +304,19 @@ func (l *lease) put(ctx context.Context) error {
 	})
 }
 
-func (l *lease) release() {
+// release gives the lease back; whose limits ended the download says so, and
+// another node goes on at once.
+func (l *lease) release(ended error) {
 	if l.stop == nil {
 		return
 	}
 	l.stop()
-	err := l.s.f.node.db.Update(context.Background(), func(tx *replicate.Tx) error { return leases.del(tx, l.file) })
+	err := l.s.f.node.db.Update(context.Background(), func(tx *replicate.Tx) error {
+		if limited, ok := errors.AsType[*limitedError](ended); ok {
+			return leases.put(tx, l.file, leaseRecord{Node: l.s.f.node.db.NodeID(), Renewed: tx.Now(), Limited: limited.until})
+		}
+		return leases.del(tx, l.file)
+	})
 	if err != nil {
 		l.s.f.log.Warn("lease not given back; it ends by itself", "file", l.file, "err", err)
 	}
