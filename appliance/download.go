@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	workers     = 2              // downloads from Microsoft at once
+	workers     = 2              // downloads from Microsoft at once, beside what is pressing
 	fetchers    = 32             // fetches from peers at once; the swarm decides what moves
 	longestWait = 24 * time.Hour // between tries
 	wrongTries  = 5              // wrong files in a row before a try a day is enough
@@ -110,11 +110,10 @@ func (f *folder) order(ctx context.Context, list []order, also func(*replicate.T
 // run downloads what is queued until ctx ends. It is a part of the node.
 func (f *folder) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for range workers {
-		g.Go(func() error { return f.download(ctx, byMicrosoft) })
-	}
-	for range fetchers {
-		g.Go(func() error { return f.download(ctx, byPeers) })
+	for _, l := range f.lanes {
+		for range l.workers {
+			g.Go(func() error { return f.download(ctx, l) })
+		}
 	}
 	g.Go(func() error { return every(ctx, f.log, time.Hour, f.prune) })
 	return g.Wait()
@@ -158,10 +157,39 @@ func (a *Appliance) RetryDownloads(ctx context.Context, by Actor) (n int, err er
 	return n, err
 }
 
-// download is one worker, for what comes by that way.
-func (f *folder) download(ctx context.Context, lane way) error {
+// A lane is workers for what comes one way. Those of the last lanes wait for
+// what no download that began earlier shall hold up.
+type lane struct {
+	way     way
+	takes   func(*task) bool
+	workers int
+	work    chan struct{} // there may be something for them
+}
+
+func newLanes() (list []*lane) {
+	for _, l := range []lane{
+		{way: byMicrosoft, takes: (*task).any, workers: workers}, {way: byPeers, takes: (*task).any, workers: fetchers},
+		{way: byMicrosoft, takes: (*task).pressing, workers: 1}, {way: byPeers, takes: (*task).pressing, workers: 1},
+		{way: byMicrosoft, takes: (*task).isCab, workers: 1}, {way: byPeers, takes: (*task).isCab, workers: 1},
+	} {
+		l.work = make(chan struct{}, 1)
+		list = append(list, &l)
+	}
+	return list
+}
+
+func (t *task) any() bool   { return true }
+func (t *task) isCab() bool { return t.Kind == kindScan }
+
+// pressing is what somebody waits for now: a host that asked, or an admin.
+func (t *task) pressing() bool {
+	return t.isCab() || !t.First.IsZero() || t.forcedHere || t.hosts >= askedFirst
+}
+
+// download is one worker of a lane.
+func (f *folder) download(ctx context.Context, l *lane) error {
 	for {
-		t, wait := f.next(lane, time.Now())
+		t, wait := f.next(l, time.Now())
 		if t != nil {
 			f.try(ctx, t)
 			if ctx.Err() != nil {
@@ -173,17 +201,17 @@ func (f *folder) download(ctx context.Context, lane way) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-f.work[lane]:
+		case <-l.work:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 }
 
-// next takes the most urgent task that comes by that way and may start now,
-// or says how long there is nothing to do. One that does not fit on the disk is told so and left for
-// a minute; a smaller one may go first.
-func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration) {
+// next takes the most urgent task of the lane that may start now, or says how
+// long there is nothing to do. One that does not fit on the disk is told so and
+// left for a minute; a smaller one may go first.
+func (f *folder) next(l *lane, now time.Time) (first *task, wait time.Duration) {
 	free, u := f.free(), f.share.turn(now)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -197,7 +225,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 		}
 	}
 	for _, t := range f.queue {
-		if t.Status == statusRunning || t.Status == statusPaused {
+		if t.Status == statusRunning || t.Status == statusPaused || !l.takes(t) {
 			continue
 		}
 		late := t.NextTry.Sub(now)
@@ -211,7 +239,7 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 			wait = min(wait, late, lookAgain)
 			continue
 		}
-		if t.Waiting = waiting; by != lane {
+		if t.Waiting = waiting; by != l.way {
 			wait = min(wait, lookAgain)
 			continue
 		}
@@ -228,8 +256,8 @@ func (f *folder) next(lane way, now time.Time) (first *task, wait time.Duration)
 	if first != nil {
 		first.Status, first.Started, first.Attempts = statusRunning, now.UTC(), first.Attempts+1
 		first.Error, first.Hint, first.NextTry, first.Finished = "", "", time.Time{}, time.Time{}
-		first.Rate, first.sampled, first.way, first.over = 0, time.Time{}, lane, make(chan struct{})
-		if first.From = "peers"; lane == byMicrosoft {
+		first.Rate, first.sampled, first.way, first.over = 0, time.Time{}, l.way, make(chan struct{})
+		if first.From = "peers"; l.way == byMicrosoft {
 			first.From = "Microsoft"
 		}
 		f.wakeWorkers() // there may be more

@@ -65,6 +65,37 @@ func TestWhatMovesFirst(t *testing.T) {
 	}
 }
 
+// TestWhatIsPressingBegins has two downloads that do not end take all that is
+// meant for what nobody waits for: what a host asks for comes beside them, and
+// the scan cab beside what hosts ask for.
+func TestWhatIsPressingBegins(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.had(t, cab, status("done"))
+	list, _ := described(s.world)
+	for i, u := range list[:4] {
+		if i != 2 {
+			s.world.Fault(u.Files[0].Name, microsofttest.Fault{Delay: time.Hour})
+		}
+	}
+	names := s.wants(t, 2)
+	for _, name := range names {
+		s.has(t, name, status("running"))
+	}
+	if _, err := s.DownloadUpdates(t.Context(), owner, []rules.UpdateID{list[2].ID}); err != nil {
+		t.Fatal(err)
+	}
+	s.has(t, list[2].Files[0].Name, status("done"))
+	if _, err := s.DownloadUpdates(t.Context(), owner, []rules.UpdateID{list[3].ID}); err != nil {
+		t.Fatal(err)
+	}
+	s.has(t, list[3].Files[0].Name, status("running"))
+	if err := s.DownloadCab(t.Context(), owner); err != nil {
+		t.Fatal(err)
+	}
+	s.had(t, cab, func(k appliance.Task) bool { return k.Status == "unchanged" && k.By == owner.Name })
+}
+
 // TestRetryingDownloads fails a file and asks for it again before it is due.
 func TestRetryingDownloads(t *testing.T) {
 	t.Parallel()

@@ -369,7 +369,7 @@ func (a *Appliance) QueueMany(ctx context.Context, n int) error {
 
 // NextTask looks for what to download, as each worker does whenever something
 // changed.
-func (a *Appliance) NextTask() { a.folder.next(-1, time.Now()) }
+func (a *Appliance) NextTask() { a.folder.next(&lane{way: -1, takes: (*task).any}, time.Now()) }
 
 // FirstOf is the node whose turn a file is, of nodes by their sites, when so
 // many hosts wait at each site; and whether every node finds the same order.

@@ -33,9 +33,9 @@ type folder struct {
 	upstream atomic.Int64                // bytes moved from Microsoft since the start
 	sent     atomic.Int64                // bytes of files sent since the start
 
-	look  chan struct{}                  // hosts may want other files
-	work  [byMicrosoft + 1]chan struct{} // there is something to download, by the way it comes
-	doubt chan struct{}                  // there is something to verify
+	look  chan struct{} // hosts may want other files
+	lanes []*lane       // of downloads
+	doubt chan struct{} // there is something to verify
 
 	blocked  atomic.Pointer[map[string]string] // files under an emergency stop, and why; see stop.go
 	blocking chan struct{}                     // they changed
@@ -96,13 +96,10 @@ func openFolder(a *Appliance) (*folder, error) {
 		node: a, log: a.log.With("part", "folder"), dir: a.cfg.Folder, backoff: backoff, recheck: spaceCheck,
 		look: make(chan struct{}, 1), doubt: make(chan struct{}, 1), blocking: make(chan struct{}, 1), sends: map[writeDeadline]string{},
 		held: map[string]*heldFile{}, doubts: map[string]bool{}, strange: map[string]time.Time{},
-		marks: map[string]time.Time{}, queue: map[string]*task{}, bundled: map[string]BundleFile{},
+		lanes: newLanes(), marks: map[string]time.Time{}, queue: map[string]*task{}, bundled: map[string]BundleFile{},
 	}
 	f.smalls.most = smallsMost
 	f.share = newSharing(f)
-	for i := range f.work {
-		f.work[i] = make(chan struct{}, 1)
-	}
 	if err := f.openDir(); err != nil {
 		return nil, err
 	}
@@ -420,8 +417,8 @@ func (f *folder) size() (n int, bytes int64) {
 
 // wakeWorkers makes the downloads look for what they may do.
 func (f *folder) wakeWorkers() {
-	for _, c := range f.work {
-		wake(c)
+	for _, l := range f.lanes {
+		wake(l.work)
 	}
 }
 
