@@ -273,12 +273,12 @@ func (l *Limits) reserve(c Class, d Direction, n int64, now time.Time) (wait tim
 			rate = max(rate/l.share, 1)
 		}
 		b, full := &l.buckets[c][d], math.Max(float64(rate)/4, 1)
-		if passed := now.Sub(b.at).Seconds(); passed < 0 || passed > 1 {
-			b.level = full // the first time, or the clock jumped
-		} else {
-			b.level = math.Min(full, b.level+passed*float64(rate))
+		// A time before the last one is of a caller who was overtaken; one long
+		// before it is of a clock that was set back.
+		if passed := now.Sub(b.at); passed > 0 || passed < -time.Minute {
+			b.level = math.Min(full, b.level+math.Max(passed.Seconds(), 0)*float64(rate))
+			b.at = now
 		}
-		b.at = now
 		// A level below zero is a debt: n may be more than the bucket holds.
 		if b.level <= 0 {
 			return time.Duration((-b.level + 1) / float64(rate) * float64(time.Second)), l.changed

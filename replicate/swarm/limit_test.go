@@ -171,3 +171,38 @@ func TestOpenLines(t *testing.T) {
 		}
 	})
 }
+
+// TestALimitHoldsWhateverTheOrder has callers read the clock and come to the
+// limit in another order, as many at once do, and debts that take seconds to
+// pay: no more passes than the rate lets through.
+func TestALimitHoldsWhateverTheOrder(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rate, n int64
+		late    time.Duration // how much older every other caller's time is
+	}{
+		"in another order": {1 << 20, chunk, 3 * time.Millisecond},
+		"a thin line":      {10 << 10, chunk, 0},
+	} {
+		l := NewLimits()
+		l.Set(WAN, Down, Plan{Rate: tt.rate})
+		began := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+		now, moved, step := began, int64(0), time.Millisecond
+		for i := 0; now.Sub(began) < time.Minute; i++ {
+			at := now
+			if i%2 == 1 {
+				at = at.Add(-tt.late)
+			}
+			wait, _ := l.reserve(WAN, Down, tt.n, at)
+			if wait == 0 {
+				moved += tt.n
+			}
+			if tt.late == 0 {
+				step = max(wait, time.Millisecond)
+			}
+			now = now.Add(step)
+		}
+		if most := tt.rate*60 + tt.rate + tt.n; moved > most {
+			t.Errorf("%s: %d bytes moved in a minute of at most %d", name, moved, most)
+		}
+	}
+}
