@@ -120,10 +120,8 @@ func (f *folder) overQuota(plan *CleanPlan) {
 
 // clean deletes what is unused, and says in the log of each file why.
 func (f *folder) clean(ctx context.Context, by Actor, grace time.Duration) (CleanPlan, error) {
-	if n, err := microsoft.CleanPartials(f.dir, f.queued); err != nil {
-		f.log.WarnContext(ctx, "partial files not cleaned", "err", err)
-	} else if n > 0 {
-		f.log.InfoContext(ctx, "forgotten partial files deleted", "bytes", n)
+	if err := f.cleanPartials(ctx); err != nil {
+		f.log.WarnContext(ctx, "files that no download goes on with are not deleted", "err", err)
 	}
 	plan := f.unused(grace)
 	if len(plan.Files) == 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"wuamesh/agentproto/rules"
 	"wuamesh/appliance"
 	"wuamesh/appliance/microsoft/microsofttest"
+	"wuamesh/replicate/swarm"
 )
 
 // TestCleaning keeps what hosts need, what just came and what was just sent,
@@ -281,5 +283,58 @@ func TestCleaningAFullDisk(t *testing.T) {
 	}
 	if _, err := s.PutPackage(t.Context(), owner, "later", appliance.PackageEdit{Maturity: rules.Prod}); err != nil {
 		t.Errorf("with space again: %v", err)
+	}
+}
+
+// TestWhatNoDownloadGoesOnWith has a branch fetch files from another node,
+// slowly: of one that an admin cancels and no host needs nothing stays, and the
+// nightly cleaning deletes what is older than a week, but not of one that is
+// paused.
+func TestWhatNoDownloadGoesOnWith(t *testing.T) {
+	t.Parallel()
+	world, list := branches(t, 8<<20, "hq-01", "brs-01")
+	branch := list[1]
+	limit(t, branch, appliance.Limits{WANDown: swarm.Plan{Rate: 2 << 20}})
+	all, byID := described(world)
+	branch.enrol(t, 1, branch.enrolToken(t, 1)).report(t, needs(all[:2]...), byID)
+	arriving := func(i int) appliance.Task {
+		t.Helper()
+		if _, err := branch.DownloadUpdates(t.Context(), owner, []rules.UpdateID{all[i].ID}); err != nil {
+			t.Fatal(err)
+		}
+		return branch.has(t, all[i].Files[0].Name, func(k appliance.Task) bool { return k.Status == "running" && k.Done > 1<<20 })
+	}
+	partials := func() []string {
+		t.Helper()
+		list, err := filepath.Glob(filepath.Join(branch.dir, "waptwua", ".partial", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if _, err := branch.SteerDownload(t.Context(), owner, arriving(0).ID, appliance.CancelTask); err != nil {
+		t.Fatal(err)
+	}
+	if left := partials(); len(left) != 0 {
+		t.Errorf("of a cancelled download there is %q", left)
+	}
+	if _, err := branch.SteerDownload(t.Context(), owner, arriving(1).ID, appliance.PauseTask); err != nil {
+		t.Fatal(err)
+	}
+	paused := partials()
+	old := filepath.Join(branch.dir, "waptwua", ".partial", strings.Repeat("ab", 32))
+	if err := os.WriteFile(old, []byte("begun"), 0o644); err != nil || len(paused) == 0 {
+		t.Fatal(err, paused)
+	}
+	for _, path := range partials() {
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-8*24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := branch.Clean(t.Context(), owner); err != nil {
+		t.Fatal(err)
+	}
+	if left := partials(); !slices.Equal(left, paused) {
+		t.Errorf("the cleaning leaves %q, not %q", left, paused)
 	}
 }

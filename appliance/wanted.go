@@ -3,9 +3,7 @@ package appliance
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -137,15 +135,6 @@ func (f *folder) dropTasks(ctx context.Context, list []*task) error {
 		return fmt.Errorf("drop tasks that no host waits for: %w", err)
 	}
 	return nil
-}
-
-// removePartial deletes what arrived of a file, with its note.
-func (f *folder) removePartial(name string) {
-	for _, p := range []string{".partial/" + name, ".partial/" + name + ".json"} {
-		if err := f.root.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			f.log.Warn("partial file not deleted", "path", p, "err", err)
-		}
-	}
 }
 
 // askedAnew takes in a new scan report: it lifts the marks of files that an

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -445,26 +444,4 @@ func room(path string, need, floor int64) error {
 		return &FullError{free, need + floor}
 	}
 	return nil
-}
-
-// CleanPartials removes partial files that keep does not name and that nobody
-// wrote to for a month; it returns how many bytes came free.
-func CleanPartials(dir string, keep func(name string) bool) (freed int64, err error) {
-	list, err := os.ReadDir(filepath.Join(dir, partialDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("list partial files: %w", err)
-	}
-	for _, e := range list {
-		st, err := e.Info()
-		if err != nil || keep(strings.TrimSuffix(e.Name(), ".json")) || time.Since(st.ModTime()) < 30*24*time.Hour {
-			continue
-		}
-		if os.Remove(filepath.Join(dir, partialDir, e.Name())) == nil {
-			freed += st.Size()
-		}
-	}
-	return freed, nil
 }

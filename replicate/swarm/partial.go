@@ -13,10 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // PartialDir is the directory, below a folder, of files that are arriving.
@@ -160,6 +158,13 @@ func adopt(ctx context.Context, root *os.Root, m *Manifest, names []string) erro
 		return errors.Join(err, p.close())
 	}
 	return nil
+}
+
+// PartialPaths are the files, below the folder, in which a file of that digest
+// arrives; a draft of that [DraftID] has the first one.
+func PartialPaths(d Digest) []string {
+	at := path.Join(PartialDir, d.String())
+	return []string{at, at + journalExt}
 }
 
 func (p *partial) path() string { return path.Join(PartialDir, p.m.SHA256.String()) }
@@ -472,27 +477,4 @@ func (r *contextReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(b)
-}
-
-// CleanPartials removes partial files that keep does not name and that nobody
-// wrote to for the given time; it returns how many bytes came free.
-func CleanPartials(root *os.Root, unused time.Duration, keep func(Digest) bool) (freed int64, err error) {
-	list, err := fs.ReadDir(root.FS(), PartialDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("list partial files: %w", err)
-	}
-	for _, e := range list {
-		d, err := ParseDigest(strings.TrimSuffix(e.Name(), journalExt))
-		info, ierr := e.Info()
-		if err != nil || ierr != nil || keep(d) || time.Since(info.ModTime()) < unused {
-			continue
-		}
-		if root.Remove(path.Join(PartialDir, e.Name())) == nil {
-			freed += info.Size()
-		}
-	}
-	return freed, nil
 }
