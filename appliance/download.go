@@ -486,9 +486,9 @@ func (f *folder) fetchFile(ctx context.Context, t *task) (status string, fetched
 	t.Size, t.Done = r.Size, r.Size
 	f.mu.Unlock()
 	rec := fileRecord{Size: r.Size, SHA1: fmt.Sprintf("%x", r.SHA1), SHA256: fmt.Sprintf("%x", r.SHA256), URL: w.URL}
-	if _, twice := f.share.record(t.File); twice {
-		f.share.duplicates.Add(1)
-		f.log.InfoContext(ctx, "another node downloaded the file too", "file", t.File)
+	if other, known := f.share.record(t.File); known && (other.Completed.After(t.Started) || len(f.share.others(t.File)) > 0) {
+		f.share.twice.Add(r.Fetched)
+		f.log.InfoContext(ctx, "another node downloaded the file too", "file", t.File, "fetched", r.Fetched)
 	}
 	if rec, err = f.share.described(ctx, t.File, rec); err != nil {
 		return "", r.Fetched, err

@@ -392,6 +392,8 @@ func TestAHolderThatGivesNothing(t *testing.T) {
 	other.Waits(50*time.Millisecond, time.Hour)
 	if k := other.has(t, name, status("done")); k.From != "Microsoft" || k.Attempts < 4 {
 		t.Errorf("it came so: %+v", k)
+	} else if days, err := other.Traffic(t.Context(), 1); err != nil || days[0].Twice != k.Size {
+		t.Errorf("what was downloaded twice is counted as %+v, %v", days, err)
 	}
 }
 

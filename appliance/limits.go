@@ -231,7 +231,9 @@ type Traffic struct {
 	LANDown   int64            `json:"lan_down"`
 	LANUp     int64            `json:"lan_up"`
 	Agents    int64            `json:"agents"`
+	Twice     int64            `json:"twice,omitempty"` // of Microsoft: what another node downloaded too
 	Peers     map[string]int64 `json:"peers,omitempty"` // from each node, by its name
+	To        map[string]int64 `json:"to,omitempty"`    // to each node
 }
 
 // Saved is what the site's line did not carry because the node was there:
@@ -245,25 +247,32 @@ func (t *Traffic) add(u Traffic, sign int64) {
 	t.LANDown += sign * u.LANDown
 	t.LANUp += sign * u.LANUp
 	t.Agents += sign * u.Agents
-	for name, n := range u.Peers {
-		if t.Peers == nil {
-			t.Peers = map[string]int64{}
-		}
-		t.Peers[name] += sign * n
+	t.Twice += sign * u.Twice
+	t.Peers, t.To = addNodes(t.Peers, u.Peers, sign), addNodes(t.To, u.To, sign)
+}
+
+func addNodes(sum, more map[string]int64, sign int64) map[string]int64 {
+	if sum == nil && len(more) > 0 {
+		sum = map[string]int64{}
 	}
+	for name, n := range more {
+		sum[name] += sign * n
+	}
+	return sum
 }
 
 // trafficNow is what was moved since the start.
 func (s *sharing) trafficNow() Traffic {
 	t := Traffic{
-		Microsoft: s.f.upstream.Load(), Agents: s.f.sent.Load(),
+		Microsoft: s.f.upstream.Load(), Agents: s.f.sent.Load(), Twice: s.twice.Load(),
 		WANDown: s.limits.Moved(swarm.WAN, swarm.Down), WANUp: s.limits.Moved(swarm.WAN, swarm.Up),
 		LANDown: s.limits.Moved(swarm.LAN, swarm.Down), LANUp: s.limits.Moved(swarm.LAN, swarm.Up),
-		Peers: map[string]int64{},
+		Peers: map[string]int64{}, To: map[string]int64{},
 	}
 	if sw := s.swarm.Load(); sw != nil {
 		for id, l := range sw.Links() {
 			t.Peers[s.nameOf(id)] += l.In
+			t.To[s.nameOf(id)] += l.Out
 		}
 	}
 	return t
@@ -278,7 +287,10 @@ func (s *sharing) loadSpent(tx *replicate.Tx, now time.Time) error {
 		if day, err := time.ParseInLocation(time.DateOnly, r.id, time.Local); err == nil && day.Year() == now.Year() && day.Month() == now.Month() {
 			s.limits.Add(swarm.WAN, swarm.Down, r.value.WANDown, now)
 			s.limits.Add(swarm.WAN, swarm.Up, r.value.WANUp, now)
+			s.limits.Add(swarm.LAN, swarm.Down, r.value.LANDown, now)
+			s.limits.Add(swarm.LAN, swarm.Up, r.value.LANUp, now)
 			s.limits.Add(swarm.Source, swarm.Down, r.value.Microsoft, now)
+			s.limits.Add(swarm.Agents, swarm.Up, r.value.Agents, now)
 		}
 	}
 	return nil
@@ -291,9 +303,8 @@ const trafficDays = 92
 func (s *sharing) saveTraffic(ctx context.Context) error {
 	now := s.trafficNow()
 	s.mu.Lock()
-	since := now
-	since.Peers = nil
-	since.add(Traffic{Peers: now.Peers}, 1)
+	var since Traffic
+	since.add(now, 1)
 	since.add(s.counted, -1)
 	s.mu.Unlock()
 	day := time.Now().Format(time.DateOnly)

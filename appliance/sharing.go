@@ -40,7 +40,7 @@ type sharing struct {
 	asking      chan struct{} // somebody asked for a file
 	undescribed chan struct{} // a held file lacks its manifest
 	rotting     chan string   // held files that are not what they were
-	duplicates  atomic.Int64  // files that two nodes downloaded from Microsoft
+	twice       atomic.Int64  // bytes of files that another node downloaded from Microsoft too
 
 	scrubbed scrubRecord // of scrub's goroutine
 

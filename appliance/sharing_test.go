@@ -287,6 +287,31 @@ func TestTheSiteThatAskedDownloads(t *testing.T) {
 	}
 }
 
+// TestBudgetsOutliveARestart uses up what agents may take in a month.
+func TestBudgetsOutliveARestart(t *testing.T) {
+	t.Parallel()
+	world := microsofttest.New(microsofttest.Options{Seed: 1, Months: 1, FileBytes: 300_000})
+	srv := httptest.NewServer(world)
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	s := startIn(t, dir, world, srv.URL, nil)
+	name := s.wants(t, 1)[0]
+	s.has(t, name, status("done"))
+	limit(t, s, appliance.Limits{Agents: swarm.Plan{Month: 1 << 40}})
+	get(t, "GET", s.FolderURL()+name)
+	limit(t, s, appliance.Limits{Agents: swarm.Plan{Month: 1000}})
+	for range 2 {
+		if p := s.Pauses(); len(p) != 1 || p[0].Line != "to agents" || !p[0].Budget {
+			t.Errorf("the pauses are %+v", p)
+		}
+		if _, err := s.Traffic(t.Context(), 1); err != nil { // which records it, as each minute does
+			t.Fatal(err)
+		}
+		s.stop()
+		s = startIn(t, dir, world, srv.URL, nil)
+	}
+}
+
 // TestPauses stops what comes from Microsoft and what goes to agents, and says
 // until when and why.
 func TestPauses(t *testing.T) {

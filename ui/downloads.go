@@ -144,13 +144,22 @@ func moved(n int64) string {
 	return size(n)
 }
 
-// fromPeers says which nodes a day's files came from.
-func fromPeers(t appliance.Traffic) string {
+// byNode says which nodes a day's files came from and went to, and what came
+// from Microsoft for nothing.
+func byNode(t appliance.Traffic) string {
 	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(t.Peers)) {
-		if t.Peers[name] > 0 {
-			parts = append(parts, name+" "+size(t.Peers[name]))
+	for _, way := range []struct {
+		what  string
+		nodes map[string]int64
+	}{{"from ", t.Peers}, {"to ", t.To}} {
+		for _, name := range slices.Sorted(maps.Keys(way.nodes)) {
+			if n := way.nodes[name]; n > 0 {
+				parts = append(parts, way.what+name+" "+size(n))
+			}
 		}
+	}
+	if t.Twice > 0 {
+		parts = append(parts, size(t.Twice)+" that another node downloaded too")
 	}
 	return strings.Join(parts, ", ")
 }

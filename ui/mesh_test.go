@@ -327,6 +327,13 @@ func TestFilesMoveOnThePage(t *testing.T) {
 	second.until("/mesh?node=rns-01", "3.1 MB from it since brs-01 started")
 	first.until("/mesh?node=brs-01", "3.1 MB to it since rns-01 started")
 	second.until("/downloads?status=done", "Windows Update scan index")
+	second.until("/downloads", "from rns-01 3.1 MB")
+	first.until("/downloads", "to brs-01 3.1 MB")
+	for a, want := range map[*admin]string{first: ",brs-01,0,31", second: ",rns-01,31"} {
+		if _, table := a.get("/downloads/links.csv"); !strings.Contains(table, "From it (bytes),To it (bytes)") || !strings.Contains(table, want) {
+			t.Errorf("the table by node lacks %q:\n%s", want, table)
+		}
+	}
 	if _, page := second.get("/mesh"); strings.Contains(page, "On their way") {
 		t.Errorf("nothing moves any more:\n%s", page)
 	}

@@ -1,8 +1,10 @@
 package ui
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"wuamesh/agentproto"
@@ -19,7 +21,7 @@ func (u *UI) routeTables(mux *http.ServeMux) {
 		"/overview/sites.csv": u.sitesTable, "/hosts.csv": u.hostsTable, "/hosts/{id}/updates.csv": u.hostUpdatesTable,
 		"/updates.csv": u.updatesTable, "/updates/{id}/hosts.csv": u.updateHostsTable,
 		"/rules.csv": u.rulesTable, "/rules/{name}/lines.csv": u.linesTable,
-		"/groups.csv": u.groupsTable, profilesPath + ".csv": u.profilesTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable,
+		"/groups.csv": u.groupsTable, profilesPath + ".csv": u.profilesTable, "/downloads.csv": u.tasksTable, "/downloads/moved.csv": u.trafficTable, "/downloads/links.csv": u.linksTable,
 		"/clean.csv": u.unusedTable, "/mesh.csv": u.nodesTable, "/mesh/files.csv": u.neededTable, "/audit.csv": u.auditTable,
 		"/settings/keys.csv": u.keysTable, "/access/tokens.csv": u.tokensTable, "/access/admins.csv": u.adminsTable, "/access/sessions.csv": u.sessionsTable,
 	} {
@@ -168,10 +170,35 @@ func (u *UI) tasksTable(r *http.Request) (reply, error) {
 
 func (u *UI) trafficTable(r *http.Request) (reply, error) {
 	list, err := u.node.Traffic(r.Context(), 31)
-	head := []string{"Day", "From Microsoft (bytes)", "From other sites (bytes)", "To other sites (bytes)", "From this site (bytes)", "To this site (bytes)", "To agents (bytes)", "Saved (bytes)"}
+	head := []string{"Day", "From Microsoft (bytes)", "From other sites (bytes)", "To other sites (bytes)", "From this site (bytes)", "To this site (bytes)", "To agents (bytes)", "Saved (bytes)", "Downloaded by another node too (bytes)"}
 	return save("moved", head, rowsOf(list, func(t appliance.Traffic) row {
-		return row{t.Day, t.Microsoft, t.WANDown, t.WANUp, t.LANDown, t.LANUp, t.Agents, t.Saved()}
+		return row{t.Day, t.Microsoft, t.WANDown, t.WANUp, t.LANDown, t.LANUp, t.Agents, t.Saved(), t.Twice}
 	})), err
+}
+
+func (u *UI) linksTable(r *http.Request) (reply, error) {
+	type link struct {
+		day, node string
+		in, out   int64
+	}
+	var links []link
+	list, err := u.node.Traffic(r.Context(), 92)
+	for _, t := range list {
+		nodes := maps.Clone(t.Peers)
+		if nodes == nil {
+			nodes = map[string]int64{}
+		}
+		for name := range t.To {
+			nodes[name] += 0
+		}
+		for _, name := range slices.Sorted(maps.Keys(nodes)) {
+			if l := (link{t.Day, name, t.Peers[name], t.To[name]}); l.in+l.out > 0 {
+				links = append(links, l)
+			}
+		}
+	}
+	head := []string{"Day", "Node", "From it (bytes)", "To it (bytes)"}
+	return save("links", head, rowsOf(links, func(l link) row { return row{l.day, l.node, l.in, l.out} })), err
 }
 
 func (u *UI) unusedTable(r *http.Request) (reply, error) {
