@@ -19,7 +19,7 @@ func (s *scheduler) second(now time.Time, start []Request) []Request {
 		}
 		waited := s.files[f.File] != nil && s.files[f.File].waiting[f.Piece] > 0
 		p := s.peers[f.Peer]
-		if !f.second && now.Sub(f.began) > s.lateAfter(f) && (waited || left <= len(s.flights) || p != nil && p.silent) {
+		if !f.second && now.Sub(s.since(f)) > s.lateAfter(f) && (waited || left <= len(s.flights) || p != nil && p.silent) {
 			late = append(late, f)
 		}
 	}
@@ -32,7 +32,7 @@ func (s *scheduler) second(now time.Time, start []Request) []Request {
 		var best *peerState
 		for _, p := range s.peers {
 			pf := p.files[f.File]
-			ok := p.id != f.Peer && pf != nil && pf.have.has(f.Piece) && p.flying == 0 && !later(p.resume, p.banned).After(now)
+			ok := p.id != f.Peer && pf != nil && pf.have.has(f.Piece) && p.flying == 0 && !later(p.resume, p.banned).After(now) && (p.lan || !s.closed.After(now))
 			if ok && (best == nil || p.rate > best.rate || p.rate == best.rate && p.id < best.id) {
 				best = p
 			}
@@ -43,6 +43,15 @@ func (s *scheduler) second(now time.Time, start []Request) []Request {
 		}
 	}
 	return start
+}
+
+// since is when a request began to be waited for: what comes from another site
+// does not while that line is shut.
+func (s *scheduler) since(f *flight) time.Time {
+	if p := s.peers[f.Peer]; p != nil && p.lan {
+		return f.began
+	}
+	return later(f.began, s.closed)
 }
 
 // lateAfter is when a request is late: well beyond what everything in flight

@@ -42,6 +42,7 @@ type scheduler struct {
 	lastFlight uint64
 	sorted     time.Time // when order was last made
 	stale      bool      // who wants what changed since the last census
+	closed     time.Time // until then nothing comes from other sites, see shut
 	progress   time.Time // when a request was last started or answered by the usual rules
 	pace       time.Duration
 	exchange   float64 // what branches pass on, bytes per second from each; 0 unknown
@@ -593,10 +594,21 @@ func (s *scheduler) next(now time.Time) (start []Request, wake time.Time) {
 		}
 	}
 	start = s.help(peers, now, start)
-	if !s.answersDue() && now.Sub(s.progress) >= s.patience(peers) {
-		start = s.starved(peers, now, start)
+	if idle, most := now.Sub(later(s.progress, s.closed)), s.patience(peers); idle >= most && !s.answersDue() {
+		start = s.starved(peers, now, start, idle >= 4*most)
 	}
 	return s.second(now, start), wake
+}
+
+// shut says that the own site's limits let nothing in from other sites until
+// then; zero that they do. What is on its way waits, and is not late.
+func (s *scheduler) shut(until, now time.Time) {
+	switch {
+	case !until.IsZero():
+		s.closed = until
+	case s.closed.After(now): // opened earlier than it was said
+		s.closed = now
+	}
 }
 
 // inTurn lists the peers that may be asked, in the order they are: those of
@@ -608,7 +620,11 @@ func (s *scheduler) inTurn(now time.Time, wake *time.Time) []*peerState {
 		if len(p.files) == 0 {
 			continue
 		}
-		if until := later(p.resume, p.banned); until.After(now) {
+		until := later(p.resume, p.banned)
+		if !p.lan {
+			until = later(until, s.closed)
+		}
+		if until.After(now) {
 			if until.Before(*wake) {
 				*wake = until
 			}
@@ -754,13 +770,19 @@ func (s *scheduler) patience(peers []*peerState) time.Duration {
 	return min(max(2*s.pace, starveLeast), starveMost)
 }
 
-// starved is rule 6: one request at a time of each peer.
-func (s *scheduler) starved(peers []*peerState, now time.Time, start []Request) []Request {
+// starved is rule 6: one request at a time of each peer. At first for what this
+// node carries into its site: the others of the site starve at the same time.
+func (s *scheduler) starved(peers []*peerState, now time.Time, start []Request, long bool) []Request {
+	own := func(f *fileState, p *peerState, i int) bool { return p.lan || f.near[i] == 0 && f.carries(s, i) }
 	for _, p := range peers {
 		if p.flying > 0 {
 			continue
 		}
-		if f, i := s.pick(p, anything, s.rank); f != nil {
+		f, i := s.pick(p, own, s.rank)
+		if f == nil && long {
+			f, i = s.pick(p, anything, s.rank)
+		}
+		if f != nil {
 			start = append(start, s.start(f, p, i, now, byStarved))
 		}
 	}

@@ -32,9 +32,11 @@ type sim struct {
 // A simSite is a branch and its WAN line.
 type simSite struct {
 	up, down line
-	delay    time.Duration
-	in, out  int64  // bytes over the line
-	why      [4]int // requests of its nodes over the line, by rule
+	// Until then its limits let nothing out, and nothing in.
+	noneOut, noneIn time.Time
+	delay           time.Duration
+	in, out         int64  // bytes over the line
+	why             [4]int // requests of its nodes over the line, by rule
 }
 
 // A line sends one thing after the other.
@@ -65,6 +67,7 @@ type simNode struct {
 	silent   bool // it answers no request for a piece
 	wants    int
 	finished time.Time
+	when     map[Digest]time.Time // a file was whole
 }
 
 type event struct {
@@ -192,6 +195,9 @@ func (s *sim) turn(n *simNode, at time.Time) {
 			return
 		}
 		n.thinks = time.Time{}
+		if until := s.sites[n.site].noneIn; until.After(s.now) {
+			n.sched.shut(until, s.now)
+		}
 		start, wake := n.sched.next(s.now)
 		for _, r := range start {
 			s.request(n, r)
@@ -222,6 +228,11 @@ func (s *sim) request(n *simNode, r Request) {
 			s.after(rtt/2, func() { n.sched.failed(r.ID, failedGone, time.Time{}, s.now); s.think(n) })
 			return
 		}
+		if until := s.sites[p.site].noneOut; n.site != p.site && until.After(s.now) {
+			after := s.now.Add(min(until.Sub(s.now), time.Hour))
+			s.after(rtt/2, func() { n.sched.failed(r.ID, failedBusy, after, s.now); s.think(n) })
+			return
+		}
 		if r.why != byHelp {
 			s.upload(p, 1)
 		}
@@ -234,7 +245,7 @@ func (s *sim) request(n *simNode, r Request) {
 			delay := from.delay + to.delay
 			from.out += r.Size
 			s.after(begin.Add(delay).Sub(s.now), func() { // the first byte reaches the other line
-				_, end := to.down.send(r.Size, s.now)
+				_, end := to.down.send(r.Size, later(s.now, to.noneIn))
 				to.in += r.Size
 				to.why[r.why]++
 				s.deliver(n, p, r, later(end, sent.Add(delay)))
@@ -289,8 +300,33 @@ func (s *sim) arrive(n *simNode, r Request) {
 			n.finished = s.now
 		}
 		s.done++
+		if n.when == nil {
+			n.when = map[Digest]time.Time{}
+		}
+		n.when[r.File] = s.now
 	}
 	s.think(n)
+}
+
+// publish gives one node a file that all others want, before what they want
+// already when its priority is higher.
+func (s *sim) publish(m *Manifest, at *simNode, priority int) {
+	at.whole[m.SHA256] = true
+	for _, id := range s.ids {
+		if n := s.nodes[id]; n != at && !n.dead {
+			n.sched.want(m, newBitset(len(m.Pieces)), priority, s.now)
+			n.wants++
+			s.target++
+			s.after(s.rtt(n, at), func() {
+				for _, other := range s.ids {
+					if p := s.nodes[other]; p != n {
+						n.sched.has(p.id, m.SHA256, nil, p.whole[m.SHA256], true, s.now)
+					}
+				}
+				s.think(n)
+			})
+		}
+	}
 }
 
 // tell announces what came.
@@ -371,6 +407,63 @@ func TestHundredNodesFetchEachPieceOncePerLine(t *testing.T) {
 			t.Logf("took %v; the origin sent %.2f times the files; bound %v", s.now.Sub(began).Round(time.Millisecond),
 				float64(hq.out)/float64(total), time.Duration(float64(total)/min(hq.up.rate, 20*mbit)*1e9).Round(time.Millisecond))
 		})
+	}
+}
+
+// TestLimitsStarveNobody closes lines of sites while files are on their way,
+// some in one direction and some in both, for minutes to hours, and has a file
+// come that is more urgent than the rest. Every node has all in the end, no
+// line carries a piece twice, and where lines are open the urgent file is there
+// before the rest.
+func TestLimitsStarveNobody(t *testing.T) {
+	seeds := uint64(24)
+	if testing.Short() || raceEnabled {
+		seeds = 4
+	}
+	for seed := range seeds {
+		s := newSim(t, seed)
+		s.addSite("hq", 50*mbit, 50*mbit, 5*time.Millisecond)
+		origin := s.addNode("origin", "hq")
+		limited := map[string]bool{}
+		for i := range 6 + s.rng.IntN(6) {
+			site := fmt.Sprint("site ", i)
+			rate := float64(5+s.rng.IntN(40)) * mbit
+			s.addSite(site, rate, rate*float64(1+s.rng.IntN(3)), time.Duration(5+s.rng.IntN(40))*time.Millisecond)
+			for j := range 1 + s.rng.IntN(2) {
+				s.addNode(fmt.Sprint("node ", i, " ", j), site)
+			}
+			for _, closed := range []*time.Time{&s.sites[site].noneOut, &s.sites[site].noneIn} {
+				if s.rng.IntN(3) == 0 {
+					limited[site] = true
+					s.after(time.Duration(s.rng.IntN(20_000))*time.Millisecond, func() {
+						*closed = s.now.Add(time.Duration(1+s.rng.IntN(180)) * time.Minute)
+					})
+				}
+			}
+		}
+		var files []*Manifest
+		var total int64
+		for i := range 12 {
+			files = append(files, fakeManifest(fmt.Sprint("file ", i), 4<<20))
+			total += 4 << 20
+		}
+		s.start(files, func(n *simNode, _ *Manifest) bool { return n == origin })
+		urgent := fakeManifest("urgent", 6<<20)
+		total += urgent.Size
+		s.after(3*time.Second, func() { s.publish(urgent, origin, 1000) })
+		if !s.run(6 * time.Hour) {
+			t.Fatalf("seed %d: %d of %d files arrived: %s", seed, s.done, s.target, s.stuck())
+		}
+		for name, site := range s.sites {
+			if over := float64(site.in)/float64(total) - 1; name != "hq" && over > 0.05 {
+				t.Errorf("seed %d: the line of %s carried %.3f times what it needs: %v", seed, name, 1+over, site.why)
+			}
+		}
+		for _, n := range s.nodes {
+			if n != origin && !limited[n.site] && n.when[urgent.SHA256].Equal(n.finished) {
+				t.Errorf("seed %d: the urgent file was the last to be whole on %s, after %v", seed, n.id, n.finished.Sub(s.nodes[n.id].when[files[0].SHA256]))
+			}
+		}
 	}
 }
 

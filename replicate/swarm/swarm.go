@@ -157,6 +157,7 @@ func (s *Swarm) Run(ctx context.Context) error {
 			s.lookAtPeers(ctx, &wg)
 		}
 		s.mu.Lock()
+		s.sched.shut(s.Limits.Blocked(WAN, Down, now), now)
 		start, wake := s.sched.next(now)
 		for _, r := range start {
 			rctx, cancel := context.WithCancel(ctx)
