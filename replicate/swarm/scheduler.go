@@ -27,7 +27,8 @@ import (
 //  5. When a seed's uplink is idle, or nothing of what is owned here is left
 //     to ask of it, it may be asked for what others own (help.go): that is
 //     what makes an asymmetric line, or a slow owner, no brake.
-//  6. Who found nothing to ask for during the starve time asks anybody.
+//  6. Who found nothing to ask for during the starve time asks anybody, first
+//     for what it carries and, after four times that, for anything.
 //  7. A piece that someone waits for may be asked of anyone, and comes first.
 //  8. When nothing is left to ask for, or someone waits, or the peer is silent
 //     (late.go), a request that takes much longer than its peer usually needs
