@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -28,6 +29,12 @@ func TestADeletedFileIsAskedForElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	eventually(t, "the branch hears that headquarters has it no more", func() error {
+		if n := list[1].Copies(name); n != 0 {
+			return fmt.Errorf("it knows of %d", n)
+		}
+		return nil
+	})
 	eventually(t, "the branch serves it again", list[1].serves(name))
 	if k := list[0].task(t, name); k.From != "Microsoft" || k.Status != "done" || !strings.HasPrefix(k.By, "host ") {
 		t.Errorf("headquarters says %+v", k)

@@ -187,6 +187,7 @@ func (a *Appliance) DeleteFile(ctx context.Context, by Actor, name string) error
 	if err != nil || !info.Mode().IsRegular() {
 		return notFound("There is no file %s in the folder.", name)
 	}
+	f.mark(name, time.Now()) // first: who looks for wanted files meanwhile leaves it alone
 	err = f.remove(ctx, []string{name}, func(tx *replicate.Tx) error {
 		if err := deleted.put(tx, name, tx.Now()); err != nil {
 			return err
@@ -194,12 +195,19 @@ func (a *Appliance) DeleteFile(ctx context.Context, by Actor, name string) error
 		return a.audit(tx, by, "delete file", "file "+name, bytesText(info.Size()), "")
 	})
 	if err != nil {
+		f.mark(name, time.Time{})
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
-	f.mu.Lock()
-	f.marks[name] = time.Now()
-	f.mu.Unlock()
 	f.changed()
 	a.log.InfoContext(ctx, "file deleted", "file", name, "bytes", info.Size(), "why", "by hand", "by", by.Name)
 	return nil
+}
+
+// mark says that a file was deleted by hand at that time; zero that it was not.
+func (f *folder) mark(name string, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.marks[name] = at; at.IsZero() {
+		delete(f.marks, name)
+	}
 }
