@@ -41,7 +41,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\b\d\d:\d\d(:\d\d)?\b`), `TIME`},
 	{regexp.MustCompile(`just now|\b\d+ (seconds?|minutes?|s|min) ago|in \d+ (minutes?|min|h|hours?)`), `AGO`},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), `127.0.0.1:PORT`},
-	{regexp.MustCompile(`\d+(\.\d+)? (ms|s)\b`), `N s`},
+	{regexp.MustCompile(`[+-]?\d+(\.\d+)? (ms|s)\b`), `N s`},
 	{regexp.MustCompile(`in step but for \d+ records? on the way`), `in step`},
 	{regexp.MustCompile(`\d+(\.\d+)? [GMk]?B free`), `N B free`},
 	{regexp.MustCompile(`[0-9a-f]{4}( [0-9a-f]{4}){7,15}`), `…`},
