@@ -3,6 +3,9 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"wuamesh/appliance/microsoft"
@@ -58,26 +61,15 @@ func (s *sharing) writeAsks(ctx context.Context) error {
 	}
 	s.f.endAskedCab(ctx)
 	put, done := s.unmet(s.turn(time.Now()))
-	if len(put)+len(done) == 0 {
-		return nil
-	}
-	return s.f.node.db.Update(ctx, func(tx *replicate.Tx) error {
-		for file, r := range put {
-			if r.At.IsZero() {
-				r.At = tx.Now()
-			}
-			r.Until = tx.Now().Add(askTime)
-			if err := asks.put(tx, file, r); err != nil {
-				return err
-			}
+	files := slices.Sorted(maps.Keys(put))
+	return errors.Join(s.f.inBatches(ctx, len(files), func(tx *replicate.Tx, i int) error {
+		r := put[files[i]]
+		if r.At.IsZero() {
+			r.At = tx.Now()
 		}
-		for _, file := range done {
-			if err := asks.del(tx, file); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+		r.Until = tx.Now().Add(askTime)
+		return asks.put(tx, files[i], r)
+	}, nil), s.f.inBatches(ctx, len(done), func(tx *replicate.Tx, i int) error { return asks.del(tx, done[i]) }, nil))
 }
 
 // unmet are the asks to write, those without a time for being new, and to take
