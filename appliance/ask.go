@@ -189,6 +189,7 @@ func (f *folder) endAskedCab(ctx context.Context) {
 		!newer && f.held[microsoft.ScanCabName] != nil && !t.asked.After(r.At.Add(askAgain))
 	if over {
 		t.Status, t.Finished, t.Waiting, t.From = statusUnchanged, time.Now().UTC(), "", f.share.nameOf(r.Answerer)
+		t.Size, t.Done = f.cab.Size, f.cab.Size
 		f.end(t)
 	}
 	f.mu.Unlock()

@@ -180,6 +180,9 @@ func TestABranchAsksForTheCab(t *testing.T) {
 			want = "done"
 		}
 		k := branch.has(t, cab, func(k appliance.Task) bool { return k.Status == want && strings.HasPrefix(k.By, owner.Name) })
+		if !newer && (k.From != "hq-01" || k.Size != int64(len(world.Cab()))) {
+			t.Errorf("it does not say who asked: %+v", k)
+		}
 		hq.had(t, cab, func(at appliance.Task) bool {
 			return at.Status == want && strings.HasPrefix(at.By, owner.Name) && !at.Queued.Before(k.Queued)
 		})

@@ -218,6 +218,9 @@ func taskLine(t appliance.Task) string {
 		}
 		return "Done " + ago(t.Finished, "")
 	case "unchanged":
+		if t.From != "" && t.From != "Microsoft" {
+			return "Unchanged, " + t.From + " asked Microsoft"
+		}
 		return "Unchanged, nothing moved"
 	default:
 		if !t.First.IsZero() {
