@@ -19,12 +19,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"wuamesh/appliance"
 	"wuamesh/appliance/microsoft"
 	"wuamesh/appliance/microsoft/microsofttest"
+	"wuamesh/replicate/swarm"
 )
 
 // payload makes a file as Microsoft names it: the SHA-1 before the extension.
@@ -363,5 +365,63 @@ func BenchmarkFolder(b *testing.B) {
 				resp.Body.Close()
 			}
 		})
+	}
+}
+
+// TestAThousandAgentsOneFetch has a thousand agents ask a branch at once for a
+// file that it lacks: it crosses the line from headquarters once, came from
+// Microsoft once, and every one of them gets all of it.
+func TestAThousandAgentsOneFetch(t *testing.T) {
+	t.Parallel()
+	const agents = 1000
+	world, list := branches(t, 300_000, "hq-01", "brs-01")
+	hq, branch := list[0], list[1]
+	limit(t, branch, appliance.Limits{WANDown: swarm.Plan{Rate: swarm.Never}})
+	name := branch.wants(t, 1)[0]
+	hq.has(t, name, status("done"))
+	want, err := os.ReadFile(filepath.Join(hq.dir, "waptwua", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked, wrong atomic.Int64
+	all := make(chan struct{})
+	var wg sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: agents}}
+	defer client.CloseIdleConnections()
+	for range agents {
+		wg.Go(func() {
+			if asked.Add(1) == agents {
+				close(all)
+			}
+			for {
+				resp, err := client.Get(branch.FolderURL() + name)
+				if err != nil {
+					wrong.Add(1)
+					return
+				}
+				got, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusServiceUnavailable {
+					time.Sleep(200 * time.Millisecond) // an agent waits for longer
+					continue
+				}
+				if err != nil || !bytes.Equal(got, want) {
+					wrong.Add(1)
+				}
+				return
+			}
+		})
+	}
+	<-all
+	limit(t, branch, appliance.Limits{})
+	wg.Wait()
+	if n := wrong.Load(); n > 0 {
+		t.Errorf("%d agents of %d did not get the file", n, agents)
+	}
+	if k := branch.has(t, name, status("done")); k.Peers != k.Size {
+		t.Errorf("%d bytes crossed the line for a file of %d", k.Peers, k.Size)
+	}
+	if r := world.Requests()[name]; r.Gets != 1 || r.Bytes != int64(len(want)) {
+		t.Errorf("Microsoft was asked %d times and sent %d bytes of %d", r.Gets, r.Bytes, len(want))
 	}
 }
