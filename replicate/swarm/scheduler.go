@@ -60,6 +60,7 @@ type peerState struct {
 	rtt      time.Duration // of the last answer that carried no piece
 	idle     bool          // it says that nobody takes anything from it
 	resume   time.Time     // not asked before then
+	limited  time.Time     // it lets nothing out before then, as it said: its site's limits
 	failures int           // in a row
 	failed   time.Time     // the last of them
 	silent   bool          // too many of them: nobody waits for what it owns or has
@@ -535,6 +536,9 @@ func (s *scheduler) failed(id uint64, why failure, after time.Time, now time.Tim
 		}
 	case failedBusy:
 		p.resume = later(p.resume, later(after, now.Add(200*time.Millisecond)))
+		if after.Sub(now) > longestWait { // a node that is merely busy says a second
+			p.limited = after
+		}
 	case failedWrong:
 		p.banned = now.Add(banTime)
 	default:

@@ -15,6 +15,7 @@ const (
 	uploadsMost = 64                     // pieces sent at a time
 	coalesce    = 50 * time.Millisecond  // news is gathered before it is told
 	restTime    = 100 * time.Millisecond // without an upload, until a node is idle
+	awayMost    = 5 * time.Minute        // that it is sent away for: limits may be opened meanwhile
 	longestWait = 15 * time.Second       // for a limit, before a peer is sent away
 )
 
@@ -161,7 +162,7 @@ func (s *Swarm) servePiece(w http.ResponseWriter, r *http.Request) {
 		class = LAN
 	}
 	if until := s.Limits.Blocked(class, Up, time.Now()); !until.IsZero() && time.Until(until) > longestWait {
-		w.Header().Set("Retry-After", strconv.Itoa(int(min(time.Until(until), time.Hour)/time.Second)))
+		w.Header().Set("Retry-After", strconv.Itoa(int(min(time.Until(until), awayMost)/time.Second)))
 		http.Error(w, "The site's limits let nothing out now.", http.StatusServiceUnavailable)
 		return
 	}

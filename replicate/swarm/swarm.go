@@ -617,12 +617,18 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 			v.Flying++
 		}
 	}
-	n := len(t.m.Pieces)
+	n, limited := len(t.m.Pieces), 0
+	var asked time.Time
 	for id, p := range s.sched.peers {
 		if pf := p.files[t.m.SHA256]; pf != nil && n > 0 {
 			v.Peers[id] = Share{Part: float64(pf.count) / float64(n)}
 			if pf.count > 0 {
 				v.Sources++
+			}
+			if pf.count > 0 && p.limited.After(now) {
+				if limited++; asked.IsZero() || p.limited.Before(asked) {
+					asked = p.limited
+				}
 			}
 		}
 	}
@@ -640,6 +646,8 @@ func (s *Swarm) describe(t *transfer, now time.Time) Transfer {
 		v.Waiting = "No other node can be reached."
 	case v.Sources == 0:
 		v.Waiting = "No node that can be reached has it."
+	case v.Sources == limited:
+		v.Waiting, v.NextTime = "The limits of the sites that have it let nothing out now; they are asked again every few minutes.", asked
 	default:
 		v.Waiting = "It waits for pieces that other nodes are fetching."
 	}

@@ -403,6 +403,29 @@ func TestReadersOfAnArrivingFile(t *testing.T) {
 	}
 }
 
+// TestASendersLimitIsSaid has the only node with a file let nothing out: who
+// fetches it says so, and when it asks again.
+func TestASendersLimitIsSaid(t *testing.T) {
+	m := newMesh(t)
+	shut := func(_ *node, o *swarm.Options) { o.Limits.Set(swarm.WAN, swarm.Up, swarm.Plan{Rate: swarm.Never}) }
+	mf := m.add("origin", "a", shut).put("file", 1<<20, 1)
+	one := m.add("one", "b")
+	ctx, cancel := context.WithCancel(within(t, time.Minute))
+	ended := make(chan error, 1)
+	go func() { ended <- one.fetch(ctx, "file", mf) }()
+	for ctx.Err() == nil {
+		if v, ok := one.Transfer(mf.SHA256); ok && strings.Contains(v.Waiting, "let nothing out now") && time.Until(v.NextTime) > time.Minute {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if v, _ := one.Transfer(mf.SHA256); ctx.Err() != nil {
+		t.Errorf("it waits for %q until %v", v.Waiting, v.NextTime)
+	}
+	cancel()
+	<-ended
+}
+
 // TestAPeerDies has the only owner of half the pieces vanish in the middle.
 func TestAPeerDies(t *testing.T) {
 	m := newMesh(t)
