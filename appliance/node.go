@@ -96,6 +96,9 @@ func (a *Appliance) nodeRows() []NodeRow {
 		if why := a.certificateProblem(id); why != "" {
 			row.Problems = append(slices.Clip(row.Problems), why)
 		}
+		if at := links[id].Silent; !at.IsZero() {
+			row.Problems = append(slices.Clip(row.Problems), fmt.Sprintf("It sends %s nothing of the files it is asked for, the last time at %s: they come from other nodes. Look at the line between the two, and at its disk.", a.NodeName(), clock(at)))
+		}
 		for _, f := range faults {
 			if f.of == id {
 				row.Problems = append(slices.Clip(row.Problems), f.fact+" "+f.cause)

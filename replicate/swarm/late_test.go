@@ -40,6 +40,43 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestASilentPeerIsShown has a peer send nothing again and again, and then
+// something.
+func TestASilentPeerIsShown(t *testing.T) {
+	s := New(Options{})
+	m := fakeManifest("file", 4*MinPiece)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.sched.peer("mute", "b")
+	s.sched.want(m, newBitset(len(m.Pieces)), 0, now)
+	s.sched.has("mute", m.SHA256, nil, true, true, now)
+	ask := func() Request {
+		t.Helper()
+		for range 100 {
+			now = now.Add(time.Second)
+			if start, _ := s.sched.next(now); len(start) > 0 {
+				return start[0]
+			}
+		}
+		t.Fatal("nobody is asked")
+		return Request{}
+	}
+	for try := range silentAfter {
+		if l := s.Links()["mute"]; !l.Silent.IsZero() {
+			t.Errorf("after %d failures it is silent since %v", try, l.Silent)
+		}
+		r := ask()
+		now = now.Add(time.Second)
+		s.sched.failed(r.ID, failedNet, time.Time{}, now)
+	}
+	if l := s.Links()["mute"]; !l.Silent.Equal(now) {
+		t.Errorf("it is silent since %v, want %v", l.Silent, now)
+	}
+	s.sched.arrived(ask().ID, now)
+	if l := s.Links()["mute"]; !l.Silent.IsZero() {
+		t.Errorf("it sent something and is silent since %v", l.Silent)
+	}
+}
+
 // A silentPeer takes a request and answers nothing, or not all.
 type silentPeer struct{ sends int }
 

@@ -667,15 +667,26 @@ func (s *Swarm) link(peer string) *link {
 
 // A Link is what moved between this node and a peer since the start, in bytes,
 // and what moves now, in bytes per second.
-type Link struct{ In, Out, InRate, OutRate int64 }
+type Link struct {
+	In, Out, InRate, OutRate int64
+	Silent                   time.Time // when it was last asked, if again and again nothing came
+}
 
-// Links are those of all peers that sent or took something.
+// Links are those of all peers that sent or took something, or sent nothing of
+// what they were asked for.
 func (s *Swarm) Links() map[string]Link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, all := time.Now(), make(map[string]Link, len(s.links))
 	for id, l := range s.links {
-		all[id] = Link{l.in.total, l.out.total, l.in.now(now), l.out.now(now)}
+		all[id] = Link{In: l.in.total, Out: l.out.total, InRate: l.in.now(now), OutRate: l.out.now(now)}
+	}
+	for id, p := range s.sched.peers {
+		if p.silent {
+			l := all[id]
+			l.Silent = p.failed
+			all[id] = l
+		}
 	}
 	return all
 }
