@@ -115,13 +115,14 @@ func TestALimitHandsOver(t *testing.T) {
 	if next.task(t, name).From == "Microsoft" {
 		first, next = next, first
 	}
+	next.has(t, name, func(k appliance.Task) bool { return k.Done > 4<<20 })
 	limit(t, first, stalled)
 	for _, s := range list {
 		s.has(t, name, status("done"))
 	}
-	begun, ended := first.task(t, name), next.task(t, name)
-	if ended.From != "Microsoft" || begun.Fetched == 0 || begun.Fetched+ended.Fetched > ended.Size+8*swarm.MinPiece { // the last ones were not passed on yet
-		t.Errorf("of %d bytes one downloaded %d, the other %d", ended.Size, begun.Fetched, ended.Fetched)
+	k := next.task(t, name)
+	if k.From != "Microsoft" || k.Fetched > k.Size-2<<20 { // the last pieces that came to it leave gaps
+		t.Errorf("it downloaded %d of %d bytes from %s", k.Fetched, k.Size, k.From)
 	}
 }
 
